@@ -1,0 +1,3 @@
+//! The adapter spec as checks (`adapters/README.md`).
+
+pub mod sample;

@@ -1,0 +1,51 @@
+//! Between the canonical referral and HL7 v2, both ways, without I/O.
+//!
+//! What the grammar has a field for goes into that field. Everything else goes into notes of a fixed
+//! form ([`note`]), safety-critical content first, each with a banner that a person reads and parts that
+//! a machine restores: so nothing critical is dropped, and a receiver that ignores notes still prints it.
+
+pub mod code;
+pub mod inward;
+pub mod note;
+pub mod outward;
+pub mod status;
+
+/// One thing that a referral loses on its way through HL7 v2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Loss {
+    /// The path in the canonical referral.
+    pub field: &'static str,
+    /// What becomes of it.
+    pub what: &'static str,
+}
+
+/// Everything that a referral loses here; nothing on it is safety-critical (invariant 12).
+pub const LOSSES: [Loss; 6] = [
+    Loss {
+        field: "documents",
+        what: "announced by title, kind, size and digest; the content does not travel over MLLP",
+    },
+    Loss {
+        field: "child.name, child.address",
+        what: "parts of more than 199 characters are cut, as text fields of HL7 hold no more",
+    },
+    Loss {
+        field: "child.address",
+        what: "lines after the fourth are joined to it; left out where the endpoint says so",
+    },
+    Loss {
+        field: "sender_reference",
+        what: "travels in RF1-11 where it fits; RF1-6 holds the gateway's own reference",
+    },
+    Loss {
+        field: "*",
+        what: "carriage returns become line feeds, other control characters go",
+    },
+    Loss {
+        field: "cancel and withdrawal",
+        what: "carry identity, reason and safeguarding flags, not the whole referral again",
+    },
+];
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -1,0 +1,191 @@
+//! Reaching an endpoint over TCP or TLS, and what the peer's certificate proves.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+use rustls_pki_types::{CertificateDer, ServerName};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use tokio_rustls::TlsConnector;
+use waymark_core::delivery::Why;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::config::{Settings, Transport};
+
+/// A stream of bytes, whatever carries it.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for S {}
+
+/// The scheme of URIs that name an identity of this gateway's own authority.
+const IDENTITY_SCHEME: &str = "waymark:";
+
+/// The stages of reaching a peer, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stage {
+    /// Finding the address.
+    Name,
+    /// Connecting.
+    Tcp,
+    /// The TLS handshake, certificate chain and server name included.
+    Tls,
+    /// What else the certificate must say.
+    Identity,
+}
+
+impl Stage {
+    /// Every stage, in order.
+    pub(super) const ALL: [Self; 4] = [Self::Name, Self::Tcp, Self::Tls, Self::Identity];
+
+    /// Returns the stage's word in a probe.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Name => "name",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Identity => "identity",
+        }
+    }
+}
+
+/// Why a peer could not be reached: nothing was sent to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unreachable {
+    /// The stage that failed.
+    pub(super) stage: Stage,
+    /// What was seen.
+    pub(super) why: Why,
+}
+
+impl Unreachable {
+    fn new(stage: Stage, text: impl Into<String>) -> Self {
+        Self {
+            stage,
+            why: Why::new(format!("mllp.{}", stage.word()), text),
+        }
+    }
+
+    fn io(stage: Stage, error: &io::Error) -> Self {
+        // The kind alone: an operating system's or TLS library's words may quote certificates.
+        Self::new(stage, format!("{} failed: {}", stage.word(), error.kind()))
+    }
+}
+
+/// A connection to the bound endpoint, and how its peer is known.
+pub(super) struct Connection {
+    /// The bytes.
+    pub(super) stream: Box<dyn Stream>,
+    /// The SAN URI that names the peer, where its certificate has one.
+    pub(super) uri: Option<String>,
+}
+
+/// Connects to an endpoint and checks that the peer is who the settings say.
+pub(super) async fn connect(
+    settings: &Settings,
+    profiles: &BTreeMap<String, Arc<ClientConfig>>,
+) -> Result<Connection, Unreachable> {
+    let stream = connect_tcp(settings).await?;
+    match &settings.transport {
+        Transport::Plain { .. } => Ok(Connection {
+            stream: Box::new(stream),
+            uri: None,
+        }),
+        Transport::Tls {
+            profile,
+            server_name,
+            peer_uri,
+        } => {
+            let config = profiles
+                .get(profile)
+                .ok_or_else(|| Unreachable::new(Stage::Tls, "no TLS profile of that name"))?;
+            let name = ServerName::try_from(server_name.clone())
+                .map_err(|_| Unreachable::new(Stage::Tls, "server_name is no name or address"))?;
+            let stream = TlsConnector::from(Arc::clone(config))
+                .connect(name, stream)
+                .await
+                .map_err(|error| Unreachable::io(Stage::Tls, &error))?;
+            let uris = san_uris(stream.get_ref().1.peer_certificates());
+            let uri = match peer_uri {
+                None => identity(uris),
+                Some(expected) if uris.contains(expected) => Some(expected.clone()),
+                Some(_) => {
+                    let text = "the certificate does not carry the endpoint's peer_uri";
+                    return Err(Unreachable::new(Stage::Identity, text));
+                }
+            };
+            Ok(Connection {
+                stream: Box::new(stream),
+                uri,
+            })
+        }
+    }
+}
+
+async fn connect_tcp(settings: &Settings) -> Result<TcpStream, Unreachable> {
+    let addresses = lookup_host((settings.host.as_str(), settings.port))
+        .await
+        .map_err(|error| Unreachable::io(Stage::Name, &error))?;
+    let mut last = Unreachable::new(Stage::Name, "the name has no address");
+    for address in addresses {
+        let connected = match &settings.transport {
+            Transport::Tls { .. } => TcpStream::connect(address).await,
+            Transport::Plain { interface } => connect_from(*interface, address).await,
+        };
+        match connected {
+            Ok(stream) => {
+                // One small frame, then an answer: waiting to fill a packet would only delay it.
+                stream
+                    .set_nodelay(true)
+                    .map_err(|error| Unreachable::io(Stage::Tcp, &error))?;
+                return Ok(stream);
+            }
+            Err(error) => last = Unreachable::io(Stage::Tcp, &error),
+        }
+    }
+    Err(last)
+}
+
+/// Connects by one private interface and no other.
+async fn connect_from(interface: IpAddr, address: SocketAddr) -> io::Result<TcpStream> {
+    if interface.is_ipv4() != address.is_ipv4() {
+        return Err(io::ErrorKind::AddrNotAvailable.into());
+    }
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }?;
+    socket.bind(SocketAddr::new(interface, 0))?;
+    socket.connect(address).await
+}
+
+/// Chooses the URI that a peer speaks as: one of our own scheme, else the first.
+pub(super) fn identity(uris: Vec<String>) -> Option<String> {
+    let own = uris
+        .iter()
+        .position(|uri| uri.starts_with(IDENTITY_SCHEME))
+        .unwrap_or(0);
+    uris.into_iter().nth(own)
+}
+
+/// Reads the SAN URIs of the peer's own certificate, in their order.
+pub(super) fn san_uris(chain: Option<&[CertificateDer<'_>]>) -> Vec<String> {
+    let Some(own) = chain.and_then(<[_]>::first) else {
+        return Vec::new();
+    };
+    let Ok((_, certificate)) = X509Certificate::from_der(own) else {
+        return Vec::new();
+    };
+    let Ok(Some(names)) = certificate.subject_alternative_name() else {
+        return Vec::new();
+    };
+    let uri = |name: &GeneralName<'_>| match name {
+        GeneralName::URI(uri) => Some((*uri).to_owned()),
+        _ => None,
+    };
+    names.value.general_names.iter().filter_map(uri).collect()
+}

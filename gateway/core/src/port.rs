@@ -1,0 +1,11 @@
+//! The ports: what the domain asks of a store, of an adapter and of whoever takes in what adapters receive.
+
+mod adapter;
+mod store;
+
+pub use adapter::{
+    Adapter, Deadline, Identification, Inbound, InboundBody, InboundStatus, Intake, IntakeAnswer,
+    IntakeError, Outbound, Probe, ProbeStage, Reconciliation, RenderError, Rendered, Source,
+    StatusNotice,
+};
+pub use store::*;

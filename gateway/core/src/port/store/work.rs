@@ -1,0 +1,396 @@
+//! What is leased, attempted, released, logged and checked.
+
+use super::{
+    AgencyId, AlarmKind, BodyId, DeliveryId, DeliveryState, EndpointId, Evidence, Kind, LegId,
+    NewAlarm, ParkReason, Payload, Reference, ReferralId, ServiceId, StreamId, Timestamp, Why,
+    WireId, WorkerId,
+};
+use super::{NewBody, NewDelivery, NewEvent, Opening};
+use crate::audit::EntryDraft;
+use crate::delivery::Next;
+use crate::port::Rendered;
+
+/// Fresh and retried work have capacity of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum WorkClass {
+    /// Heads never attempted.
+    Fresh,
+    /// Heads that were.
+    Retry,
+}
+
+/// A request for work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseAsk {
+    /// Who asks.
+    pub worker: WorkerId,
+    /// Of which endpoint.
+    pub endpoint: EndpointId,
+    /// Fresh or retried.
+    pub class: WorkClass,
+    /// At most.
+    pub limit: u32,
+    /// Now.
+    pub now: Timestamp,
+    /// Until when.
+    pub until: Timestamp,
+}
+
+/// Proof of a lease: the fence grows with each lease of the lane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseToken {
+    /// The delivery at the lane's head.
+    pub delivery: DeliveryId,
+    /// The fence.
+    pub fence: i64,
+}
+
+/// A leased delivery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leased {
+    /// The lease.
+    pub token: LeaseToken,
+    /// Its referral.
+    pub referral: ReferralId,
+    /// The referral's short reference.
+    pub reference: Reference,
+    /// The referral's stream.
+    pub stream: StreamId,
+    /// The agency that sent the referral.
+    pub sender: AgencyId,
+    /// The leg.
+    pub leg: Option<LegId>,
+    /// What it says.
+    pub kind: Kind,
+    /// The endpoint bound at accept.
+    pub endpoint: EndpointId,
+    /// The recipient bound at accept.
+    pub recipient: AgencyId,
+    /// The service.
+    pub service: Option<ServiceId>,
+    /// The wire id.
+    pub wire_id: WireId,
+    /// Its state when leased: `Attempting` means that an earlier attempt never ended.
+    pub state: DeliveryState,
+    /// Attempts opened so far.
+    pub attempts: u32,
+    /// Consecutive failures.
+    pub failures: u32,
+    /// Consecutive soft rejects.
+    pub soft_rejects: u32,
+    /// Attempts whose end was never recorded, in a row.
+    pub unfinished: u32,
+    /// The best evidence.
+    pub evidence: Evidence,
+    /// After when no attempt is made.
+    pub deadline: Timestamp,
+    /// Whether it must not wait behind others unseen.
+    pub urgent: bool,
+    /// When it was queued.
+    pub queued: Timestamp,
+    /// W3C trace context of the submitting call.
+    pub traceparent: Option<String>,
+}
+
+/// What a delivery renders from.
+#[derive(Clone, Debug)]
+pub struct DeliveryContent {
+    /// The canonical content.
+    pub content: Option<Payload>,
+    /// The reason or status.
+    pub note: Option<Payload>,
+    /// The bytes, once rendered.
+    pub rendered: Option<Rendered>,
+}
+
+/// An attempt to open.
+#[derive(Clone, Debug)]
+pub struct OpenAttempt {
+    /// The lease.
+    pub token: LeaseToken,
+    /// Number of the attempt, from 1.
+    pub number: u32,
+    /// When.
+    pub at: Timestamp,
+    /// The bytes and the id to keep them under, on the first attempt.
+    pub rendered: Option<(BodyId, Rendered)>,
+    /// The log entry.
+    pub entry: EntryDraft,
+    /// The salts of its commitments.
+    pub openings: Vec<Opening>,
+}
+
+/// The end of an attempt.
+#[derive(Clone, Debug)]
+pub struct CloseAttempt {
+    /// The lease.
+    pub token: LeaseToken,
+    /// Number of the attempt; 0 when none was opened (nothing could be rendered).
+    pub number: u32,
+    /// When.
+    pub at: Timestamp,
+    /// Where the delivery goes.
+    pub next: Next,
+    /// How the attempt ended.
+    pub outcome: &'static str,
+    /// Why.
+    pub why: Option<Why>,
+    /// By when better evidence is due, when it awaits some.
+    pub evidence_due: Option<Timestamp>,
+    /// The receiver's own reference.
+    pub receiver_reference: Option<String>,
+    /// The acknowledgement or receipt as it came.
+    pub receipt: Option<NewBody>,
+    /// What the sender and other parties are shown.
+    pub event: Option<NewEvent>,
+    /// The message to the sender's return endpoint.
+    pub tell: Option<(NewBody, NewDelivery)>,
+    /// Alarms to open.
+    pub alarms: Vec<NewAlarm>,
+    /// Alarms to resolve.
+    pub resolve: Vec<(AlarmKind, String)>,
+    /// The log entry.
+    pub entry: EntryDraft,
+    /// The salts of its commitments.
+    pub openings: Vec<Opening>,
+}
+
+/// Better evidence for a delivery.
+#[derive(Clone, Debug)]
+pub struct RaiseEvidence {
+    /// The delivery.
+    pub delivery: DeliveryId,
+    /// The grade.
+    pub grade: Evidence,
+    /// The grade that ends the delivery.
+    pub releases_at: Evidence,
+    /// When.
+    pub at: Timestamp,
+    /// The receiver's own reference.
+    pub receiver_reference: Option<String>,
+    /// The evidence as it came.
+    pub receipt: Option<NewBody>,
+    /// What the parties are shown.
+    pub event: Option<NewEvent>,
+    /// The log entry.
+    pub entry: EntryDraft,
+    /// The salts of its commitments.
+    pub openings: Vec<Opening>,
+}
+
+/// What an operator does to one delivery.
+#[derive(Clone, Debug)]
+pub struct Operation {
+    /// The delivery.
+    pub delivery: DeliveryId,
+    /// Park or resume.
+    pub act: Act,
+    /// When.
+    pub at: Timestamp,
+    /// The new deadline, when it resumes.
+    pub deadline: Timestamp,
+    /// What the parties are shown.
+    pub event: NewEvent,
+    /// The operator's reason, sealed with the referral's subject; `event.text` names it.
+    pub note: NewBody,
+    /// Alarms to open.
+    pub alarms: Vec<NewAlarm>,
+    /// Alarms to resolve.
+    pub resolve: Vec<(AlarmKind, String)>,
+    /// The log entry.
+    pub entry: EntryDraft,
+    /// The salts of its commitments.
+    pub openings: Vec<Opening>,
+}
+
+/// What an operator may do to a delivery without making a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Take it out of its lane.
+    Park,
+    /// Put it back, under the same id.
+    Resume,
+}
+
+/// A delivery as stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeliveryView {
+    /// The delivery.
+    pub delivery: NewDelivery,
+    /// Its referral.
+    pub referral: ReferralId,
+    /// The referral's short reference.
+    pub reference: Reference,
+    /// The referral's stream.
+    pub stream: StreamId,
+    /// The agency that sent the referral.
+    pub sender: AgencyId,
+    /// Where it stands.
+    pub state: DeliveryState,
+    /// The best evidence.
+    pub evidence: Evidence,
+    /// Why it needs a person.
+    pub parked: Option<ParkReason>,
+    /// When it is due next, at the head of its lane.
+    pub next_attempt: Option<Timestamp>,
+    /// When it was queued.
+    pub queued: Timestamp,
+    /// The receiver's own reference.
+    pub receiver_reference: Option<String>,
+    /// The rendered body.
+    pub rendered: Option<BodyId>,
+    /// Its attempts in order; filled when one delivery is asked for.
+    pub attempts: Vec<AttemptView>,
+    /// Attempts opened.
+    pub attempts_opened: u32,
+}
+
+/// An attempt as stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttemptView {
+    /// Its number, from 1.
+    pub number: u32,
+    /// When it was opened.
+    pub opened: Timestamp,
+    /// When it ended.
+    pub closed: Option<Timestamp>,
+    /// How.
+    pub outcome: Option<String>,
+    /// Why.
+    pub why: Option<Why>,
+    /// The evidence after it.
+    pub evidence: Option<Evidence>,
+}
+
+/// Which deliveries to list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeliveryQuery {
+    /// In this state.
+    pub state: Option<DeliveryState>,
+    /// For this endpoint.
+    pub endpoint: Option<EndpointId>,
+    /// Of this referral.
+    pub referral: Option<ReferralId>,
+    /// Before this one: the page's cursor.
+    pub before: Option<DeliveryId>,
+    /// At most.
+    pub limit: u32,
+}
+
+/// A directory release.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Release {
+    /// Its number, from 1.
+    pub number: u64,
+    /// Its files, bundled; empty in lists.
+    pub bundle: String,
+    /// SHA-256 of the bundle, lower-case hex.
+    pub sha256: String,
+    /// When it was applied.
+    pub at: Timestamp,
+    /// Who applied it.
+    pub by: String,
+    /// Why.
+    pub note: String,
+}
+
+/// A release to make.
+#[derive(Clone, Debug)]
+pub struct NewRelease {
+    /// The newest release that it was compared with; `None` for the first.
+    pub expected: Option<u64>,
+    /// Its files, bundled.
+    pub bundle: String,
+    /// SHA-256 of the bundle, lower-case hex.
+    pub sha256: String,
+    /// When.
+    pub at: Timestamp,
+    /// Who applies it.
+    pub by: String,
+    /// Why.
+    pub note: String,
+    /// The log entry.
+    pub entry: EntryDraft,
+}
+
+/// What a sequencer round did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Round {
+    /// Entries added.
+    pub added: u64,
+    /// The log's size now.
+    pub size: u64,
+}
+
+/// The log's state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogState {
+    /// Entries.
+    pub size: u64,
+    /// The tree's root.
+    pub root: [u8; 32],
+    /// The newest checkpoint's signed note; absent while the log is empty.
+    pub checkpoint: Option<String>,
+    /// ACCEPTED entries among them.
+    pub accepted: u64,
+}
+
+/// Whether to leave resolved alarms out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenOnly {
+    /// Open ones alone.
+    Yes,
+    /// All.
+    No,
+}
+
+/// Facts kept by every transition, independent of the rows they count.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Counters {
+    /// Referrals accepted, counted in the accept transaction.
+    pub referrals: u64,
+    /// Deliveries queued.
+    pub deliveries: u64,
+    /// Deliveries by state, as transitions left them.
+    pub by_state: std::collections::BTreeMap<String, i64>,
+    /// ACCEPTED entries: in the log plus in the outbox.
+    pub accepted_entries: u64,
+}
+
+/// One page of the conservation check.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CheckPage {
+    /// Referrals looked at.
+    pub referrals: u64,
+    /// Deliveries looked at, by state.
+    pub by_state: std::collections::BTreeMap<String, i64>,
+    /// What is missing or left without work: ids and rule, never content.
+    pub faults: Vec<CheckFault>,
+    /// Where the next page begins; `None` at the end.
+    pub next: Option<ReferralId>,
+}
+
+/// One fault of the conservation check.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct CheckFault {
+    /// The referral.
+    pub referral: String,
+    /// The rule broken, e.g. `leg_without_work`.
+    pub rule: &'static str,
+    /// Ids and numbers that show it.
+    pub detail: String,
+}
+
+/// Work waiting for one endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backlog {
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// Lanes with a live head, counted up to [`BACKLOG_COUNT_MAX`].
+    pub lanes: u64,
+    /// When the oldest head was queued.
+    pub oldest: Timestamp,
+}
+
+/// Lanes counted for one endpoint's depth; more show as this many, so that a scrape costs the same whatever the backlog.
+pub const BACKLOG_COUNT_MAX: u32 = 10_000;

@@ -1,0 +1,22 @@
+//! Delivery: leases due heads of lanes, makes one attempt each, and records how it ended.
+
+use std::sync::Arc;
+
+use waymark_core::directory::AdapterKind;
+use waymark_core::port::Adapter;
+
+mod close;
+mod driver;
+mod endpoints;
+mod render;
+
+pub use close::{Closing, close_of};
+pub(crate) use driver::chain;
+pub use driver::{DeliveryOptions, Driver};
+pub use render::{render, source_of};
+
+/// The adapters, by kind.
+pub type AdapterFor = Arc<dyn Fn(AdapterKind) -> Arc<dyn Adapter> + Send + Sync>;
+
+/// The identity that the gateway's own steps are logged under.
+pub const SYSTEM_IDENTITY: &str = "waymark:system";

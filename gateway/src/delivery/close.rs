@@ -1,0 +1,167 @@
+//! From an attempt's end to the one store call that records it: next state, entry, event, notice and alarms.
+
+use waymark_core::alarm::{AlarmKind, NewAlarm};
+use waymark_core::audit::{CommitmentTag, EntryKind};
+use waymark_core::delivery::{DeliveryState, Kind, Next, Outcome, ParkReason};
+use waymark_core::directory::{Directory, Endpoint};
+use waymark_core::id::AgencyId;
+use waymark_core::leg::LegState;
+use waymark_core::port::{CloseAttempt, EventKind, Leased, NewEvent, StatusNotice};
+use waymark_core::time::Timestamp;
+
+use super::SYSTEM_IDENTITY;
+use crate::service::{Drafter, Telling, actor_of, tell_sender};
+
+/// Media type of an acknowledgement kept as it came.
+const RECEIPT: &str = "application/octet-stream";
+
+/// Everything that decides how an attempt's end is recorded.
+#[derive(Debug)]
+pub struct Closing<'a> {
+    /// The lease.
+    pub leased: &'a Leased,
+    /// Number of the attempt; 0 when none was opened.
+    pub number: u32,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Where the delivery goes.
+    pub next: Next,
+    /// The endpoint in force; absent when it is gone.
+    pub endpoint: Option<&'a Endpoint>,
+    /// The directory in force.
+    pub directory: &'a Directory,
+    /// When.
+    pub at: Timestamp,
+    /// Who acts: the gateway itself, or a mailbox's owner.
+    pub actor: ([u8; 16], AgencyId),
+}
+
+impl Closing<'_> {
+    /// The gateway's own name in the log.
+    pub fn system(leased: &Leased) -> ([u8; 16], AgencyId) {
+        (actor_of(SYSTEM_IDENTITY), leased.recipient.clone())
+    }
+}
+
+/// Drafts the store call.
+pub fn close_of(draft: &Drafter<'_>, closing: Closing<'_>) -> CloseAttempt {
+    let Closing { leased, number, outcome, next, endpoint, directory, at, actor } = closing;
+    let why = outcome.why().cloned();
+    let mut entry = draft
+        .entry_by(EntryKind::Attempt, leased.stream, actor.0, &actor.1, at)
+        .code("delivery", leased.token.delivery.to_string())
+        .code("wire_id", leased.wire_id.as_str())
+        .code("attempt", number.to_string())
+        .code("phase", "closed")
+        .code("outcome", outcome.word())
+        .code("state", next.state.as_str())
+        .code("evidence", next.evidence.as_str());
+    if let Some(why) = &why {
+        entry = entry.code("why", &why.code);
+    }
+    let word = outcome.word();
+    let (receiver_reference, receipt) = match outcome {
+        Outcome::Delivered { receiver_reference, receipt, .. } => (receiver_reference, receipt),
+        _ => (None, None),
+    };
+    let mut openings = Vec::new();
+    let receipt = receipt.map(|bytes| {
+        openings.push(draft.commit(&mut entry, CommitmentTag::Answer, bytes.expose()));
+        draft.body(at, RECEIPT, bytes.into_inner())
+    });
+    let shown = !matches!(next.state, DeliveryState::RetryWait | DeliveryState::Unknown | DeliveryState::Held)
+        || leased.attempts <= 1;
+    let event = shown.then(|| NewEvent {
+        id: entry.event,
+        kind: EventKind::Delivery,
+        leg: leased.leg,
+        delivery: Some(leased.token.delivery),
+        source: leased.recipient.clone(),
+        source_version: None,
+        state: None,
+        reception: None,
+        code: why.as_ref().map_or_else(|| word.to_owned(), |w| w.code.clone()),
+        text: None,
+    });
+    let failed = matches!(next.state, DeliveryState::Parked | DeliveryState::Rejected);
+    let alarms = if failed { alarms_of(leased, &next, why.as_ref().map_or("", |w| &w.text), directory) } else { Vec::new() };
+    let tell = (failed && leased.kind != Kind::Status)
+        .then(|| {
+            let code = if next.state == DeliveryState::Parked { "undeliverable" } else { "rejected" };
+            let notice = StatusNotice {
+                from: leased.recipient.clone(),
+                service: leased.service.clone(),
+                state: LegState::Submitted,
+                code: code.to_owned(),
+                text: None,
+                at,
+            };
+            tell_sender(draft, directory, &Telling { sender: &leased.sender, notice: &notice, at, urgent: leased.urgent })
+        })
+        .flatten();
+    let arrived = next.state == DeliveryState::Done;
+    let resolve = if arrived {
+        let delivery = leased.token.delivery.to_string();
+        vec![
+            (AlarmKind::EvidenceOverdue, delivery.clone()),
+            (AlarmKind::UrgentHeld, delivery.clone()),
+            (AlarmKind::Parked, delivery),
+            (AlarmKind::EndpointDown, leased.endpoint.to_string()),
+        ]
+    } else {
+        Vec::new()
+    };
+    let evidence_due = (next.state == DeliveryState::AwaitingEvidence)
+        .then(|| endpoint.map(|e| at.plus(e.evidence_within)))
+        .flatten();
+    CloseAttempt {
+        token: leased.token.clone(),
+        number,
+        at,
+        next,
+        outcome: word,
+        why,
+        evidence_due,
+        receiver_reference,
+        receipt,
+        event,
+        tell,
+        alarms,
+        resolve,
+        entry,
+        openings,
+    }
+}
+
+/// Who must be told that a delivery needs a person: the owner of its service; the triage owner when that is gone;
+/// for a status to the sender, the sender's failure is an alarm and never a further notice (ruling 11).
+fn alarms_of(leased: &Leased, next: &Next, why: &str, directory: &Directory) -> Vec<NewAlarm> {
+    let triage = directory.services.get(&directory.area.triage);
+    let owner = triage.map_or_else(
+        || (leased.recipient.clone(), "triage".to_owned()),
+        |s| (s.agency.clone(), s.owner_role.clone()),
+    );
+    let kind = match (leased.kind, next.state) {
+        (Kind::Status, _) => AlarmKind::SenderNotTold,
+        (_, DeliveryState::Rejected) => AlarmKind::Rejected,
+        _ => AlarmKind::Parked,
+    };
+    let reason = next.parked.map_or("refused by the receiver", ParkReason::as_str);
+    let mut alarms = vec![NewAlarm {
+        kind,
+        subject: leased.token.delivery.to_string(),
+        owner: owner.0.clone(),
+        role: owner.1.clone(),
+        text: format!("delivery to {} needs a person ({reason}): {why}", leased.endpoint),
+    }];
+    if next.parked == Some(ParkReason::WrongRecipient) {
+        alarms.push(NewAlarm {
+            kind: AlarmKind::WrongRecipient,
+            subject: leased.endpoint.to_string(),
+            owner: owner.0,
+            role: owner.1,
+            text: format!("{} answered as somebody else: nothing was sent, check its address and identity", leased.endpoint),
+        });
+    }
+    alarms
+}

@@ -1,0 +1,75 @@
+//! From what is stored of a delivery to what an adapter renders.
+
+use waymark_core::delivery::{Kind, Outcome, ParkReason, Why};
+use waymark_core::directory::{Endpoint, Environment};
+use waymark_core::personal::Personal;
+use waymark_core::port::{Adapter, DeliveryContent, Leased, RenderError, Rendered, Source, StatusNotice};
+use waymark_core::referral::Referral;
+use waymark_core::time::Timestamp;
+
+/// What a delivery says, decoded.
+///
+/// # Errors
+/// The park outcome for content that is gone or does not decode.
+pub fn source_of(
+    leased: &Leased,
+    content: &DeliveryContent,
+    environment: Environment,
+    at: Timestamp,
+) -> Result<Source, Outcome> {
+    let broken = |what: &str| Outcome::Park {
+        reason: ParkReason::Poison,
+        why: Why::new("content", format!("the {what} of this delivery cannot be read: see the log")),
+    };
+    let referral = match &content.content {
+        Some(bytes) => Some(Referral::from_canonical(bytes.expose()).map_err(|_| broken("content"))?),
+        None => None,
+    };
+    let (status, reason) = match (&content.note, leased.kind) {
+        (None, _) => (None, None),
+        (Some(bytes), Kind::Status) => {
+            let notice: StatusNotice = serde_json::from_slice(bytes.expose()).map_err(|_| broken("status"))?;
+            (Some(notice), None)
+        }
+        (Some(bytes), _) => {
+            let text: Personal<String> = serde_json::from_slice(bytes.expose()).map_err(|_| broken("reason"))?;
+            (None, Some(text))
+        }
+    };
+    if referral.is_none() && status.is_none() {
+        return Err(broken("content"));
+    }
+    Ok(Source {
+        delivery: leased.token.delivery,
+        wire_id: leased.wire_id.clone(),
+        referral: leased.referral,
+        reference: leased.reference.clone(),
+        kind: leased.kind,
+        sender: leased.sender.clone(),
+        recipient: leased.recipient.clone(),
+        service: leased.service.clone(),
+        sender_reference: referral.as_ref().and_then(|r| r.sender_reference.clone()),
+        content: referral,
+        status,
+        reason,
+        at,
+        environment,
+    })
+}
+
+/// Renders once: pure.
+///
+/// # Errors
+/// The park outcome for what the endpoint cannot carry.
+pub fn render(adapter: &dyn Adapter, source: &Source, endpoint: &Endpoint) -> Result<Rendered, Outcome> {
+    adapter.render(source, endpoint).map_err(|error| match error {
+        RenderError::CannotCarry(violation) => Outcome::Park {
+            reason: ParkReason::CannotCarry,
+            why: Why::new("render.cannot_carry", violation.to_string()),
+        },
+        RenderError::Settings(violation) => Outcome::Park {
+            reason: ParkReason::NoEndpoint,
+            why: Why::new("render.settings", violation.to_string()),
+        },
+    })
+}

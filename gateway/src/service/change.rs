@@ -1,0 +1,505 @@
+//! What a sender does after submit: amend, cancel, withdraw consent (rulings 3, 4).
+
+use serde::Serialize;
+use waymark_core::access::{Action, Principal};
+use waymark_core::alarm::AlarmKind;
+use waymark_core::audit::{CommitmentTag, EntryDraft, EntryKind};
+use waymark_core::delivery::{DeliveryState, Kind};
+use waymark_core::error::ErrorKind;
+use waymark_core::id::{BodyId, EventId, LegId, WireId};
+use waymark_core::leg::{LegState, Seen};
+use waymark_core::personal::{Payload, Personal};
+use waymark_core::port::{
+    DeliveryHead, EventKind, LegChange, LegView, MessageKey, NewDelivery, NewEvent, Opening, ReferralChange,
+    ReferralView, StoreError,
+};
+use waymark_core::referral::Referral;
+use waymark_core::time::Timestamp;
+
+use super::draft::{CANONICAL, NOTE};
+use super::submit::{canonical, check_request_id};
+use super::{Key, STALE_RETRIES_MAX, Service, ServiceError};
+
+/// New content for a referral.
+#[derive(Clone, Debug)]
+pub struct Amend {
+    /// The message key.
+    pub request_id: String,
+    /// The referral.
+    pub key: Key,
+    /// The version that the sender read, where it says so.
+    pub expected_version: Option<u64>,
+    /// The content, whole.
+    pub referral: Referral,
+    /// W3C trace context.
+    pub traceparent: Option<String>,
+}
+
+/// Why a sender cancels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CancelCode {
+    /// No longer needed.
+    NoLongerNeeded,
+    /// Entered in error.
+    EnteredInError,
+    /// The child moved away.
+    Moved,
+    /// The family asked.
+    FamilyRequest,
+    /// Anything else, in words.
+    Other,
+}
+
+impl CancelCode {
+    /// The code as text.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NoLongerNeeded => "no_longer_needed",
+            Self::EnteredInError => "entered_in_error",
+            Self::Moved => "moved",
+            Self::FamilyRequest => "family_request",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// A cancel.
+#[derive(Clone, Debug)]
+pub struct Cancel {
+    /// The message key.
+    pub request_id: String,
+    /// The referral.
+    pub key: Key,
+    /// Why.
+    pub code: CancelCode,
+    /// In words.
+    pub text: Option<Personal<String>>,
+    /// W3C trace context.
+    pub traceparent: Option<String>,
+}
+
+/// A withdrawal of consent.
+#[derive(Clone, Debug)]
+pub struct Withdraw {
+    /// The message key.
+    pub request_id: String,
+    /// The referral.
+    pub key: Key,
+    /// In words.
+    pub text: Option<Personal<String>>,
+    /// W3C trace context.
+    pub traceparent: Option<String>,
+}
+
+/// What a cancel or withdrawal did to one leg.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LegOutcome {
+    /// Nothing had been sent, and nothing will be.
+    NothingSent,
+    /// The receiver will be told, after what went before.
+    Queued,
+    /// Assessment had begun: the receiver is asked, and decides.
+    Requested,
+    /// The leg had ended.
+    AlreadyEnded,
+}
+
+/// One leg's part in a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct LegEffect {
+    /// The leg.
+    pub leg: LegId,
+    /// What it did.
+    pub outcome: LegOutcome,
+}
+
+/// What a change did.
+#[derive(Clone, Debug)]
+pub struct ChangeResult {
+    /// The referral now.
+    pub referral: ReferralView,
+    /// The change's event.
+    pub event: EventId,
+    /// What it did to each leg.
+    pub effects: Vec<LegEffect>,
+    /// Whether the same message had been applied before.
+    pub repeated: bool,
+}
+
+/// What a message of the sender says, as one shape for the three use cases.
+pub(super) struct SenderMessage {
+    pub(super) key: String,
+    pub(super) content: Payload,
+    pub(super) act: SenderAct,
+    pub(super) traceparent: Option<String>,
+}
+
+pub(super) enum SenderAct {
+    Amend { content: Vec<u8>, referral: Box<Referral>, expected: Option<u64> },
+    Cancel { code: &'static str, text: Option<Personal<String>> },
+    Withdraw { text: Option<Personal<String>> },
+}
+
+impl SenderAct {
+    const fn action(&self) -> Action {
+        match self {
+            Self::Amend { .. } => Action::Amend,
+            Self::Cancel { .. } | Self::Withdraw { .. } => Action::Cancel,
+        }
+    }
+
+    const fn event(&self) -> EventKind {
+        match self {
+            Self::Amend { .. } => EventKind::Amended,
+            Self::Cancel { .. } => EventKind::Cancelled,
+            Self::Withdraw { .. } => EventKind::ConsentWithdrawn,
+        }
+    }
+
+    const fn delivery(&self) -> Kind {
+        match self {
+            Self::Amend { .. } => Kind::Amend,
+            Self::Cancel { .. } => Kind::Cancel,
+            Self::Withdraw { .. } => Kind::Withdraw,
+        }
+    }
+
+    const fn code(&self) -> &'static str {
+        match self {
+            Self::Amend { .. } => "amended",
+            Self::Cancel { code, .. } => code,
+            Self::Withdraw { .. } => "consent_withdrawn",
+        }
+    }
+}
+
+impl Service {
+    /// Replaces a referral's content; also how a sender answers a request for information.
+    ///
+    /// # Errors
+    /// `Precondition` when the referral moved past `expected_version`, ended, or lost its consent.
+    pub async fn amend(&self, caller: &Principal, ask: Amend) -> Result<ChangeResult, ServiceError> {
+        check_request_id(&ask.request_id)?;
+        let content = canonical(&ask.referral)?;
+        let message = SenderMessage {
+            key: format!("grpc:{}", ask.request_id),
+            content: Payload::new(content.clone()),
+            act: SenderAct::Amend { content, referral: Box::new(ask.referral), expected: ask.expected_version },
+            traceparent: ask.traceparent,
+        };
+        self.sender_change(caller, &ask.key, &message).await
+    }
+
+    /// Cancels a referral: what was never sent never is, and who was told is told of the cancel.
+    ///
+    /// # Errors
+    /// `NotFound` for a stranger; `Conflict` for a key used for something else.
+    pub async fn cancel(&self, caller: &Principal, ask: Cancel) -> Result<ChangeResult, ServiceError> {
+        check_request_id(&ask.request_id)?;
+        let text = ask.text.as_ref().map_or("", |t| t.expose().as_str());
+        let message = SenderMessage {
+            key: format!("grpc:{}", ask.request_id),
+            content: Payload::new(format!("cancel|{:?}|{}|{text}", ask.key, ask.code.as_str()).into_bytes()),
+            act: SenderAct::Cancel { code: ask.code.as_str(), text: ask.text },
+            traceparent: ask.traceparent,
+        };
+        self.sender_change(caller, &ask.key, &message).await
+    }
+
+    /// Withdraws consent: nothing more is sent, and who was told is told of the withdrawal.
+    ///
+    /// # Errors
+    /// As [`Service::cancel`].
+    pub async fn withdraw_consent(&self, caller: &Principal, ask: Withdraw) -> Result<ChangeResult, ServiceError> {
+        check_request_id(&ask.request_id)?;
+        let text = ask.text.as_ref().map_or("", |t| t.expose().as_str());
+        let message = SenderMessage {
+            key: format!("grpc:{}", ask.request_id),
+            content: Payload::new(format!("withdraw|{:?}|{text}", ask.key).into_bytes()),
+            act: SenderAct::Withdraw { text: ask.text },
+            traceparent: ask.traceparent,
+        };
+        self.sender_change(caller, &ask.key, &message).await
+    }
+
+    /// Decides a sender's change on the referral as it is, and decides anew when it moved meanwhile.
+    pub(super) async fn sender_change(
+        &self,
+        caller: &Principal,
+        key: &Key,
+        message: &SenderMessage,
+    ) -> Result<ChangeResult, ServiceError> {
+        for _ in 0..STALE_RETRIES_MAX {
+            let (view, _permit) = self.find(caller, key, message.act.action()).await?;
+            let (change, effects) = self.decide_change(caller, &view, message)?;
+            match self.parts.store.change(change).await {
+                Err(StoreError::Stale) => {}
+                Err(error) => return Err(error.into()),
+                Ok(changed) => {
+                    let referral = self
+                        .parts
+                        .store
+                        .referral(view.id)
+                        .await?
+                        .ok_or_else(|| ServiceError::new(ErrorKind::Internal, "REFERRAL_GONE"))?;
+                    return Ok(ChangeResult { referral, event: changed.event, effects, repeated: changed.repeated });
+                }
+            }
+        }
+        Err(ServiceError::new(ErrorKind::Unavailable, "CHANGED_MEANWHILE"))
+    }
+
+    fn decide_change(
+        &self,
+        caller: &Principal,
+        view: &ReferralView,
+        message: &SenderMessage,
+    ) -> Result<(ReferralChange, Vec<LegEffect>), ServiceError> {
+        let now = self.now();
+        if let SenderAct::Amend { referral, expected, .. } = &message.act {
+            check_amend(view, referral, *expected, now)?;
+        }
+        let draft = self.drafter();
+        let (bodies, content, note) = self.bodies_of(&message.act, now)?;
+        let (entry, openings) = self.change_entry(caller, view, message, now);
+        let mut change = ReferralChange {
+            at: now,
+            referral: view.id,
+            expected_version: view.version,
+            message_key: Some(MessageKey {
+                sender: view.sender.clone(),
+                key: Personal::new(message.key.clone()),
+                content: message.content.clone(),
+            }),
+            bodies,
+            content,
+            legs: Vec::new(),
+            new_legs: Vec::new(),
+            deliveries: Vec::new(),
+            cancel: Vec::new(),
+            supersede: Vec::new(),
+            event: NewEvent {
+                id: entry.event,
+                kind: message.act.event(),
+                leg: None,
+                delivery: None,
+                source: caller.agency.clone(),
+                source_version: None,
+                state: None,
+                reception: None,
+                code: message.act.code().to_owned(),
+                text: note,
+            },
+            status_version: None,
+            receiver_reference: None,
+            withdraws_consent: matches!(message.act, SenderAct::Withdraw { .. }),
+            alarms: Vec::new(),
+            resolve: Vec::new(),
+            entry,
+            openings,
+            traceparent: message.traceparent.clone(),
+        };
+        let mut effects = Vec::new();
+        for leg in &view.legs {
+            let step = LegStep { service: self, draft: &draft, view, leg, act: &message.act, content, note, now };
+            effects.push(step.apply(&mut change)?);
+        }
+        Ok((change, effects))
+    }
+
+    #[expect(clippy::type_complexity, reason = "bodies to seal, and which of them is content and which is the note")]
+    fn bodies_of(
+        &self,
+        act: &SenderAct,
+        now: Timestamp,
+    ) -> Result<(Vec<waymark_core::port::NewBody>, Option<BodyId>, Option<BodyId>), ServiceError> {
+        let draft = self.drafter();
+        Ok(match act {
+            SenderAct::Amend { content, .. } => {
+                let body = draft.body(now, CANONICAL, content.clone());
+                let id = body.id;
+                (vec![body], Some(id), None)
+            }
+            SenderAct::Cancel { text: None, .. } | SenderAct::Withdraw { text: None } => (Vec::new(), None, None),
+            SenderAct::Cancel { text: Some(text), .. } | SenderAct::Withdraw { text: Some(text) } => {
+                let bytes = serde_json::to_vec(text).map_err(|e| ServiceError {
+                    cause: Some(Box::new(e)),
+                    ..ServiceError::new(ErrorKind::Internal, "ENCODE")
+                })?;
+                let body = draft.body(now, NOTE, bytes);
+                let id = body.id;
+                (vec![body], None, Some(id))
+            }
+        })
+    }
+
+    fn change_entry(
+        &self,
+        caller: &Principal,
+        view: &ReferralView,
+        message: &SenderMessage,
+        now: Timestamp,
+    ) -> (EntryDraft, Vec<Opening>) {
+        let draft = self.drafter();
+        let mut entry = draft
+            .entry(EntryKind::Status, view.stream, caller, now)
+            .code("event", message.act.event().as_str())
+            .code("reason", message.act.code());
+        let openings = match &message.act {
+            SenderAct::Amend { content, .. } => vec![draft.commit(&mut entry, CommitmentTag::Payload, content)],
+            SenderAct::Cancel { .. } | SenderAct::Withdraw { .. } => Vec::new(),
+        };
+        (entry, openings)
+    }
+}
+
+fn check_amend(
+    view: &ReferralView,
+    referral: &Referral,
+    expected: Option<u64>,
+    now: Timestamp,
+) -> Result<(), ServiceError> {
+    let refused = |field: &str, why: &str| {
+        Err(ServiceError::new(ErrorKind::Precondition, "CANNOT_AMEND").with_violation(field, why))
+    };
+    if expected.is_some_and(|v| v != view.version) {
+        let why = format!("the referral is at version {}: read it again and amend that", view.version);
+        return refused("expected_version", &why);
+    }
+    if view.consent_withdrawn {
+        return refused("referral", "consent was withdrawn: submit a new referral once consent is given again");
+    }
+    if view.legs.iter().all(|l| l.state.is_terminal()) {
+        return refused("referral", "every leg has ended: submit a new referral");
+    }
+    if referral.pathway != view.pathway {
+        return refused("referral.pathway", "cannot change: cancel this referral and submit another");
+    }
+    let violations = referral.violations(now.london_date());
+    if violations.is_empty() { Ok(()) } else { Err(ServiceError::invalid(violations)) }
+}
+
+/// One leg's part in one decision.
+struct LegStep<'a> {
+    service: &'a Service,
+    draft: &'a super::Drafter<'a>,
+    view: &'a ReferralView,
+    leg: &'a LegView,
+    act: &'a SenderAct,
+    content: Option<BodyId>,
+    note: Option<BodyId>,
+    now: Timestamp,
+}
+
+impl LegStep<'_> {
+    fn apply(&self, change: &mut ReferralChange) -> Result<LegEffect, ServiceError> {
+        let leg = self.leg.leg.id;
+        if self.leg.state.is_terminal() {
+            return Ok(LegEffect { leg, outcome: LegOutcome::AlreadyEnded });
+        }
+        let own: Vec<&DeliveryHead> = self.view.deliveries.iter().filter(|d| d.leg == Some(leg)).collect();
+        let attempted = own.iter().any(|d| d.attempts > 0);
+        let outcome = match self.act {
+            SenderAct::Amend { .. } => self.amend(&own, attempted, change)?,
+            SenderAct::Cancel { .. } | SenderAct::Withdraw { .. } => self.stop(&own, attempted, change)?,
+        };
+        Ok(LegEffect { leg, outcome })
+    }
+
+    fn amend(
+        &self,
+        own: &[&DeliveryHead],
+        attempted: bool,
+        change: &mut ReferralChange,
+    ) -> Result<LegOutcome, ServiceError> {
+        let Some(last) = own.last() else { return Ok(LegOutcome::Queued) };
+        if attempted {
+            change.deliveries.push(self.delivery_like(last, Kind::Amend, self.content, None));
+        } else {
+            let live = own.iter().filter(|d| !d.state.is_terminal());
+            change.supersede.extend(live.map(|d| d.id));
+            let mut fresh = self.delivery_like(last, Kind::New, self.content, None);
+            fresh.replaces = Some(last.id);
+            change.deliveries.push(fresh);
+        }
+        if self.leg.state == LegState::InfoNeeded {
+            self.move_leg(LegState::InTriage, change)?;
+        }
+        Ok(LegOutcome::Queued)
+    }
+
+    fn stop(
+        &self,
+        own: &[&DeliveryHead],
+        attempted: bool,
+        change: &mut ReferralChange,
+    ) -> Result<LegOutcome, ServiceError> {
+        let unsent: Vec<_> = own.iter().filter(|d| d.attempts == 0 && !d.state.is_terminal()).collect();
+        if !attempted {
+            change.cancel.extend(unsent.iter().map(|d| d.id));
+            change.resolve.extend(unsent.iter().map(|d| (AlarmKind::Parked, d.id.to_string())));
+            change.resolve.push((AlarmKind::Unrouted, self.leg.leg.id.to_string()));
+            self.move_leg(LegState::Cancelled, change)?;
+            return Ok(LegOutcome::NothingSent);
+        }
+        let refused = own
+            .iter()
+            .all(|d| matches!(d.state, DeliveryState::Rejected | DeliveryState::Cancelled | DeliveryState::Superseded));
+        let asks = self.leg.state.receive(LegState::Cancelled, Seen::New)
+            == waymark_core::leg::Reception::CancelRequested;
+        if let (Some(last), false) = (own.last(), refused) {
+            change.deliveries.push(self.delivery_like(last, self.act.delivery(), Some(self.view.content), self.note));
+        }
+        if asks {
+            return Ok(LegOutcome::Requested);
+        }
+        if matches!(self.act, SenderAct::Cancel { .. }) {
+            self.move_leg(LegState::Cancelled, change)?;
+        }
+        Ok(LegOutcome::Queued)
+    }
+
+    fn move_leg(&self, to: LegState, change: &mut ReferralChange) -> Result<(), ServiceError> {
+        let receiver = waymark_core::leg::Owner {
+            agency: self.leg.leg.agency.clone(),
+            role: self.leg.leg.owner.role.clone(),
+        };
+        let (owner, clock, next_action) = self.service.duty_of(to, &receiver, &self.view.sender, self.now)?;
+        change.legs.push(LegChange { leg: self.leg.leg.id, state: to, owner, clock, next_action });
+        Ok(())
+    }
+
+    fn delivery_like(
+        &self,
+        like: &DeliveryHead,
+        kind: Kind,
+        content: Option<BodyId>,
+        note: Option<BodyId>,
+    ) -> NewDelivery {
+        let id = self.draft.delivery(self.now);
+        let deadline = self
+            .service
+            .in_force()
+            .directory
+            .endpoints
+            .get(&like.endpoint)
+            .map_or(self.now, |e| self.now.plus(e.deadline));
+        NewDelivery {
+            id,
+            wire_id: WireId::of(id),
+            leg: like.leg,
+            kind,
+            endpoint: like.endpoint.clone(),
+            recipient: like.recipient.clone(),
+            service: Some(self.leg.leg.service.clone()),
+            content,
+            note,
+            due: self.now,
+            deadline,
+            urgent: self.view.safeguarding,
+            replaces: None,
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Documents: uploaded before the referral that names them, by digest.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use waymark_core::access::{Action, Principal, Relationship, permit};
+use waymark_core::audit::{CommitmentTag, EntryKind};
+use waymark_core::error::ErrorKind;
+use waymark_core::id::DocumentId;
+use waymark_core::personal::{Payload, Personal};
+use waymark_core::port::{DocumentView, NewDocument};
+
+use super::{Key, Service, ServiceError};
+
+/// Bytes in one document.
+pub const DOCUMENT_BYTES_MAX: usize = 25 * 1024 * 1024;
+/// Media types that are taken.
+pub const MEDIA_TYPES: &[&str] = &[
+    "application/pdf",
+    "application/json",
+    "application/msword",
+    "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+    "image/jpeg",
+    "image/png",
+    "text/plain",
+];
+
+/// A document to keep.
+#[derive(Clone, Debug)]
+pub struct Upload {
+    /// Media type.
+    pub media_type: String,
+    /// SHA-256 as the sender has it, lower-case hex.
+    pub sha256: String,
+    /// Its bytes.
+    pub bytes: Payload,
+}
+
+/// SHA-256 as lower-case hex.
+pub(super) fn sha256_hex(bytes: &[u8]) -> String {
+    hex::encode(digest(&SHA256, bytes))
+}
+
+impl Service {
+    /// Keeps a document under a subject of its own until a referral takes it along.
+    ///
+    /// # Errors
+    /// `Invalid` when it is too large, of a type not taken, or not what its digest says.
+    pub async fn upload(&self, caller: &Principal, upload: Upload) -> Result<DocumentId, ServiceError> {
+        permit(caller, Action::UploadDocument, Relationship::None)?;
+        if upload.bytes.expose().is_empty() || upload.bytes.expose().len() > DOCUMENT_BYTES_MAX {
+            let why = format!("is 1 to {DOCUMENT_BYTES_MAX} bytes: split or compress it");
+            return Err(ServiceError::field("size_bytes", why));
+        }
+        if !MEDIA_TYPES.contains(&upload.media_type.as_str()) {
+            return Err(ServiceError::field("media_type", format!("is one of {}", MEDIA_TYPES.join(", "))));
+        }
+        if sha256_hex(upload.bytes.expose()) != upload.sha256 {
+            return Err(ServiceError::field(
+                "sha256",
+                "does not match the bytes received: compute it over the whole file and send again",
+            ));
+        }
+        let now = self.now();
+        let draft = self.drafter();
+        let id = draft.document(now);
+        let mut entry = draft
+            .entry(EntryKind::AdminAction, draft.stream(), caller, now)
+            .code("action", "upload")
+            .code("document", id.to_string());
+        let opening = draft.commit(&mut entry, CommitmentTag::Payload, upload.bytes.expose());
+        let body = draft.body(now, &upload.media_type, upload.bytes.into_inner());
+        let document = NewDocument {
+            id,
+            sender: caller.agency.clone(),
+            body,
+            sha256: Personal::new(upload.sha256),
+            at: now,
+            entry,
+            openings: vec![opening],
+        };
+        self.parts.store.put_document(document).await?;
+        Ok(id)
+    }
+
+    /// A document's bytes, for its uploader and for the parties of the referral that it went with; logged first.
+    ///
+    /// # Errors
+    /// `NotFound` for anybody else.
+    pub async fn download(
+        &self,
+        caller: &Principal,
+        id: DocumentId,
+        purpose: &str,
+    ) -> Result<(DocumentView, Payload), ServiceError> {
+        let missing = || ServiceError::new(ErrorKind::NotFound, "NO_SUCH_DOCUMENT");
+        let document = self.parts.store.document(id).await?;
+        let Some(document) = document else {
+            permit(caller, Action::ReadBody, Relationship::None).map_err(|_| missing())?;
+            return Err(missing());
+        };
+        let own = caller.speaks_for(&document.sender);
+        let permit = match document.referral {
+            _ if own => permit(caller, Action::ReadBody, Relationship::Sender)?,
+            Some(referral) => self.find(caller, &Key::Id(referral), Action::ReadBody).await?.1,
+            None => return Err(missing()),
+        };
+        let entry = self
+            .read_entry(permit.principal(), document.stream, "document", purpose)?
+            .code("document", id.to_string());
+        let bytes = self.parts.store.read_body(document.body, entry).await?.ok_or_else(missing)?;
+        if sha256_hex(bytes.expose()) != *document.sha256.expose() {
+            return Err(ServiceError::new(ErrorKind::Corrupt, "STORED_DATA_CORRUPT"));
+        }
+        Ok((document, bytes))
+    }
+}

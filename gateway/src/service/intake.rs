@@ -1,0 +1,261 @@
+//! The one door for everything that adapters take in.
+
+use async_trait::async_trait;
+use waymark_core::audit::{CommitmentTag, EntryKind};
+use waymark_core::delivery::Evidence;
+use waymark_core::error::{ErrorKind, Violation};
+use waymark_core::access::{Action, Principal};
+use waymark_core::id::{Reference, ReferralId, WireId};
+use waymark_core::leg::{LegState, Reception};
+use waymark_core::personal::Payload;
+use waymark_core::port::{
+    EventKind, Inbound, InboundBody, InboundStatus, Intake, IntakeAnswer, IntakeError, NewEvent, RaiseEvidence,
+    ReferralKey, ReferralView,
+};
+use waymark_core::referral::SenderReference;
+
+use super::change::{SenderAct, SenderMessage};
+use super::submit::{Envelope, canonical};
+use super::{Key, Service, ServiceError, StatusUpdate};
+
+/// Takes in what adapters receive.
+#[derive(Clone)]
+pub struct IntakeService {
+    service: Service,
+}
+
+impl IntakeService {
+    /// Wraps the use cases.
+    pub const fn new(service: Service) -> Self {
+        Self { service }
+    }
+}
+
+impl From<ServiceError> for IntakeError {
+    fn from(error: ServiceError) -> Self {
+        if matches!(error.kind, ErrorKind::Internal | ErrorKind::Corrupt | ErrorKind::Unavailable) {
+            tracing::error!(reason = error.reason, error = %crate::delivery::chain(&error), "an inbound message was not taken");
+        }
+        Self { kind: error.kind, violations: error.violations, reason: error.reason }
+    }
+}
+
+#[async_trait]
+impl Intake for IntakeService {
+    async fn take(&self, message: Inbound) -> Result<IntakeAnswer, IntakeError> {
+        let caller = self.service.inbound_principal(&message)?;
+        let answer = match message.body {
+            InboundBody::Submit(referral) => {
+                let content = canonical(&referral)?;
+                let envelope = Envelope {
+                    key: message.message_key,
+                    content: message.original.clone(),
+                    fingerprint: message.fingerprint,
+                    original: Some((message.media_type, message.original)),
+                    traceparent: message.traceparent,
+                };
+                let accepted = self.service.accept(&caller, *referral, content, envelope).await?;
+                IntakeAnswer { referral: accepted.referral, reference: accepted.reference, repeated: accepted.repeated }
+            }
+            InboundBody::Amend(reference, referral) => {
+                let content = canonical(&referral)?;
+                let act = SenderAct::Amend { content, referral, expected: None };
+                let message = SenderMessage {
+                    key: message.message_key,
+                    content: message.original,
+                    act,
+                    traceparent: message.traceparent,
+                };
+                self.sender(&caller, reference, message).await?
+            }
+            InboundBody::Cancel(reference, text) => {
+                let act = SenderAct::Cancel { code: "cancelled_by_sender", text };
+                let message = SenderMessage {
+                    key: message.message_key,
+                    content: message.original,
+                    act,
+                    traceparent: message.traceparent,
+                };
+                self.sender(&caller, reference, message).await?
+            }
+            InboundBody::Status(status) => {
+                let version = status.source_version.unwrap_or_else(|| version_of(&message.message_key));
+                self.service.inbound_status(&caller, status, version, message.original, message.traceparent).await?
+            }
+        };
+        Ok(answer)
+    }
+}
+
+impl IntakeService {
+    async fn sender(
+        &self,
+        caller: &Principal,
+        reference: SenderReference,
+        message: SenderMessage,
+    ) -> Result<IntakeAnswer, IntakeError> {
+        let result = self.service.sender_change(caller, &Key::SenderReference(reference), &message).await?;
+        Ok(IntakeAnswer {
+            referral: result.referral.id,
+            reference: result.referral.reference,
+            repeated: result.repeated,
+        })
+    }
+}
+
+/// A version for a wire that has none: the first 63 bits of the message key's digest, so that the same message is
+/// seen to be the same and no order is claimed.
+fn version_of(key: &str) -> u64 {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, key.as_bytes());
+    let mut first = [0u8; 8];
+    for (slot, byte) in first.iter_mut().zip(digest.as_ref()) {
+        *slot = *byte;
+    }
+    u64::from_be_bytes(first) >> 1
+}
+
+impl Service {
+    /// Binds a message to the agency of its channel; what it says of its sender must agree (ruling 9).
+    fn inbound_principal(&self, message: &Inbound) -> Result<Principal, ServiceError> {
+        let caller = self.principal(std::slice::from_ref(&message.identity))?;
+        if let Some(environment) = message.environment
+            && environment != self.parts.environment
+        {
+            return Err(ServiceError::new(ErrorKind::Denied, "WRONG_ENVIRONMENT").with_violation(
+                "MSH-11",
+                format!("this deployment is {}: send test messages to a test deployment", self.parts.environment.as_str()),
+            ));
+        }
+        if let Some(claimed) = &message.claimed_sender {
+            let in_force = self.in_force();
+            let agrees = in_force
+                .directory
+                .identities
+                .get(&message.identity)
+                .is_some_and(|i| i.hl7_senders.contains(claimed));
+            if !agrees {
+                return Err(ServiceError::new(ErrorKind::Denied, "SENDER_MISMATCH").with_violation(
+                    "MSH-3",
+                    "MSH-3 and MSH-4 are not a sender of this channel: correct them or add them to the directory",
+                ));
+            }
+        }
+        Ok(caller)
+    }
+
+    /// A receiver's status, which may also be evidence for the delivery that it answers.
+    async fn inbound_status(
+        &self,
+        caller: &Principal,
+        status: InboundStatus,
+        version: u64,
+        original: Payload,
+        traceparent: Option<String>,
+    ) -> Result<IntakeAnswer, ServiceError> {
+        let unknown = || {
+            ServiceError::new(ErrorKind::NotFound, "NO_SUCH_REFERRAL")
+                .with_violation("RF1-6", "is not a reference of this gateway: echo the one it sent")
+        };
+        let id = self.referral_named(caller, &status).await?.ok_or_else(unknown)?;
+        let (view, _permit) = self.find(caller, &Key::Id(id), Action::UpdateStatus).await?;
+        self.raise(caller, &view, &status, original).await?;
+        let leg = status.answers.as_ref().and_then(|wire| {
+            view.deliveries.iter().find(|d| d.wire_id.as_str() == wire).and_then(|d| d.leg)
+        });
+        if status.state == LegState::Submitted {
+            return Ok(IntakeAnswer { referral: id, reference: view.reference, repeated: false });
+        }
+        let update = StatusUpdate {
+            key: Key::Id(id),
+            leg,
+            source_version: version,
+            state: status.state,
+            reason_code: status.reason_code,
+            text: status.text,
+            at: status.at,
+            receiver_reference: status.receiver_reference,
+            traceparent,
+        };
+        let result = self.update_status(caller, update).await?;
+        Ok(IntakeAnswer {
+            referral: id,
+            reference: result.referral.reference,
+            repeated: result.reception == Reception::Repeated,
+        })
+    }
+
+    async fn referral_named(
+        &self,
+        caller: &Principal,
+        status: &InboundStatus,
+    ) -> Result<Option<ReferralId>, ServiceError> {
+        let store = &self.parts.store;
+        if let Ok(reference) = status.referral.parse::<Reference>() {
+            return Ok(store.resolve(&ReferralKey::Reference(reference)).await?);
+        }
+        if let Ok(id) = status.referral.parse::<ReferralId>() {
+            return Ok(Some(id));
+        }
+        if let Some(wire) = status.answers.as_deref().and_then(|w| w.parse::<WireId>().ok())
+            && let Some(id) = store.resolve(&ReferralKey::Wire(wire)).await?
+        {
+            return Ok(Some(id));
+        }
+        match &status.receiver_reference {
+            Some(r) => Ok(store.resolve(&ReferralKey::Receiver(caller.agency.clone(), r.clone())).await?),
+            None => Ok(None),
+        }
+    }
+
+    async fn raise(
+        &self,
+        caller: &Principal,
+        view: &ReferralView,
+        status: &InboundStatus,
+        original: Payload,
+    ) -> Result<(), ServiceError> {
+        let Some(wire) = &status.answers else { return Ok(()) };
+        let answered = view.deliveries.iter().find(|d| d.wire_id.as_str() == wire && self.owns(caller, &d.recipient));
+        let Some(delivery) = answered else {
+            return Err(ServiceError::invalid(vec![Violation::new(
+                "MSA-2",
+                "is not the id of a delivery of this referral to you: echo MSH-10 of the message that it answers",
+            )]));
+        };
+        if status.grade <= delivery.evidence || delivery.attempts == 0 {
+            return Ok(());
+        }
+        let now = self.now();
+        let draft = self.drafter();
+        let mut entry = draft
+            .entry(EntryKind::Receipt, view.stream, caller, now)
+            .code("delivery", delivery.id.to_string())
+            .code("evidence", status.grade.as_str());
+        let opening = draft.commit(&mut entry, CommitmentTag::Answer, original.expose());
+        let in_force = self.in_force();
+        let endpoint = in_force.directory.endpoints.get(&delivery.endpoint);
+        let raise = RaiseEvidence {
+            delivery: delivery.id,
+            grade: status.grade,
+            releases_at: endpoint.map_or(Evidence::ApplicationAck, |e| e.releases_at),
+            at: now,
+            receiver_reference: status.receiver_reference.clone(),
+            receipt: Some(draft.body(now, "application/octet-stream", original.into_inner())),
+            event: Some(NewEvent {
+                id: entry.event,
+                kind: EventKind::Delivery,
+                leg: delivery.leg,
+                delivery: Some(delivery.id),
+                source: caller.agency.clone(),
+                source_version: None,
+                state: None,
+                reception: None,
+                code: "evidence".to_owned(),
+                text: None,
+            }),
+            entry,
+            openings: vec![opening],
+        };
+        Ok(self.parts.store.raise_evidence(raise).await?)
+    }
+}

@@ -1,0 +1,254 @@
+//! The mailbox of an agency without a server: receive under a lease, then acknowledge or reject.
+
+use std::time::Duration;
+
+use waymark_core::access::{Action, Principal, Relationship, permit};
+use waymark_core::audit::{CommitmentTag, EntryKind};
+use waymark_core::delivery::{Evidence, Outcome, Repeat, RetryPolicy, Standing, Why, next};
+use waymark_core::directory::{AdapterKind, Endpoint};
+use waymark_core::error::{ErrorKind, Fault};
+use waymark_core::id::{DeliveryId, ServiceId, WorkerId};
+use waymark_core::personal::Payload;
+use waymark_core::port::{DeliveryView, LeaseAsk, LeaseToken, Leased, OpenAttempt, Rendered, WorkClass};
+use waymark_core::time::Timestamp;
+
+use super::{InForce, Service, ServiceError};
+use crate::clock::{jitter, random_16};
+use crate::delivery::{Closing, close_of, render, source_of};
+
+/// Items under lease at a time, for one call.
+pub const MAILBOX_CREDIT_MAX: u32 = 100;
+/// Shortest lease.
+pub const LEASE_MIN: Duration = Duration::from_secs(1);
+/// Longest lease.
+pub const LEASE_MAX: Duration = Duration::from_secs(3_600);
+
+/// One message of a mailbox.
+#[derive(Clone, Debug)]
+pub struct MailboxItem {
+    /// The lease: its delivery and fence come back with the answer.
+    pub leased: Leased,
+    /// Number of this attempt, from 1.
+    pub attempt: u32,
+    /// The bytes, the same on every attempt.
+    pub body: Rendered,
+    /// Until when it is the receiver's.
+    pub until: Timestamp,
+}
+
+impl Service {
+    /// Leases what waits in the caller's own mailboxes, for some services or for all.
+    ///
+    /// # Errors
+    /// `Denied` for an identity that is no agency's.
+    pub async fn receive(
+        &self,
+        caller: &Principal,
+        services: &[ServiceId],
+        credit: u32,
+        lease: Duration,
+    ) -> Result<Vec<MailboxItem>, ServiceError> {
+        permit(caller, Action::Mailbox, Relationship::None)?;
+        if credit > MAILBOX_CREDIT_MAX {
+            return Err(ServiceError::field("credit", format!("at most {MAILBOX_CREDIT_MAX}")));
+        }
+        if !(LEASE_MIN..=LEASE_MAX).contains(&lease) {
+            return Err(ServiceError::field("lease_seconds", "is 1 to 3600"));
+        }
+        let in_force = self.in_force();
+        let now = self.now();
+        let worker = WorkerId::from_bytes(random_16(&*self.parts.random));
+        let today = now.london_date();
+        let mine = in_force.directory.endpoints.values().filter(|e| {
+            e.adapter == AdapterKind::Mailbox && e.validity.holds_on(today) && self.owns(caller, &e.agency)
+        });
+        let mut items = Vec::new();
+        for endpoint in mine {
+            for class in [WorkClass::Fresh, WorkClass::Retry] {
+                let room = credit.saturating_sub(u32::try_from(items.len()).unwrap_or(u32::MAX));
+                if room == 0 {
+                    return Ok(items);
+                }
+                let until = now.plus(lease);
+                let ask =
+                    LeaseAsk { worker, endpoint: endpoint.id.clone(), class, limit: room, now, until };
+                for leased in self.parts.store.lease(&ask).await? {
+                    let wanted = services.is_empty()
+                        || leased.service.as_ref().is_some_and(|s| services.contains(s));
+                    if !wanted {
+                        self.parts.store.release(&leased.token, now).await?;
+                        continue;
+                    }
+                    if let Some(item) = self.open_item(caller, leased, endpoint, until, &in_force).await? {
+                        items.push(item);
+                    }
+                }
+            }
+        }
+        Ok(items)
+    }
+
+    async fn open_item(
+        &self,
+        caller: &Principal,
+        leased: Leased,
+        endpoint: &Endpoint,
+        until: Timestamp,
+        in_force: &InForce,
+    ) -> Result<Option<MailboxItem>, ServiceError> {
+        let now = self.now();
+        let content = self.parts.store.content(&leased).await?;
+        let (body, fresh) = match content.rendered.clone() {
+            Some(rendered) => (rendered, false),
+            None => {
+                let rendered = source_of(&leased, &content, self.parts.environment, now)
+                    .and_then(|source| render(&*self.parts.mailbox, &source, endpoint));
+                match rendered {
+                    Ok(rendered) => (rendered, true),
+                    Err(outcome) => {
+                        self.close_item(caller, &leased, 0, outcome, endpoint, in_force).await?;
+                        return Ok(None);
+                    }
+                }
+            }
+        };
+        let draft = self.drafter();
+        let attempt = leased.attempts + 1;
+        let mut entry = draft
+            .entry(EntryKind::Attempt, leased.stream, caller, now)
+            .code("delivery", leased.token.delivery.to_string())
+            .code("wire_id", leased.wire_id.as_str())
+            .code("attempt", attempt.to_string())
+            .code("phase", "opened")
+            .code("endpoint", leased.endpoint.as_str())
+            .code("kind", leased.kind.as_str());
+        let opening = draft.commit(&mut entry, CommitmentTag::Rendered, body.bytes.expose());
+        let open = OpenAttempt {
+            token: leased.token.clone(),
+            number: attempt,
+            at: now,
+            rendered: fresh.then(|| (draft.body_id(now), body.clone())),
+            entry,
+            openings: vec![opening],
+        };
+        self.parts.store.open_attempt(open).await?;
+        Ok(Some(MailboxItem { leased, attempt, body, until }))
+    }
+
+    /// Takes the receiver's word that a message arrived; a receipt signed by the receiver raises the grade.
+    ///
+    /// # Errors
+    /// `Precondition` when the lease ended meanwhile: the message will come again under the same id.
+    pub async fn acknowledge(
+        &self,
+        caller: &Principal,
+        delivery: DeliveryId,
+        fence: i64,
+        receiver_reference: Option<String>,
+        receipt: Option<(Payload, Evidence)>,
+    ) -> Result<DeliveryView, ServiceError> {
+        let grade = receipt.as_ref().map_or(Evidence::ApplicationAck, |(_, grade)| *grade);
+        let outcome =
+            Outcome::Delivered { grade, awaiting: None, receiver_reference, receipt: receipt.map(|(bytes, _)| bytes) };
+        self.answer(caller, delivery, fence, outcome).await
+    }
+
+    /// Takes the receiver's word that it will not have a message; its sender is told and a person is asked.
+    ///
+    /// # Errors
+    /// As [`Service::acknowledge`].
+    pub async fn reject(
+        &self,
+        caller: &Principal,
+        delivery: DeliveryId,
+        fence: i64,
+        why: Why,
+        fault: Fault,
+    ) -> Result<DeliveryView, ServiceError> {
+        self.answer(caller, delivery, fence, Outcome::Reject { why, fault }).await
+    }
+
+    async fn answer(
+        &self,
+        caller: &Principal,
+        id: DeliveryId,
+        fence: i64,
+        outcome: Outcome,
+    ) -> Result<DeliveryView, ServiceError> {
+        permit(caller, Action::Mailbox, Relationship::None)?;
+        let missing = || ServiceError::new(ErrorKind::NotFound, "NO_SUCH_DELIVERY");
+        let view = self.parts.store.delivery(id).await?.ok_or_else(missing)?;
+        let in_force = self.in_force();
+        let endpoint = in_force.directory.endpoints.get(&view.delivery.endpoint).ok_or_else(missing)?;
+        if endpoint.adapter != AdapterKind::Mailbox || !self.owns(caller, &view.delivery.recipient) {
+            return Err(missing());
+        }
+        if view.state == waymark_core::delivery::DeliveryState::Done && matches!(outcome, Outcome::Delivered { .. }) {
+            return Ok(view);
+        }
+        let leased = leased_of(&view, fence);
+        self.close_item(caller, &leased, view.attempts_opened, outcome, endpoint, &in_force).await?;
+        self.parts.store.delivery(id).await?.ok_or_else(missing)
+    }
+
+    async fn close_item(
+        &self,
+        caller: &Principal,
+        leased: &Leased,
+        number: u32,
+        outcome: Outcome,
+        endpoint: &Endpoint,
+        in_force: &InForce,
+    ) -> Result<(), ServiceError> {
+        let now = self.now();
+        let standing = Standing {
+            attempts: number,
+            failures: leased.failures,
+            soft_rejects: leased.soft_rejects,
+            evidence: leased.evidence,
+            earlier_attempt: number > 1,
+            deadline: leased.deadline,
+            releases_at: endpoint.releases_at,
+            repeat: Repeat::Idempotent,
+        };
+        let next = next(&standing, &outcome, &RetryPolicy::default(), now, jitter(&*self.parts.random));
+        let closing = Closing {
+            leased,
+            number,
+            outcome,
+            next,
+            endpoint: Some(endpoint),
+            directory: &in_force.directory,
+            at: now,
+            actor: (caller.actor, caller.agency.clone()),
+        };
+        Ok(self.parts.store.close_attempt(close_of(&self.drafter(), closing)).await?)
+    }
+}
+
+/// A stored delivery under the lease that the caller says it holds; the store checks the fence.
+fn leased_of(view: &DeliveryView, fence: i64) -> Leased {
+    Leased {
+        token: LeaseToken { delivery: view.delivery.id, fence },
+        referral: view.referral,
+        reference: view.reference.clone(),
+        stream: view.stream,
+        sender: view.sender.clone(),
+        leg: view.delivery.leg,
+        kind: view.delivery.kind,
+        endpoint: view.delivery.endpoint.clone(),
+        recipient: view.delivery.recipient.clone(),
+        service: view.delivery.service.clone(),
+        wire_id: view.delivery.wire_id.clone(),
+        state: view.state,
+        attempts: view.attempts_opened,
+        failures: 0,
+        soft_rejects: 0,
+        unfinished: 0,
+        evidence: view.evidence,
+        deadline: view.delivery.deadline,
+        urgent: view.delivery.urgent,
+        queued: view.queued,
+        traceparent: None,
+    }
+}

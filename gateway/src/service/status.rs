@@ -1,0 +1,200 @@
+//! What a receiving service says is happening, from whichever face it comes.
+
+use waymark_core::access::{Action, Principal};
+use waymark_core::alarm::AlarmKind;
+use waymark_core::audit::{CommitmentTag, EntryKind};
+use waymark_core::error::ErrorKind;
+use waymark_core::id::LegId;
+use waymark_core::leg::{LegState, Owner, Reception, Seen};
+use waymark_core::personal::Personal;
+use waymark_core::port::{
+    EventKind, LegChange, LegView, NewEvent, ReferralChange, ReferralView, StatusNotice, StoreError,
+};
+use waymark_core::time::Timestamp;
+
+use super::draft::NOTE;
+use super::{Key, STALE_RETRIES_MAX, Service, ServiceError, Telling, tell_sender};
+
+/// A status of a leg.
+#[derive(Clone, Debug)]
+pub struct StatusUpdate {
+    /// The referral.
+    pub key: Key,
+    /// The leg; may be left out when the caller receives exactly one.
+    pub leg: Option<LegId>,
+    /// The source's own version, growing by the source's own count.
+    pub source_version: u64,
+    /// The state.
+    pub state: LegState,
+    /// Reason code.
+    pub reason_code: Option<String>,
+    /// Words.
+    pub text: Option<Personal<String>>,
+    /// When it happened, as the source says.
+    pub at: Option<Timestamp>,
+    /// The receiver's own reference.
+    pub receiver_reference: Option<String>,
+    /// W3C trace context.
+    pub traceparent: Option<String>,
+}
+
+/// How a status was taken.
+#[derive(Clone, Debug)]
+pub struct StatusResult {
+    /// How.
+    pub reception: Reception,
+    /// The referral now.
+    pub referral: ReferralView,
+}
+
+/// Characters in a reason code.
+const REASON_CODE_MAX: usize = 64;
+
+impl Service {
+    /// Takes a status in: late, repeated and backward ones are kept, flagged and harmless.
+    ///
+    /// # Errors
+    /// `NotFound` for a stranger; `Invalid` when the leg is not clear.
+    pub async fn update_status(
+        &self,
+        caller: &Principal,
+        update: StatusUpdate,
+    ) -> Result<StatusResult, ServiceError> {
+        if update.reason_code.as_ref().is_some_and(|c| c.len() > REASON_CODE_MAX) {
+            return Err(ServiceError::field("reason_code", format!("at most {REASON_CODE_MAX} characters")));
+        }
+        for _ in 0..STALE_RETRIES_MAX {
+            let (view, _permit) = self.find(caller, &update.key, Action::UpdateStatus).await?;
+            let leg = self.leg_of(caller, &view, update.leg)?;
+            let seen = self.parts.store.status_seen(leg.leg.id, &leg.leg.agency, update.source_version).await?;
+            let seen = if seen { Seen::Before } else { Seen::New };
+            let reception = leg.state.receive(update.state, seen);
+            if reception == Reception::Repeated {
+                return Ok(StatusResult { reception, referral: view });
+            }
+            let change = self.status_change(caller, &view, leg, &update, reception)?;
+            match self.parts.store.change(change).await {
+                Err(StoreError::Stale) => {}
+                Err(error) => return Err(error.into()),
+                Ok(_changed) => {
+                    let referral = self.parts.store.referral(view.id).await?;
+                    let referral =
+                        referral.ok_or_else(|| ServiceError::new(ErrorKind::Internal, "REFERRAL_GONE"))?;
+                    return Ok(StatusResult { reception, referral });
+                }
+            }
+        }
+        Err(ServiceError::new(ErrorKind::Unavailable, "CHANGED_MEANWHILE"))
+    }
+
+    fn leg_of<'v>(
+        &self,
+        caller: &Principal,
+        view: &'v ReferralView,
+        asked: Option<LegId>,
+    ) -> Result<&'v LegView, ServiceError> {
+        let mine: Vec<&LegView> = view.legs.iter().filter(|l| self.owns(caller, &l.leg.agency)).collect();
+        match (asked, mine.as_slice()) {
+            (Some(id), _) => mine.iter().find(|l| l.leg.id == id).copied().ok_or_else(|| {
+                ServiceError::field("leg_id", "is not a leg of a service of yours: copy it from the referral")
+            }),
+            (None, [one]) => Ok(one),
+            (None, _) => {
+                let open: Vec<&&LegView> = mine.iter().filter(|l| !l.state.is_terminal()).collect();
+                match open.as_slice() {
+                    [one] => Ok(one),
+                    _ => Err(ServiceError::field("leg_id", "several legs are yours: say which one is meant")),
+                }
+            }
+        }
+    }
+
+    fn status_change(
+        &self,
+        caller: &Principal,
+        view: &ReferralView,
+        leg: &LegView,
+        update: &StatusUpdate,
+        reception: Reception,
+    ) -> Result<ReferralChange, ServiceError> {
+        let now = self.now();
+        let draft = self.drafter();
+        let mut entry = draft
+            .entry(EntryKind::Status, view.stream, caller, now)
+            .code("event", "status")
+            .code("leg", leg.leg.id.to_string())
+            .code("state", update.state.as_str())
+            .code("reception", reception.as_str())
+            .code("source_version", update.source_version.to_string());
+        if let Some(code) = &update.reason_code {
+            entry = entry.code("reason", code);
+        }
+        let mut bodies = Vec::new();
+        let mut openings = Vec::new();
+        let text = match &update.text {
+            None => None,
+            Some(text) => {
+                let bytes = serde_json::to_vec(text).unwrap_or_default();
+                openings.push(draft.commit(&mut entry, CommitmentTag::Payload, &bytes));
+                bodies.push(draft.body(now, NOTE, bytes));
+                bodies.last().map(|b| b.id)
+            }
+        };
+        let mut legs = Vec::new();
+        let mut deliveries = Vec::new();
+        let mut resolve = Vec::new();
+        let state = if reception == Reception::Applied { update.state } else { leg.state };
+        if reception == Reception::Applied {
+            let receiver = Owner { agency: leg.leg.agency.clone(), role: leg.leg.owner.role.clone() };
+            let (owner, clock, next_action) = self.duty_of(update.state, &receiver, &view.sender, now)?;
+            legs.push(LegChange { leg: leg.leg.id, state: update.state, owner, clock, next_action });
+            resolve.push((AlarmKind::Unrouted, leg.leg.id.to_string()));
+        }
+        let notice = StatusNotice {
+            from: leg.leg.agency.clone(),
+            service: Some(leg.leg.service.clone()),
+            state,
+            code: update.reason_code.clone().unwrap_or_else(|| reception.as_str().to_owned()),
+            text: update.text.clone(),
+            at: update.at.unwrap_or(now),
+        };
+        let telling = Telling { sender: &view.sender, notice: &notice, at: now, urgent: view.safeguarding };
+        if let Some((body, delivery)) = tell_sender(&draft, &self.in_force().directory, &telling) {
+            bodies.push(body);
+            deliveries.push(delivery);
+        }
+        Ok(ReferralChange {
+            at: now,
+            referral: view.id,
+            expected_version: view.version,
+            message_key: None,
+            bodies,
+            content: None,
+            legs,
+            new_legs: Vec::new(),
+            deliveries,
+            cancel: Vec::new(),
+            supersede: Vec::new(),
+            event: NewEvent {
+                id: entry.event,
+                kind: EventKind::Status,
+                leg: Some(leg.leg.id),
+                delivery: None,
+                source: leg.leg.agency.clone(),
+                source_version: Some(update.source_version),
+                state: Some(update.state),
+                reception: Some(reception),
+                code: update.reason_code.clone().unwrap_or_default(),
+                text,
+            },
+            status_version: Some((leg.leg.id, leg.leg.agency.clone(), update.source_version)),
+            receiver_reference: update.receiver_reference.clone().map(|r| (leg.leg.agency.clone(), r)),
+            withdraws_consent: false,
+            alarms: Vec::new(),
+            resolve,
+            entry,
+            openings,
+            traceparent: update.traceparent.clone(),
+        })
+    }
+}

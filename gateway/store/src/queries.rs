@@ -1,0 +1,205 @@
+//! SQL and logic, compiled once for each engine: `super` is the engine.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use async_trait::async_trait;
+use tokio::sync::{Notify, mpsc};
+use waymark_core::audit::EntryDraft;
+use waymark_core::id::{AgencyId, BodyId, DocumentId, LegId, ReferralId};
+use waymark_core::personal::Payload;
+use waymark_core::port::{
+    Accept, Accepted, Changed, DocumentView, EventView, FeedPage, FeedQuery, NewDocument,
+    ReferralChange, ReferralKey, ReferralQuery, ReferralStore, ReferralView, StoreError,
+};
+
+use super::{Db, Engine, Guard, Pools, begin, fold_wal};
+use crate::error::sql;
+use crate::seal::Seal;
+
+#[path = "queries/accept.rs"]
+mod accept;
+#[path = "queries/change.rs"]
+mod change;
+#[path = "queries/committer.rs"]
+mod committer;
+#[path = "queries/document.rs"]
+mod document;
+#[path = "queries/insert.rs"]
+mod insert;
+#[path = "queries/keys.rs"]
+mod keys;
+#[path = "queries/read.rs"]
+mod read;
+#[path = "queries/row.rs"]
+mod row;
+#[path = "queries/start.rs"]
+mod start;
+#[path = "queries/subject.rs"]
+mod subject;
+#[path = "queries/write.rs"]
+mod write;
+
+// Store B's modules.
+#[path = "queries/alarm.rs"]
+mod alarm;
+#[path = "queries/attempt.rs"]
+mod attempt;
+#[path = "queries/check.rs"]
+mod check;
+#[path = "queries/directory.rs"]
+mod directory;
+#[path = "queries/follow.rs"]
+mod follow;
+#[path = "queries/lane.rs"]
+mod lane;
+#[path = "queries/lease.rs"]
+mod lease;
+#[path = "queries/log.rs"]
+mod log;
+#[path = "queries/operate.rs"]
+mod operate;
+#[path = "queries/overdue.rs"]
+mod overdue;
+#[path = "queries/partition.rs"]
+mod partition;
+#[path = "queries/upkeep.rs"]
+mod upkeep;
+#[path = "queries/view.rs"]
+mod view;
+#[path = "queries/work.rs"]
+mod work;
+
+pub(crate) use start::{migrate, open};
+use write::Write;
+
+/// Shards of each counter: transactions of one process take them in turn, so that few wait for one another.
+pub(crate) const COUNTER_SHARDS: i64 = 16;
+
+/// What requests and the committer share.
+struct Shared {
+    pools: Pools,
+    engine: Engine,
+    seal: Seal,
+    wake: Notify,
+    turn: AtomicI64,
+}
+
+impl Shared {
+    async fn begin_on(&self, pool: &sqlx::Pool<Db>) -> Result<Write, StoreError> {
+        let tx = begin(pool).await.map_err(sql)?;
+        Ok(Write::new(tx, self.turn.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// Wakes all that wait for work, and leaves a permit for one that is about to.
+    fn work_was_added(&self) {
+        self.wake.notify_waiters();
+        self.wake.notify_one();
+    }
+}
+
+/// One open database.
+///
+/// Inside a [`Write`], never use a pool: in memory there is one connection, and the write has it.
+pub(crate) struct Backend {
+    shared: Arc<Shared>,
+    queue: mpsc::Sender<committer::Job>,
+    _guard: Guard,
+}
+
+impl Backend {
+    /// Begins a write. Drop it to roll back.
+    async fn begin(&self) -> Result<Write, StoreError> {
+        self.shared.begin_on(&self.shared.pools.writer).await
+    }
+
+    /// Where reads go.
+    fn reader(&self) -> &sqlx::Pool<Db> {
+        &self.shared.pools.reader
+    }
+
+    /// A connection to read with, for a read of several statements.
+    async fn read(&self) -> Result<sqlx::pool::PoolConnection<Db>, StoreError> {
+        self.reader().acquire().await.map_err(sql)
+    }
+
+    /// The keys.
+    fn seal(&self) -> &Seal {
+        &self.shared.seal
+    }
+
+    /// Wakes whoever waits for new work: call it after a commit that queued or freed deliveries.
+    fn work_was_added(&self) {
+        self.shared.work_was_added();
+    }
+
+    /// Resolves once this process has committed new work.
+    async fn until_work_is_added(&self) {
+        self.shared.wake.notified().await;
+    }
+
+    /// Folds SQLite's write-ahead log into the database: part of upkeep.
+    async fn fold_wal(&self) -> Result<(), StoreError> {
+        fold_wal(&self.shared.pools, &self.shared.engine).await
+    }
+}
+
+#[async_trait]
+impl ReferralStore for Backend {
+    async fn accept(&self, accept: Accept) -> Result<Accepted, StoreError> {
+        committer::accept(self, accept).await
+    }
+
+    async fn change(&self, change: ReferralChange) -> Result<Changed, StoreError> {
+        change::change(self, change).await
+    }
+
+    async fn referral(&self, id: ReferralId) -> Result<Option<ReferralView>, StoreError> {
+        read::referral(self, id).await
+    }
+
+    async fn resolve(&self, key: &ReferralKey) -> Result<Option<ReferralId>, StoreError> {
+        read::resolve(self, key).await
+    }
+
+    async fn status_seen(
+        &self,
+        leg: LegId,
+        source: &AgencyId,
+        version: u64,
+    ) -> Result<bool, StoreError> {
+        read::status_seen(self, leg, source, version).await
+    }
+
+    async fn read_body(
+        &self,
+        body: BodyId,
+        entry: EntryDraft,
+    ) -> Result<Option<Payload>, StoreError> {
+        document::read_body(self, body, entry).await
+    }
+
+    async fn list(&self, query: &ReferralQuery) -> Result<Vec<ReferralView>, StoreError> {
+        read::list(self, query).await
+    }
+
+    async fn timeline(
+        &self,
+        referral: ReferralId,
+        limit: u32,
+    ) -> Result<Vec<EventView>, StoreError> {
+        read::timeline(self, referral, limit).await
+    }
+
+    async fn feed(&self, query: &FeedQuery) -> Result<FeedPage, StoreError> {
+        read::feed(self, query).await
+    }
+
+    async fn put_document(&self, document: NewDocument) -> Result<(), StoreError> {
+        document::put(self, document).await
+    }
+
+    async fn document(&self, id: DocumentId) -> Result<Option<DocumentView>, StoreError> {
+        document::describe(self, id).await
+    }
+}

@@ -1,0 +1,246 @@
+//! One change of a referral after its accept, decided on a version of it.
+
+use std::collections::BTreeSet;
+
+use waymark_core::delivery::DeliveryState;
+use waymark_core::id::{DeliveryId, EventId, ReferralId, SubjectId};
+use waymark_core::port::{
+    Changed, ConflictKey, LegChange, NewLeg, ReferralChange, StoreError,
+};
+
+use super::lane::{self, Alarms, Cause, Member};
+use super::row::Fields;
+use super::subject::{SealedBody, load_subject, seal_bodies, store_bodies};
+use super::write::{
+    Happened, Write, append_entry, insert_deliveries, insert_events, note_receiver_reference,
+};
+use super::{Backend, keys};
+use crate::error::{Fault, internal, lost_race, sql};
+
+/// Times that a change which lost a race is run again.
+const RACES_MAX: u32 = 5;
+
+/// Applies a change; see the port.
+pub(super) async fn change(
+    store: &Backend,
+    mut change: ReferralChange,
+) -> Result<Changed, StoreError> {
+    let bodies = seal_bodies(std::mem::take(&mut change.bodies)).await?;
+    let mut races = 0;
+    loop {
+        match change_once(store, &change, &bodies).await {
+            Err(error) if lost_race(&error) && races < RACES_MAX => races += 1,
+            other => return other,
+        }
+    }
+}
+
+const LOCK: &str = locked!("SELECT id, subject_id, version FROM referral WHERE id = $1");
+
+async fn change_once(
+    store: &Backend,
+    change: &ReferralChange,
+    bodies: &[SealedBody],
+) -> Result<Changed, StoreError> {
+    let mut w = store.begin().await?;
+    let row = sqlx::query(LOCK)
+        .bind(change.referral.as_bytes().as_slice())
+        .fetch_optional(w.conn())
+        .await
+        .map_err(sql)?;
+    let row = row.ok_or(StoreError::NotFound("referral"))?;
+    let row = Fields::new(&row, "referral", "id");
+    let version: u64 = row.int("version")?;
+    let subject = row.id("subject_id", SubjectId::from_bytes)?;
+    if let Some(event) = earlier(&mut w, store, change).await? {
+        return Ok(Changed { event, version, repeated: true });
+    }
+    if version != change.expected_version {
+        return Err(StoreError::Stale);
+    }
+    claim_status(&mut w, change).await?;
+    let subject = load_subject(w.conn(), store.seal(), subject).await?;
+    let subject = subject.ok_or(StoreError::NotFound("referral"))?;
+    append_entry(&mut w, change.entry.clone(), &change.openings, Some(&subject)).await?;
+    store_bodies(&mut w, &subject, change.referral, bodies).await?;
+    move_legs(&mut w, change).await?;
+    update_referral(&mut w, change).await?;
+    let event = Happened {
+        event: &change.event,
+        referral: change.referral,
+        at: change.at,
+        delivery: None,
+    };
+    insert_events(&mut w, &[event]).await?;
+    if let Some((agency, reference)) = &change.receiver_reference {
+        let named = (agency, reference.as_str());
+        note_receiver_reference(&mut w, store.seal(), change.referral, named).await?;
+    }
+    let mut alarms = Alarms::new(change.alarms.clone(), change.resolve.clone());
+    move_deliveries(&mut w, change, subject.id, &mut alarms).await?;
+    alarms.apply(&mut w, change.at).await?;
+    w.commit().await?;
+    store.work_was_added();
+    Ok(Changed { event: change.event.id, version: version + 1, repeated: false })
+}
+
+const CLAIM_MESSAGE: &str = "INSERT INTO message_key (hash, content_hash, referral_id, event_id, created_ms) \
+     VALUES ($1, $2, $3, $4, $5) ON CONFLICT (hash) DO NOTHING";
+const READ_MESSAGE: &str =
+    "SELECT hash, content_hash, referral_id, event_id FROM message_key WHERE hash = $1";
+
+/// Claims the message's key; answers the earlier event when the same message came before.
+async fn earlier(
+    w: &mut Write,
+    store: &Backend,
+    change: &ReferralChange,
+) -> Result<Option<EventId>, StoreError> {
+    let Some(key) = &change.message_key else { return Ok(None) };
+    let (hash, content) = keys::message(store.seal(), key);
+    let claimed = sqlx::query(CLAIM_MESSAGE)
+        .bind(hash.as_slice())
+        .bind(content.as_slice())
+        .bind(change.referral.as_bytes().as_slice())
+        .bind(change.event.id.as_bytes().as_slice())
+        .bind(change.at.as_ms())
+        .execute(w.conn())
+        .await
+        .map_err(sql)?;
+    if claimed.rows_affected() == 1 {
+        return Ok(None);
+    }
+    let row = sqlx::query(READ_MESSAGE)
+        .bind(hash.as_slice())
+        .fetch_optional(w.conn())
+        .await
+        .map_err(sql)?;
+    let row = row.ok_or(StoreError::Stale)?;
+    let row = Fields::new(&row, "message_key", "hash");
+    let existing = row.id("referral_id", ReferralId::from_bytes)?;
+    if existing == change.referral && row.fixed("content_hash")? == content {
+        return row.id("event_id", EventId::from_bytes).map(Some);
+    }
+    Err(StoreError::Conflict { key: ConflictKey::Message, existing })
+}
+
+const CLAIM_STATUS: &str = "INSERT INTO status_key (leg_id, source, version) VALUES ($1, $2, $3) \
+     ON CONFLICT (leg_id, source, version) DO NOTHING";
+
+/// Claims the source's version; one that came before makes the decision stale.
+async fn claim_status(w: &mut Write, change: &ReferralChange) -> Result<(), StoreError> {
+    let Some((leg, source, version)) = &change.status_version else { return Ok(()) };
+    let version = i64::try_from(*version).map_err(|_| internal(Fault::Number("version")))?;
+    let claimed = sqlx::query(CLAIM_STATUS)
+        .bind(leg.as_bytes().as_slice())
+        .bind(source.as_str())
+        .bind(version)
+        .execute(w.conn())
+        .await
+        .map_err(sql)?;
+    if claimed.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Stale) }
+}
+
+const MOVE_LEG: &str = "UPDATE leg SET state = $3, owner_agency = $4, owner_role = $5, clock = $6, next_action = $7 \
+     WHERE id = $1 AND referral_id = $2";
+
+async fn move_legs(w: &mut Write, change: &ReferralChange) -> Result<(), StoreError> {
+    for leg in &change.legs {
+        move_leg(w, change.referral, leg).await?;
+    }
+    let new: Vec<(ReferralId, &NewLeg)> =
+        change.new_legs.iter().map(|leg| (change.referral, leg)).collect();
+    keys::insert_legs(w, &new).await
+}
+
+async fn move_leg(
+    w: &mut Write,
+    referral: ReferralId,
+    change: &LegChange,
+) -> Result<(), StoreError> {
+    let moved = sqlx::query(MOVE_LEG)
+        .bind(change.leg.as_bytes().as_slice())
+        .bind(referral.as_bytes().as_slice())
+        .bind(change.state.as_str())
+        .bind(change.owner.agency.as_str())
+        .bind(change.owner.role.as_str())
+        .bind(change.clock.as_deref())
+        .bind(change.next_action.as_deref())
+        .execute(w.conn())
+        .await
+        .map_err(sql)?;
+    if moved.rows_affected() == 1 { Ok(()) } else { Err(StoreError::NotFound("leg")) }
+}
+
+const UPDATE: &str = "UPDATE referral SET version = version + 1, content_body = COALESCE($2, content_body), \
+     consent_withdrawn = CASE WHEN $3 = 1 THEN 1 ELSE consent_withdrawn END, leg_count = leg_count + $4 WHERE id = $1";
+
+async fn update_referral(w: &mut Write, change: &ReferralChange) -> Result<(), StoreError> {
+    sqlx::query(UPDATE)
+        .bind(change.referral.as_bytes().as_slice())
+        .bind(change.content.as_ref().map(|id| id.as_bytes().as_slice()))
+        .bind(i64::from(change.withdraws_consent))
+        .bind(i64::try_from(change.new_legs.len()).map_err(internal)?)
+        .execute(w.conn())
+        .await
+        .map_err(sql)?;
+    Ok(())
+}
+
+/// Takes cancelled and superseded deliveries out of their lanes, then queues the new ones.
+async fn move_deliveries(
+    w: &mut Write,
+    change: &ReferralChange,
+    subject: SubjectId,
+    alarms: &mut Alarms,
+) -> Result<(), StoreError> {
+    let mut leaving = Vec::with_capacity(change.cancel.len() + change.supersede.len());
+    for id in &change.cancel {
+        leaving.push((member(w, change, *id).await?, DeliveryState::Cancelled));
+    }
+    for id in &change.supersede {
+        leaving.push((member(w, change, *id).await?, DeliveryState::Superseded));
+    }
+    let mut lanes: BTreeSet<_> =
+        leaving.iter().map(|(of, _)| (of.endpoint.clone(), of.subject)).collect();
+    lanes.extend(change.deliveries.iter().map(|d| (d.endpoint.clone(), subject)));
+    for (endpoint, subject) in &lanes {
+        lane::lock(w, endpoint, *subject).await?;
+    }
+    leaving.sort_by(|(a, _), (b, _)| {
+        (&a.endpoint, a.subject, a.lane_seq).cmp(&(&b.endpoint, b.subject, b.lane_seq))
+    });
+    let cause = Cause::of(&change.entry);
+    for (of, to) in &leaving {
+        let may: fn(&Member) -> bool =
+            if *to == DeliveryState::Cancelled { may_cancel } else { may_supersede };
+        lane::withdraw(w, (&cause, &mut *alarms), of.id, (*to, None), may).await?;
+    }
+    let of = (change.referral, subject);
+    insert_deliveries(w, of, &change.deliveries, change.traceparent.as_deref(), change.at).await
+}
+
+/// A delivery of this referral, not locked yet.
+async fn member(
+    w: &mut Write,
+    change: &ReferralChange,
+    id: DeliveryId,
+) -> Result<Member, StoreError> {
+    let member = lane::member(w, id).await?.ok_or(StoreError::NotFound("delivery"))?;
+    if member.referral == change.referral { Ok(member) } else { Err(StoreError::NotFound("delivery")) }
+}
+
+/// Nothing of it was ever sent (ruling 3).
+fn may_cancel(of: &Member) -> bool {
+    of.attempts == 0 && !of.state.is_terminal() && of.state != DeliveryState::Attempting
+}
+
+/// Its outcome is known, and nothing has taken its place yet (rulings 4, 8).
+fn may_supersede(of: &Member) -> bool {
+    !matches!(
+        of.state,
+        DeliveryState::Attempting
+            | DeliveryState::Unknown
+            | DeliveryState::Cancelled
+            | DeliveryState::Superseded
+    )
+}

@@ -1,0 +1,203 @@
+//! Documents, which wait under a subject of their own until a referral takes them along, and the reading of bodies.
+
+use waymark_core::audit::EntryDraft;
+use waymark_core::id::{AgencyId, BodyId, DocumentId, EventId, ReferralId, StreamId, SubjectId};
+use waymark_core::personal::{Payload, Personal};
+use waymark_core::port::{DocumentView, NewDocument, StoreError};
+
+use super::Backend;
+use super::row::{Fields, Row};
+use super::subject::{
+    BodyRow, insert_bodies, insert_subjects, load_subject, open_body, reseal_openings, seal_body,
+    wrapped_place,
+};
+use super::write::{Write, append_entry};
+use crate::error::{Fault, internal, sql};
+use crate::seal::{Place, Seal, Subject};
+
+/// Reads a body. The entry that says so is committed before the body is opened (ruling 18).
+pub(super) async fn read_body(
+    store: &Backend,
+    body: BodyId,
+    entry: EntryDraft,
+) -> Result<Option<Payload>, StoreError> {
+    let mut w = store.begin().await?;
+    let there = sqlx::query("SELECT id FROM body WHERE id = $1")
+        .bind(body.as_bytes().as_slice())
+        .fetch_optional(w.conn())
+        .await
+        .map_err(sql)?;
+    if there.is_none() {
+        return Ok(None);
+    }
+    append_entry(&mut w, entry, &[], None).await?;
+    w.commit().await?;
+    let mut conn = store.read().await?;
+    Ok(open_body(&mut conn, store.seal(), body).await?.map(|opened| opened.bytes))
+}
+
+const PUT: &str = "INSERT INTO document (id, sender, referral_id, body_id, media_type, sealed_sha256, size_bytes, \
+     stream_id, event_id, created_ms) VALUES ($1, $2, NULL, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (id) DO NOTHING";
+
+/// Keeps a document. The same one again, after an answer was lost, is kept already.
+pub(super) async fn put(store: &Backend, document: NewDocument) -> Result<(), StoreError> {
+    let NewDocument { id, sender, body, sha256, at, entry, openings } = document;
+    let size = i64::try_from(body.bytes.expose().len()).map_err(internal)?;
+    let media_type = body.media_type.clone();
+    let body = seal_body(body).await?;
+    let (subject, wrapped) = store.seal().new_subject()?;
+    let sealed = subject.key.seal(sha256_place(&id), sha256.expose().as_bytes())?;
+    let mut w = store.begin().await?;
+    let put = sqlx::query(PUT)
+        .bind(id.as_bytes().as_slice())
+        .bind(sender.as_str())
+        .bind(body.id.as_bytes().as_slice())
+        .bind(media_type)
+        .bind(sealed)
+        .bind(size)
+        .bind(entry.stream.as_bytes().as_slice())
+        .bind(entry.event.as_bytes().as_slice())
+        .bind(at.as_ms())
+        .execute(w.conn())
+        .await
+        .map_err(sql)?;
+    if put.rows_affected() == 0 {
+        drop(w);
+        let held = describe(store, id).await?;
+        let same = held.is_some_and(|held| held.sender == sender && held.sha256 == sha256);
+        return if same { Ok(()) } else { Err(StoreError::Document(id)) };
+    }
+    append_entry(&mut w, entry, &openings, Some(&subject)).await?;
+    insert_subjects(&mut w, &[(subject.id, wrapped, at.as_ms())]).await?;
+    insert_bodies(&mut w, &[BodyRow::new(&body, &subject, None)?]).await?;
+    w.commit().await
+}
+
+const DESCRIBE: &str = "SELECT d.id, d.sender, d.referral_id, d.body_id, d.media_type, d.sealed_sha256, d.size_bytes, \
+     d.stream_id, b.subject_id FROM document d JOIN body b ON b.id = d.body_id WHERE d.id = $1";
+
+/// A document's description; `None` once its keys were destroyed.
+pub(super) async fn describe(
+    store: &Backend,
+    id: DocumentId,
+) -> Result<Option<DocumentView>, StoreError> {
+    let mut conn = store.read().await?;
+    let row = sqlx::query(DESCRIBE)
+        .bind(id.as_bytes().as_slice())
+        .fetch_optional(&mut *conn)
+        .await
+        .map_err(sql)?;
+    let Some(row) = row else { return Ok(None) };
+    let row = Fields::new(&row, "document", "id");
+    let subject = row.id("subject_id", SubjectId::from_bytes)?;
+    let Some(subject) = load_subject(&mut conn, store.seal(), subject).await? else {
+        return Ok(None);
+    };
+    Ok(Some(DocumentView {
+        id,
+        sender: row.code("sender")?,
+        referral: row.opt_id("referral_id", ReferralId::from_bytes)?,
+        body: row.id("body_id", BodyId::from_bytes)?,
+        media_type: row.text("media_type")?,
+        sha256: sha256(&row, id, &subject)?,
+        size_bytes: row.int("size_bytes")?,
+        stream: row.id("stream_id", StreamId::from_bytes)?,
+    }))
+}
+
+fn sha256_place(id: &DocumentId) -> Place<'_> {
+    Place { table: "document", row: id.as_bytes(), column: "sealed_sha256" }
+}
+
+fn sha256(
+    row: &Fields<'_>,
+    id: DocumentId,
+    subject: &Subject,
+) -> Result<Personal<String>, StoreError> {
+    let bytes = subject.key.open(sha256_place(&id), &row.bytes("sealed_sha256")?)?;
+    String::from_utf8(bytes).map(Personal::new).map_err(|_| row.corrupt("sealed_sha256"))
+}
+
+const LOCK: &str = locked!("SELECT id, sender, referral_id FROM document WHERE id = $1");
+const HELD: &str = "SELECT d.id, d.body_id, d.sealed_sha256, d.event_id, b.subject_id, b.wrapped_key \
+     FROM document d JOIN body b ON b.id = d.body_id WHERE d.id = $1";
+
+/// Whether a document is the sender's, free, and has this digest. Holds its row.
+pub(super) async fn is_held(
+    w: &mut Write,
+    seal: &Seal,
+    (id, digest): (DocumentId, &str),
+    sender: &AgencyId,
+) -> Result<bool, StoreError> {
+    let row = sqlx::query(LOCK)
+        .bind(id.as_bytes().as_slice())
+        .fetch_optional(w.conn())
+        .await
+        .map_err(sql)?;
+    let Some(row) = row else { return Ok(false) };
+    let row = Fields::new(&row, "document", "id");
+    if !row.is_null("referral_id")? || row.code::<AgencyId>("sender")? != *sender {
+        return Ok(false);
+    }
+    let (row, subject) = held(w, seal, id).await?;
+    let row = Fields::new(&row, "document", "id");
+    Ok(sha256(&row, id, &subject)?.expose() == digest)
+}
+
+async fn held(w: &mut Write, seal: &Seal, id: DocumentId) -> Result<(Row, Subject), StoreError> {
+    let missing = || internal(Fault::Missing("a document's body or key"));
+    let row = sqlx::query(HELD)
+        .bind(id.as_bytes().as_slice())
+        .fetch_optional(w.conn())
+        .await
+        .map_err(sql)?
+        .ok_or_else(missing)?;
+    let subject = Fields::new(&row, "document", "id").id("subject_id", SubjectId::from_bytes)?;
+    let subject = load_subject(w.conn(), seal, subject).await?.ok_or_else(missing)?;
+    Ok((row, subject))
+}
+
+const MOVE_BODY: &str =
+    "UPDATE body SET subject_id = $2, referral_id = $3, wrapped_key = $4 WHERE id = $1";
+const ATTACH: &str = "UPDATE document SET referral_id = $2, sealed_sha256 = $3 WHERE id = $1";
+const END_SUBJECT: &str = "DELETE FROM subject WHERE id = $1";
+
+/// Gives a document that [`is_held`] to a referral: its keys now hang on the referral's subject, and the subject that
+/// it had of its own ends. The body itself is not sealed anew.
+pub(super) async fn attach(
+    w: &mut Write,
+    seal: &Seal,
+    id: DocumentId,
+    referral: ReferralId,
+    subject: &Subject,
+) -> Result<(), StoreError> {
+    let (row, own) = held(w, seal, id).await?;
+    let row = Fields::new(&row, "document", "id");
+    let body = row.id("body_id", BodyId::from_bytes)?;
+    let key = own.key.unwrap(wrapped_place(&body), &row.bytes("wrapped_key")?)?;
+    let wrapped = subject.key.wrap(wrapped_place(&body), &key)?;
+    let digest = sha256(&row, id, &own)?;
+    let sealed = subject.key.seal(sha256_place(&id), digest.expose().as_bytes())?;
+    sqlx::query(MOVE_BODY)
+        .bind(body.as_bytes().as_slice())
+        .bind(subject.id.as_bytes().as_slice())
+        .bind(referral.as_bytes().as_slice())
+        .bind(wrapped)
+        .execute(w.conn())
+        .await
+        .map_err(sql)?;
+    sqlx::query(ATTACH)
+        .bind(id.as_bytes().as_slice())
+        .bind(referral.as_bytes().as_slice())
+        .bind(sealed)
+        .execute(w.conn())
+        .await
+        .map_err(sql)?;
+    reseal_openings(w, row.id("event_id", EventId::from_bytes)?, &own, subject).await?;
+    sqlx::query(END_SUBJECT)
+        .bind(own.id.as_bytes().as_slice())
+        .execute(w.conn())
+        .await
+        .map_err(sql)?;
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! Keyed hashes that messages and referrals are found by, and the legs' rows.
+
+use waymark_core::id::{AgencyId, Reference, ReferralId};
+use waymark_core::leg::LegState;
+use waymark_core::port::{MessageKey, NewLeg, StoreError};
+use waymark_core::referral::SenderReference;
+
+use super::insert::insert;
+use super::write::{Write, key_kind};
+use crate::error::sql;
+use crate::seal::Seal;
+
+/// The keyed hashes of a message's key and of its content.
+pub(super) fn message(seal: &Seal, key: &MessageKey) -> ([u8; 32], [u8; 32]) {
+    let sender = key.sender.as_str().as_bytes();
+    (
+        seal.keyed("message_key", &[sender, key.key.expose().as_bytes()]),
+        seal.keyed("message_key.content", &[key.content.expose()]),
+    )
+}
+
+/// The keyed hash of a sender's own reference.
+pub(super) fn sender(seal: &Seal, sender: &AgencyId, reference: &SenderReference) -> [u8; 32] {
+    let parts = [sender.as_str(), &reference.namespace, &reference.value];
+    seal.keyed("referral_key.sender", &parts.map(str::as_bytes))
+}
+
+/// The keyed hash of a reference of ours.
+pub(super) fn reference(seal: &Seal, reference: &Reference) -> [u8; 32] {
+    seal.keyed("referral_key.reference", &[reference.as_str().as_bytes()])
+}
+
+const POINT_MESSAGE: &str = "UPDATE message_key SET referral_id = $2, event_id = $3 WHERE hash = $1";
+const DROP_MESSAGE: &str = "DELETE FROM message_key WHERE hash = $1";
+const DROP_KEY: &str = "DELETE FROM referral_key WHERE kind = $1 AND hash = $2";
+
+/// Points a message key claimed in this transaction at the referral that holds its content already.
+pub(super) async fn point_message(
+    w: &mut Write,
+    hash: &[u8; 32],
+    referral: ReferralId,
+    event: &[u8; 16],
+) -> Result<(), StoreError> {
+    sqlx::query(POINT_MESSAGE)
+        .bind(hash.as_slice())
+        .bind(referral.as_bytes().as_slice())
+        .bind(event.as_slice())
+        .execute(w.conn())
+        .await
+        .map_err(sql)?;
+    Ok(())
+}
+
+/// Gives back a message key claimed in this transaction.
+pub(super) async fn drop_message(w: &mut Write, hash: &[u8; 32]) -> Result<(), StoreError> {
+    sqlx::query(DROP_MESSAGE).bind(hash.as_slice()).execute(w.conn()).await.map_err(sql)?;
+    Ok(())
+}
+
+/// Gives back a sender's reference claimed in this transaction.
+pub(super) async fn drop_sender(w: &mut Write, hash: &[u8; 32]) -> Result<(), StoreError> {
+    sqlx::query(DROP_KEY)
+        .bind(key_kind::SENDER)
+        .bind(hash.as_slice())
+        .execute(w.conn())
+        .await
+        .map_err(sql)?;
+    Ok(())
+}
+
+const LEG: (&str, &str) = (
+    "INSERT INTO leg (id, referral_id, service, agency, rule, triage, owner_agency, owner_role, state, clock, \
+     clock_started_ms, next_action, first_clock, first_next_action)",
+    "",
+);
+
+/// Opens legs.
+pub(super) async fn insert_legs(
+    w: &mut Write,
+    legs: &[(ReferralId, &NewLeg)],
+) -> Result<(), StoreError> {
+    insert(w.conn(), LEG, legs, |row, (referral, leg)| {
+        row.push_bind(leg.id.as_bytes().as_slice())
+            .push_bind(referral.as_bytes().as_slice())
+            .push_bind(leg.service.as_str())
+            .push_bind(leg.agency.as_str())
+            .push_bind(leg.rule.as_ref().map(|r| r.as_str()))
+            .push_bind(leg.triage.as_deref())
+            .push_bind(leg.owner.agency.as_str())
+            .push_bind(leg.owner.role.as_str())
+            .push_bind(LegState::Submitted.as_str())
+            .push_bind(leg.clock.as_str())
+            .push_bind(leg.clock_started.as_ms())
+            .push_bind(leg.next_action.as_str())
+            .push_bind(leg.clock.as_str())
+            .push_bind(leg.next_action.as_str());
+    })
+    .await?;
+    Ok(())
+}

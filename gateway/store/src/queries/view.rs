@@ -1,0 +1,150 @@
+//! Deliveries as they are shown.
+
+use sqlx::QueryBuilder;
+use waymark_core::delivery::{DeliveryState, Evidence, Kind, ParkReason, Why};
+use waymark_core::id::{BodyId, DeliveryId, LegId, ReferralId, StreamId, WireId};
+use waymark_core::port::{AttemptView, DeliveryQuery, DeliveryView, NewDelivery, StoreError};
+
+use super::row::{Fields, Row};
+use super::{Backend, Db};
+use crate::error::sql;
+
+/// Deliveries of one page, at most.
+pub(super) const PAGE_MAX: u32 = 1_000;
+/// Attempts shown of one delivery, the newest ones.
+pub(super) const ATTEMPTS_MAX: i64 = 1_000;
+
+macro_rules! select {
+    ($tail:literal) => {
+        concat!(
+            "SELECT d.id, d.referral_id, r.reference, r.stream_id, r.sender, d.leg_id, d.kind, d.endpoint_id,
+             d.recipient, d.service, d.wire_id, d.content_body, d.note_body, d.rendered_body, d.state, d.evidence,
+             d.parked, d.attempts, d.due_ms, d.deadline_ms, d.urgent, d.queued_ms, d.replaces, d.receiver_reference,
+             l.due_ms AS next_ms
+             FROM delivery d JOIN referral r ON r.id = d.referral_id LEFT JOIN lane l ON l.head_id = d.id ",
+            $tail
+        )
+    };
+}
+
+const ONE: &str = select!("WHERE d.id = $1");
+const BY_WIRE_ID: &str =
+    select!("JOIN wire w ON w.delivery_id = d.id WHERE w.wire_id = $1");
+const ATTEMPTS: &str = "SELECT delivery_id, number, opened_ms, closed_ms, outcome, why_code, why_text, evidence
+    FROM attempt WHERE delivery_id = $1 ORDER BY number DESC LIMIT $2";
+
+/// One delivery with its attempts.
+pub(super) async fn delivery(
+    store: &Backend,
+    id: DeliveryId,
+) -> Result<Option<DeliveryView>, StoreError> {
+    let row = sqlx::query(ONE)
+        .bind(id.as_bytes().as_slice())
+        .fetch_optional(&mut *store.read().await?)
+        .await
+        .map_err(sql)?;
+    with_attempts(store, row).await
+}
+
+/// A delivery by its wire id.
+pub(super) async fn delivery_by_wire_id(
+    store: &Backend,
+    id: &WireId,
+) -> Result<Option<DeliveryView>, StoreError> {
+    let row = sqlx::query(BY_WIRE_ID)
+        .bind(id.as_str())
+        .fetch_optional(&mut *store.read().await?)
+        .await
+        .map_err(sql)?;
+    with_attempts(store, row).await
+}
+
+/// Deliveries, newest first, without their attempts.
+pub(super) async fn deliveries(
+    store: &Backend,
+    query: &DeliveryQuery,
+) -> Result<Vec<DeliveryView>, StoreError> {
+    let mut select = QueryBuilder::<Db>::new(select!("WHERE 1 = 1"));
+    if let Some(state) = query.state {
+        select.push(" AND d.state = ").push_bind(state.as_str());
+    }
+    if let Some(endpoint) = &query.endpoint {
+        select.push(" AND d.endpoint_id = ").push_bind(endpoint.as_str());
+    }
+    if let Some(referral) = &query.referral {
+        select.push(" AND d.referral_id = ").push_bind(referral.as_bytes().as_slice());
+    }
+    if let Some(before) = &query.before {
+        select.push(" AND d.id < ").push_bind(before.as_bytes().as_slice());
+    }
+    select.push(" ORDER BY d.id DESC LIMIT ").push_bind(i64::from(query.limit.min(PAGE_MAX)));
+    let rows = select.build().fetch_all(&mut *store.read().await?).await.map_err(sql)?;
+    rows.iter().map(view).collect()
+}
+
+async fn with_attempts(
+    store: &Backend,
+    row: Option<Row>,
+) -> Result<Option<DeliveryView>, StoreError> {
+    let Some(row) = row else { return Ok(None) };
+    let mut view = view(&row)?;
+    let attempts = sqlx::query(ATTEMPTS)
+        .bind(view.delivery.id.as_bytes().as_slice())
+        .bind(ATTEMPTS_MAX)
+        .fetch_all(&mut *store.read().await?)
+        .await
+        .map_err(sql)?;
+    view.attempts = attempts.iter().rev().map(attempt).collect::<Result<_, _>>()?;
+    Ok(Some(view))
+}
+
+fn view(row: &Row) -> Result<DeliveryView, StoreError> {
+    let row = Fields::new(row, "delivery", "id");
+    let delivery = NewDelivery {
+        id: row.id("id", DeliveryId::from_bytes)?,
+        wire_id: row.code("wire_id")?,
+        leg: row.opt_id("leg_id", LegId::from_bytes)?,
+        kind: row.word("kind", Kind::parse)?,
+        endpoint: row.code("endpoint_id")?,
+        recipient: row.code("recipient")?,
+        service: row.opt_code("service")?,
+        content: row.opt_id("content_body", BodyId::from_bytes)?,
+        note: row.opt_id("note_body", BodyId::from_bytes)?,
+        due: row.at("due_ms")?,
+        deadline: row.at("deadline_ms")?,
+        urgent: row.flag("urgent")?,
+        replaces: row.opt_id("replaces", DeliveryId::from_bytes)?,
+    };
+    Ok(DeliveryView {
+        delivery,
+        referral: row.id("referral_id", ReferralId::from_bytes)?,
+        reference: row.code("reference")?,
+        stream: row.id("stream_id", StreamId::from_bytes)?,
+        sender: row.code("sender")?,
+        state: row.word("state", DeliveryState::parse)?,
+        evidence: row.word("evidence", Evidence::parse)?,
+        parked: row.opt_word("parked", ParkReason::parse)?,
+        next_attempt: row.opt_at("next_ms")?,
+        queued: row.at("queued_ms")?,
+        receiver_reference: row.opt_text("receiver_reference")?,
+        rendered: row.opt_id("rendered_body", BodyId::from_bytes)?,
+        attempts: Vec::new(),
+        attempts_opened: row.int("attempts")?,
+    })
+}
+
+fn attempt(row: &Row) -> Result<AttemptView, StoreError> {
+    let row = Fields::new(row, "attempt", "delivery_id");
+    let why = match (row.opt_text("why_code")?, row.opt_text("why_text")?) {
+        (Some(code), text) => Some(Why::new(code, text.unwrap_or_default())),
+        (None, _) => None,
+    };
+    Ok(AttemptView {
+        number: row.int("number")?,
+        opened: row.at("opened_ms")?,
+        closed: row.opt_at("closed_ms")?,
+        outcome: row.opt_text("outcome")?,
+        why,
+        evidence: row.opt_word("evidence", Evidence::parse)?,
+    })
+}

@@ -1,0 +1,166 @@
+//! The embedded engine: one file, one writer, no server.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Pool, Transaction};
+use waymark_core::port::StoreError;
+
+use crate::error::sql;
+use crate::open::{Mode, OpenError};
+
+/// The engine.
+pub(crate) type Db = sqlx::Sqlite;
+
+/// One writer needs no row locks: the transaction has the whole database from its first statement.
+macro_rules! locked {
+    ($sql:literal) => {
+        $sql
+    };
+}
+
+/// As [`locked!`], passing over rows that others hold: with one writer there are none.
+#[allow(unused_macros, reason = "not every query module skips")]
+macro_rules! skip_locked {
+    ($sql:literal) => {
+        $sql
+    };
+}
+
+#[path = "queries.rs"]
+pub(crate) mod queries;
+
+pub(crate) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/sqlite");
+
+/// Connections that read beside the writer.
+const READERS_MAX: u32 = 4;
+/// How long a statement waits for another process's lock.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a request waits for a connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Statements kept prepared on each connection.
+const STATEMENTS_MAX: usize = 512;
+/// Bytes of write-ahead log above which the writer itself folds it into the database and truncates it.
+pub(crate) const WAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// The three ways to a connection.
+pub(crate) struct Pools {
+    /// The committer's own.
+    pub(crate) committer: Pool<Db>,
+    /// For all other writes.
+    pub(crate) writer: Pool<Db>,
+    /// For reads.
+    pub(crate) reader: Pool<Db>,
+}
+
+/// What only this engine needs to know: where its file is, unless it is in memory.
+pub(crate) struct Engine {
+    path: Option<PathBuf>,
+}
+
+/// The writer lock, held as long as this lives.
+pub(crate) struct Guard {
+    _lock: Option<File>,
+}
+
+/// Opens the database's connections; as a writer, after taking the writer lock.
+pub(crate) async fn connect(url: &str, mode: Mode) -> Result<(Pools, Engine, Guard), OpenError> {
+    let options = SqliteConnectOptions::from_str(url).map_err(OpenError::Url)?;
+    let memory = url.contains(":memory:") || url.contains("mode=memory");
+    let options = options
+        .create_if_missing(mode == Mode::Write)
+        .busy_timeout(BUSY_TIMEOUT)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(false)
+        .pragma("wal_autocheckpoint", "0")
+        .statement_cache_capacity(STATEMENTS_MAX);
+    if memory {
+        if mode == Mode::ReadOnly {
+            return Err(OpenError::Memory);
+        }
+        let one = pool(1).connect_with(options).await.map_err(OpenError::Connect)?;
+        let pools = Pools { committer: one.clone(), writer: one.clone(), reader: one };
+        return Ok((pools, Engine { path: None }, Guard { _lock: None }));
+    }
+    let path = options.get_filename().to_owned();
+    let readers = options.clone().pragma("query_only", "1");
+    if mode == Mode::ReadOnly {
+        if !path.is_file() {
+            return Err(OpenError::NoDatabase { path });
+        }
+        let reader = pool(READERS_MAX).connect_with(readers).await.map_err(OpenError::Connect)?;
+        let pools = Pools { committer: reader.clone(), writer: reader.clone(), reader };
+        return Ok((pools, Engine { path: Some(path) }, Guard { _lock: None }));
+    }
+    let lock = take_writer_lock(&path)?;
+    let options = options.journal_mode(SqliteJournalMode::Wal);
+    let writer = pool(1).connect_with(options).await.map_err(OpenError::Connect)?;
+    let reader = pool(READERS_MAX).connect_with(readers).await.map_err(OpenError::Connect)?;
+    let pools = Pools { committer: writer.clone(), writer, reader };
+    Ok((pools, Engine { path: Some(path) }, Guard { _lock: Some(lock) }))
+}
+
+/// Nothing of this engine's durability can be switched off from outside.
+pub(crate) async fn check_durability(_pools: &Pools) -> Result<(), OpenError> {
+    Ok(())
+}
+
+/// Begins a transaction that may write.
+pub(crate) async fn begin(pool: &Pool<Db>) -> sqlx::Result<Transaction<'static, Db>> {
+    // Taking the write lock first: a transaction that reads before it writes would else fail as busy.
+    pool.begin_with("BEGIN IMMEDIATE").await
+}
+
+/// Folds the write-ahead log into the database as far as readers allow; truncates it above [`WAL_BYTES_MAX`].
+pub(crate) async fn fold_wal(pools: &Pools, engine: &Engine) -> Result<(), StoreError> {
+    if engine.path.is_none() {
+        return Ok(());
+    }
+    if wal_is_long(engine) {
+        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&pools.writer).await.map_err(sql)?;
+    } else {
+        sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").execute(&pools.reader).await.map_err(sql)?;
+    }
+    Ok(())
+}
+
+/// Whether the write-ahead log has grown past [`WAL_BYTES_MAX`].
+pub(crate) fn wal_is_long(engine: &Engine) -> bool {
+    let Some(path) = &engine.path else { return false };
+    std::fs::metadata(beside(path, "-wal")).is_ok_and(|wal| wal.len() > WAL_BYTES_MAX)
+}
+
+fn pool(connections: u32) -> SqlitePoolOptions {
+    // Connections of this engine do not go stale: no test on acquire, no age.
+    SqlitePoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .test_before_acquire(false)
+        .idle_timeout(None)
+        .max_lifetime(None)
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn take_writer_lock(database: &Path) -> Result<File, OpenError> {
+    let path = beside(database, ".writer-lock");
+    let io = |source| OpenError::Lock { path: path.clone(), source };
+    let file = File::options()
+        .create(true)
+        .write(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(io)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::WriterHeld { path }),
+        Err(std::fs::TryLockError::Error(source)) => Err(OpenError::Lock { path, source }),
+    }
+}

@@ -1,0 +1,1 @@
+//! Harness, contract suites and the one integration binary.
