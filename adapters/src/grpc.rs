@@ -23,9 +23,10 @@ use waymark_proto::v1;
 use waymark_proto::v1::agency_service_client::AgencyServiceClient;
 
 use crate::connect::{self, ConnectError};
-use crate::context::{EgressPolicy, Peers};
+use crate::context::{AdapterContext, EgressPolicy, Peers};
 use crate::limits::{ANSWER_BYTES_MAX, BODY_BYTES_MAX, CONNECT_TIMEOUT};
 use crate::pool::Pool;
+use crate::settings;
 use crate::tls::{self, Failure, Profiles};
 use config::Settings;
 use receipt::Receipted;
@@ -62,13 +63,14 @@ impl std::fmt::Debug for Grpc {
 }
 
 impl Grpc {
-    pub(crate) fn new(
-        profiles: Arc<Profiles>,
-        peers: Arc<dyn Peers>,
-        environment: Environment,
-        egress: EgressPolicy,
-    ) -> Self {
-        Self { profiles, peers, environment, egress, channels: Pool::default() }
+    pub(crate) fn new(profiles: Arc<Profiles>, context: &AdapterContext) -> Self {
+        Self {
+            profiles,
+            peers: Arc::clone(&context.peers),
+            environment: context.environment,
+            egress: context.egress,
+            channels: Pool::default(),
+        }
     }
 
     /// The settings, and that they lead to the agency that the message was bound to.
@@ -92,7 +94,7 @@ impl Grpc {
         settings: &Settings,
         until: Instant,
     ) -> Result<Channel, ConnectError> {
-        if let Some(channel) = self.channels.find(endpoint) {
+        if let Some(channel) = self.channels.find(endpoint, Instant::now()) {
             return Ok(channel);
         }
         let config = self.tls(settings)?;
@@ -126,7 +128,7 @@ impl Grpc {
         let channel = made
             .map_err(|_| ConnectError::Timeout)?
             .map_err(|error| unreached(&error).unwrap_or(ConnectError::Handshake))?;
-        self.channels.keep(endpoint, channel.clone());
+        self.channels.keep(endpoint, channel.clone(), Instant::now());
         Ok(channel)
     }
 
@@ -227,17 +229,7 @@ impl Adapter for Grpc {
     fn validate(&self, endpoint: &Endpoint) -> Vec<Violation> {
         match Settings::read(endpoint, self.egress) {
             Err(faults) => faults,
-            Ok(settings) => {
-                let mut faults = Vec::new();
-                if !self.profiles.contains_key(&settings.tls_profile) {
-                    faults.push(Violation::new("settings.tls_profile", "names no TLS profile"));
-                }
-                if self.peers.agency_of(&settings.peer_identity).as_ref() != Some(&endpoint.agency) {
-                    let why = "is not an identity of the endpoint's agency in the directory";
-                    faults.push(Violation::new("settings.peer_identity", why));
-                }
-                faults
-            }
+            Ok(settings) => settings::profile_faults(&settings.tls_profile, &self.profiles),
         }
     }
 
@@ -262,3 +254,6 @@ impl Adapter for Grpc {
         connect::probe(&settings.address, Some(config), Instant::now() + deadline.within).await
     }
 }
+
+#[cfg(test)]
+mod tests;

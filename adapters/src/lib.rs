@@ -1,4 +1,14 @@
-//! The far side's protocols, a folder each.
+//! The far side's protocols, a folder each, and the registry that names one adapter for each kind.
+//!
+//! What an adapter must do is written in `README.md` beside this crate, and checked by [`contract`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use waymark_core::directory::{AdapterKind, Endpoint};
+use waymark_core::error::Violation;
+use waymark_core::port::Adapter;
+
 mod connect;
 pub mod context;
 pub mod contract;
@@ -6,6 +16,85 @@ mod egress;
 pub mod grpc;
 pub mod hl7v2;
 pub mod limits;
+pub mod mailbox;
 mod pool;
 mod settings;
 mod tls;
+pub mod webhook;
+
+#[cfg(test)]
+mod far_side;
+
+pub use context::{AdapterContext, DEFAULT_PROFILE, EgressPolicy, Peers, Secrets, TlsProfile};
+pub use tls::ProfileError;
+
+/// The adapters of one process, one for each kind. They hold no state shared between messages but connections.
+#[derive(Clone)]
+pub struct Adapters {
+    grpc: Arc<grpc::Grpc>,
+    mailbox: Arc<mailbox::Mailbox>,
+    webhook: Arc<webhook::Webhook>,
+    hl7v2: Arc<hl7v2::outbound::Hl7v2Adapter>,
+}
+
+impl std::fmt::Debug for Adapters {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Adapters").finish_non_exhaustive()
+    }
+}
+
+impl Adapters {
+    /// Builds the adapters. A renewed certificate or key needs a new build: connections are then made afresh.
+    ///
+    /// # Errors
+    /// [`ProfileError`] names the TLS profile that cannot be used.
+    pub fn new(context: &AdapterContext) -> Result<Self, ProfileError> {
+        let mut profiles = BTreeMap::new();
+        for (name, profile) in &context.profiles {
+            profiles.insert(name.clone(), tls::Profile::parse(name, profile)?);
+        }
+        let mut mllp = hl7v2::outbound::TlsProfiles::new();
+        for (name, profile) in &profiles {
+            let client = profile.client(None, &[]);
+            let client = client.map_err(|e| ProfileError::Refused(name.clone(), e))?;
+            mllp.insert(name.clone(), Arc::new(client));
+        }
+        let mut hl7v2 = hl7v2::outbound::Hl7v2Adapter::new(mllp, Arc::clone(&context.clock));
+        if let Some(intake) = &context.intake {
+            hl7v2 = hl7v2.with_intake(Arc::clone(intake));
+        }
+        let profiles = Arc::new(profiles);
+        Ok(Self {
+            grpc: Arc::new(grpc::Grpc::new(Arc::clone(&profiles), context)),
+            mailbox: Arc::new(mailbox::Mailbox::new(context.environment)),
+            webhook: Arc::new(webhook::Webhook::new(profiles, context)),
+            hl7v2: Arc::new(hl7v2),
+        })
+    }
+
+    /// The adapter of a kind.
+    pub fn adapter(&self, kind: AdapterKind) -> Arc<dyn Adapter> {
+        match kind {
+            AdapterKind::Grpc => Arc::clone(&self.grpc) as Arc<dyn Adapter>,
+            AdapterKind::Mailbox => Arc::clone(&self.mailbox) as Arc<dyn Adapter>,
+            AdapterKind::Webhook => Arc::clone(&self.webhook) as Arc<dyn Adapter>,
+            AdapterKind::Hl7v2 => Arc::clone(&self.hl7v2) as Arc<dyn Adapter>,
+        }
+    }
+
+    /// What is wrong with an endpoint's settings, without I/O: for `directory check` and before each release.
+    pub fn validate(&self, endpoint: &Endpoint) -> Vec<Violation> {
+        self.adapter(endpoint.adapter).validate(endpoint)
+    }
+}
+
+/// The SAN URI that an endpoint's peer must prove, where its settings name one: the directory must bind it to the
+/// endpoint's own agency.
+pub fn peer_identity(endpoint: &Endpoint) -> Option<&str> {
+    let key = match endpoint.adapter {
+        AdapterKind::Grpc | AdapterKind::Webhook => "peer_identity",
+        AdapterKind::Hl7v2 => "peer_uri",
+        AdapterKind::Mailbox => return None,
+    };
+    endpoint.settings.get(key)?.as_str()
+}

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::context::{EgressPolicy, Secrets};
 use crate::egress::Reach;
+use crate::tls::Profiles;
 
 /// The most secrets of one purpose: the one in use, and the next or the last during rotation.
 pub(crate) const SECRETS_MAX: usize = 2;
@@ -63,6 +64,14 @@ impl SecretName {
     pub(crate) fn resolve(&self, secrets: &dyn Secrets) -> Option<Zeroizing<Vec<u8>>> {
         secrets.secret(&self.0)
     }
+}
+
+/// What is wrong with the name of a TLS profile.
+pub(crate) fn profile_faults(name: &str, profiles: &Profiles) -> Vec<Violation> {
+    if profiles.contains_key(name) {
+        return Vec::new();
+    }
+    vec![Violation::new("settings.tls_profile", "names no TLS profile of this process")]
 }
 
 /// How an endpoint is reached over HTTP.

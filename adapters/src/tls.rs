@@ -166,6 +166,21 @@ fn has_san_uri(certificate: &CertificateDer<'_>, expected: &str) -> bool {
     names.value.general_names.iter().any(|name| matches!(name, GeneralName::URI(u) if *u == expected))
 }
 
+/// The alerts of a peer that did not take our certificate. With TLS 1.3 they come after our handshake has ended,
+/// and still mean that the peer's has not.
+const REFUSALS: [AlertDescription; 10] = [
+    AlertDescription::BadCertificate,
+    AlertDescription::UnsupportedCertificate,
+    AlertDescription::CertificateRevoked,
+    AlertDescription::CertificateExpired,
+    AlertDescription::CertificateUnknown,
+    AlertDescription::UnknownCA,
+    AlertDescription::AccessDenied,
+    AlertDescription::CertificateRequired,
+    AlertDescription::DecryptError,
+    AlertDescription::HandshakeFailure,
+];
+
 /// What a TLS failure says of the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
@@ -182,11 +197,15 @@ pub(crate) enum Failure {
 impl Failure {
     /// Finds what a chain of errors says of the peer; `None` when it says nothing of TLS.
     pub(crate) fn in_chain(error: &(dyn StdError + 'static)) -> Option<Self> {
-        find::<rustls::Error>(error).map(Self::of)
+        find::<rustls::Error>(error).map(Self::of).or_else(|| {
+            // HTTP/2 keeps of an input error its kind and words alone.
+            let words = find::<std::io::Error>(error)?.to_string();
+            let alert = words.strip_prefix("received fatal alert: ")?;
+            REFUSALS.iter().any(|r| format!("{r:?}") == alert).then_some(Self::RefusedUs)
+        })
     }
 
     fn of(error: &rustls::Error) -> Self {
-        use AlertDescription as Alert;
         use CertificateError as Bad;
         match error {
             rustls::Error::InvalidCertificate(Bad::Other(other))
@@ -198,16 +217,7 @@ impl Failure {
                 Bad::NotValidForName | Bad::NotValidForNameContext { .. },
             ) => Self::WrongPeer,
             rustls::Error::InvalidCertificate(_) => Self::Untrusted,
-            rustls::Error::AlertReceived(
-                Alert::BadCertificate
-                | Alert::UnsupportedCertificate
-                | Alert::CertificateRevoked
-                | Alert::CertificateExpired
-                | Alert::CertificateUnknown
-                | Alert::UnknownCA
-                | Alert::AccessDenied
-                | Alert::CertificateRequired,
-            ) => Self::RefusedUs,
+            rustls::Error::AlertReceived(alert) if REFUSALS.contains(alert) => Self::RefusedUs,
             _ => Self::Handshake,
         }
     }

@@ -165,10 +165,11 @@ impl App {
             client_ca: config.tls.client_ca.clone(),
             crl: config.tls.crl.clone(),
         };
-        let tls = ServerTls::load(files.clone(), environment).context("load the TLS material")?;
+        let secrets: Arc<dyn Secrets> = Arc::new(ConfigSecrets(config.secrets()));
+        let tls = ServerTls::load(files, environment).context("load the TLS material")?;
         let in_force = Arc::new(ArcSwap::from_pointee(in_force(&*store, environment).await?));
         let intake = Arc::new(LateIntake::default());
-        let adapters = Arc::new(adapters(config, &in_force, &intake, &clock)?);
+        let adapters = Arc::new(adapters(config, &secrets, &in_force, &intake, &clock)?);
         let (grown, log_grown) = watch::channel(0);
         let log_wanted = Arc::new(Notify::new());
         let validating = Arc::clone(&adapters);
@@ -182,8 +183,8 @@ impl App {
             log_vkey: log_vkey.clone(),
             log_grown,
             log_wanted: Arc::clone(&log_wanted),
-            validate_endpoint: Arc::new(move |endpoint| validating.of(endpoint.adapter).validate(endpoint)),
-            mailbox: adapters.of(AdapterKind::Mailbox),
+            validate_endpoint: Arc::new(move |endpoint| validating.validate(endpoint)),
+            mailbox: adapters.adapter(AdapterKind::Mailbox),
         });
         if intake.0.set(IntakeService::new(service.clone())).is_err() {
             bail!("the intake was opened twice");
@@ -204,7 +205,7 @@ impl App {
             log_vkey,
         };
         if duty != Duty::Worker {
-            app.listen(config, &tls, &files, &adapters, &intake, &clock, &metrics, lifecycle).await?;
+            app.listen(config, &tls, &secrets, &intake, &clock, &metrics, lifecycle).await?;
         }
         if let Some(address) = config.listen.metrics {
             app.monitor = Some(monitor::serve(lifecycle, address, app.service.clone(), metrics).await?);
@@ -217,8 +218,7 @@ impl App {
         &mut self,
         config: &Config,
         tls: &ServerTls,
-        files: &TlsFiles,
-        adapters: &Arc<Adapters>,
+        secrets: &Arc<dyn Secrets>,
         intake: &Arc<LateIntake>,
         clock: &Arc<dyn Clock>,
         metrics: &Metrics,
@@ -233,7 +233,7 @@ impl App {
         }
         if let Some(address) = config.listen.webhook {
             let intake: Arc<dyn Intake> = Arc::<LateIntake>::clone(intake);
-            let bound = callback::serve(lifecycle, address, files, self.service.clone(), Arc::clone(adapters), intake)
+            let bound = callback::serve(lifecycle, address, tls.clone(), self.service.clone(), Arc::clone(secrets), intake)
                 .await
                 .with_context(|| format!("listen for callbacks on {address}"))?;
             self.callback = Some(bound);
@@ -249,6 +249,7 @@ impl App {
 
 fn adapters(
     config: &Config,
+    secrets: &Arc<dyn Secrets>,
     in_force: &Arc<ArcSwap<InForce>>,
     intake: &Arc<LateIntake>,
     clock: &Arc<dyn Clock>,
@@ -261,14 +262,14 @@ fn adapters(
     };
     let context = AdapterContext {
         profiles: BTreeMap::from([(DEFAULT_PROFILE.to_owned(), profile)]),
-        secrets: Arc::new(ConfigSecrets(config.secrets())),
+        secrets: Arc::clone(secrets),
         peers: Arc::new(DirectoryPeers { in_force: Arc::clone(in_force), clock: Arc::clone(clock) }),
         environment: config.gateway.environment,
         egress: EgressPolicy::AsFlagged,
         clock: Arc::clone(clock),
         intake: Some(Arc::<LateIntake>::clone(intake)),
     };
-    Adapters::new(context).context("set up the adapters")
+    Adapters::new(&context).context("set up the adapters")
 }
 
 fn start_delivery(
@@ -285,7 +286,7 @@ fn start_delivery(
         poll: config.delivery.poll.get(),
     };
     let adapters = Arc::clone(adapters);
-    let of: AdapterFor = Arc::new(move |kind| adapters.of(kind));
+    let of: AdapterFor = Arc::new(move |kind| adapters.adapter(kind));
     let driver = Driver::new(service.clone(), of, Arc::clone(random), metrics.clone(), options);
     let stop = lifecycle.stopping();
     let beating = driver.clone().heartbeat(stop.clone());

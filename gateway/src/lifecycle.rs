@@ -27,6 +27,8 @@ pub const ABORT_GRACE: Duration = Duration::from_secs(2);
 pub const RESTART_PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause before a failed task is started again; a task that ran this long begins at [`RESTART_PAUSE`] again.
 pub const RESTART_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// The exit code of a process that aborted open work.
+const ABORTED: u8 = 3;
 /// Signals that may wait to be handled.
 const SIGNALS_MAX: usize = 4;
 
@@ -62,11 +64,12 @@ pub enum Ending {
 }
 
 impl Ending {
-    /// The process's exit code: 0 only after a full drain.
+    /// The process's exit code: 0 only after a full drain, 1 when a task died, 3 when open work was aborted.
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Drained => ExitCode::SUCCESS,
-            Self::TaskDied { .. } | Self::DrainTimedOut { .. } | Self::Aborted { .. } => ExitCode::FAILURE,
+            Self::TaskDied { .. } => ExitCode::FAILURE,
+            Self::DrainTimedOut { .. } | Self::Aborted { .. } => ExitCode::from(ABORTED),
         }
     }
 }

@@ -29,10 +29,10 @@ mod submit;
 mod tell;
 
 pub use admin::ConservationReport;
-pub use audit::{LogEntryView, Proof, ReceiptKey};
+pub use audit::{LogEntryView, PROOF_WAIT_MAX, Proof, ReceiptKey};
 pub use change::{Amend, Cancel, CancelCode, ChangeResult, LegEffect, LegOutcome, Withdraw};
 pub use directory::{Applied, ApplyDirectory, DIRECTORY_STREAM, load_release};
-pub use document::Upload;
+pub use document::{DOCUMENT_BYTES_MAX, MEDIA_TYPES, Upload};
 pub use draft::{Drafter, actor_of};
 pub use error::ServiceError;
 pub use intake::IntakeService;

@@ -73,6 +73,8 @@ pub enum Protocol {
     Http2,
     /// Anything else, such as MLLP: no ALPN.
     Plain,
+    /// HTTPS for callers who are known by what they sign, and show no certificate.
+    Signed,
 }
 
 /// The TLS of listeners, replaced as a whole when its files change. Cheap to clone.
@@ -89,6 +91,7 @@ struct Inner {
 struct State {
     http2: Arc<ServerConfig>,
     plain: Arc<ServerConfig>,
+    signed: Arc<ServerConfig>,
     not_after: Timestamp,
     seen: files::Fingerprint,
 }
@@ -115,6 +118,7 @@ impl ServerTls {
         match protocol {
             Protocol::Http2 => Arc::clone(&state.http2),
             Protocol::Plain => Arc::clone(&state.plain),
+            Protocol::Signed => Arc::clone(&state.signed),
         }
     }
 
@@ -195,10 +199,14 @@ impl State {
         let verifier = verify::client_verifier(files, environment)?;
         let config = |protocol: Protocol| -> Result<Arc<ServerConfig>, TlsError> {
             let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-            let mut config = ServerConfig::builder_with_provider(provider)
+            let builder = ServerConfig::builder_with_provider(provider)
                 .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-                .map_err(TlsError::Server)?
-                .with_client_cert_verifier(verifier.clone())
+                .map_err(TlsError::Server)?;
+            let builder = match protocol {
+                Protocol::Signed => builder.with_no_client_auth(),
+                Protocol::Http2 | Protocol::Plain => builder.with_client_cert_verifier(verifier.clone()),
+            };
+            let mut config = builder
                 .with_single_cert(chain.clone(), files::private_key(&files.key)?)
                 .map_err(TlsError::Server)?;
             if protocol == Protocol::Http2 {
@@ -206,7 +214,13 @@ impl State {
             }
             Ok(Arc::new(config))
         };
-        Ok(Self { http2: config(Protocol::Http2)?, plain: config(Protocol::Plain)?, not_after: own.not_after, seen })
+        Ok(Self {
+            http2: config(Protocol::Http2)?,
+            plain: config(Protocol::Plain)?,
+            signed: config(Protocol::Signed)?,
+            not_after: own.not_after,
+            seen,
+        })
     }
 }
 

@@ -94,7 +94,10 @@ impl Service {
         let (directory, findings) = self.checked(&ask.files)?;
         let before = newest.as_ref().map(|r| self.loaded(r)).transpose()?;
         let changes = before.as_ref().map(|b| diff(b, &directory)).unwrap_or_default();
-        let text = bundle(&ask.files);
+        let text = bundle(&ask.files).map_err(|e| ServiceError {
+            cause: Some(Box::new(e)),
+            ..ServiceError::new(ErrorKind::Internal, "ENCODE")
+        })?;
         let sha256 = sha256_hex(text.as_bytes());
         let same = newest.as_ref().is_some_and(|r| r.sha256 == sha256);
         if ask.dry_run || same {

@@ -46,19 +46,33 @@ pub(crate) fn unavailable(
 /// Sorts an error of a statement: passing faults may be repeated, all others are defects.
 pub(crate) fn sql(error: sqlx::Error) -> StoreError {
     if is_full(&error) {
-        return StoreError::Exhausted { limit: "disk_space" };
+        return StoreError::Exhausted {
+            limit: "disk_space",
+        };
     }
-    if is_passing(&error) { unavailable(error) } else { internal(error) }
+    if is_passing(&error) {
+        unavailable(error)
+    } else {
+        internal(error)
+    }
 }
 
 /// An error of COMMIT: its outcome is not known unless the database says that it refused.
 pub(crate) fn commit(error: sqlx::Error) -> StoreError {
-    if is_full(&error) { StoreError::Exhausted { limit: "disk_space" } } else { unavailable(error) }
+    if is_full(&error) {
+        StoreError::Exhausted {
+            limit: "disk_space",
+        }
+    } else {
+        unavailable(error)
+    }
 }
 
 /// Whether the transaction lost against another and may simply be run again.
 pub(crate) fn lost_race(error: &StoreError) -> bool {
-    let StoreError::Unavailable(source) = error else { return false };
+    let StoreError::Unavailable(source) = error else {
+        return false;
+    };
     source
         .downcast_ref::<sqlx::Error>()
         .and_then(code)
@@ -66,14 +80,21 @@ pub(crate) fn lost_race(error: &StoreError) -> bool {
 }
 
 fn code(error: &sqlx::Error) -> Option<std::borrow::Cow<'_, str>> {
-    error.as_database_error().and_then(sqlx::error::DatabaseError::code)
+    error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code)
 }
 
 /// SQLite's primary result code: the low byte of the extended one.
 fn sqlite_code(error: &sqlx::Error) -> Option<i32> {
-    let sqlx::Error::Database(inner) = error else { return None };
+    let sqlx::Error::Database(inner) = error else {
+        return None;
+    };
     inner.try_downcast_ref::<sqlx::sqlite::SqliteError>()?;
-    code(error)?.parse::<i32>().ok().map(|extended| extended & 0xff)
+    code(error)?
+        .parse::<i32>()
+        .ok()
+        .map(|extended| extended & 0xff)
 }
 
 fn is_full(error: &sqlx::Error) -> bool {
@@ -101,7 +122,9 @@ fn is_passing(error: &sqlx::Error) -> bool {
         // Connection faults, lost races, lock and statement timeouts, a server that stops or lacks resources, and a
         // server that turned read-only because another took over.
         E::Database(_) => code(error).is_some_and(|c| {
-            ["08", "40", "53", "57", "58"].iter().any(|class| c.starts_with(class))
+            ["08", "40", "53", "57", "58"]
+                .iter()
+                .any(|class| c.starts_with(class))
                 || matches!(c.as_ref(), "55P03" | "25006" | "25P03")
         }),
         _ => false,
@@ -116,13 +139,22 @@ mod tests {
     fn a_lost_connection_may_be_repeated_and_a_wrong_statement_may_not() {
         let lost = sql(sqlx::Error::Io(std::io::Error::other("gone")));
         assert!(matches!(lost, StoreError::Unavailable(_)));
-        assert!(matches!(sql(sqlx::Error::RowNotFound), StoreError::Internal(_)));
-        assert!(matches!(sql(sqlx::Error::PoolTimedOut), StoreError::Unavailable(_)));
+        assert!(matches!(
+            sql(sqlx::Error::RowNotFound),
+            StoreError::Internal(_)
+        ));
+        assert!(matches!(
+            sql(sqlx::Error::PoolTimedOut),
+            StoreError::Unavailable(_)
+        ));
     }
 
     #[test]
     fn an_error_of_commit_may_always_be_repeated() {
-        assert!(matches!(commit(sqlx::Error::RowNotFound), StoreError::Unavailable(_)));
+        assert!(matches!(
+            commit(sqlx::Error::RowNotFound),
+            StoreError::Unavailable(_)
+        ));
         assert!(!lost_race(&commit(sqlx::Error::RowNotFound)));
     }
 }

@@ -64,7 +64,9 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// A database in memory cannot be shared.
-    #[error("a database in memory is seen by its own process alone, and cannot be opened for reading")]
+    #[error(
+        "a database in memory is seen by its own process alone, and cannot be opened for reading"
+    )]
     Memory,
     /// Another process writes.
     #[error("another process holds the writer lock {path}: stop it, or use a command that reads")]
@@ -87,7 +89,9 @@ pub enum OpenError {
         setting: String,
     },
     /// The schema is newer than this program.
-    #[error("the database's schema {found} is newer than this program knows: run the newer program")]
+    #[error(
+        "the database's schema {found} is newer than this program knows: run the newer program"
+    )]
     SchemaNewer {
         /// The version found.
         found: i64,

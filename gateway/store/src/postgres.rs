@@ -27,7 +27,10 @@ macro_rules! skip_locked {
     };
 }
 
-#[expect(clippy::duplicate_mod, reason = "SQL and logic stand once and are compiled for each engine")]
+#[expect(
+    clippy::duplicate_mod,
+    reason = "SQL and logic stand once and are compiled for each engine"
+)]
 #[path = "queries.rs"]
 pub(crate) mod queries;
 
@@ -46,8 +49,11 @@ const SETTINGS: [(&str, &str); 3] = [
     ("idle_in_transaction_session_timeout", "60s"),
 ];
 /// What durability rests on: none may be off.
-const DURABILITY: [&str; 3] =
-    ["SHOW fsync", "SHOW full_page_writes", "SHOW synchronous_commit"];
+const DURABILITY: [&str; 3] = [
+    "SHOW fsync",
+    "SHOW full_page_writes",
+    "SHOW synchronous_commit",
+];
 
 /// The three ways to a connection.
 pub(crate) struct Pools {
@@ -77,19 +83,31 @@ pub(crate) async fn connect(url: &str, mode: Mode) -> Result<(Pools, Engine, Gua
         Mode::ReadOnly => options.options([("default_transaction_read_only", "on")]),
     };
     let pool = |connections| {
-        PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT)
+        PgPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
     };
     let shared = pool(CONNECTIONS_MAX).connect_with(options.clone()).await;
     let shared = shared.map_err(OpenError::Connect)?;
     let committer = pool(1).connect_lazy_with(options);
-    Ok((Pools { committer, writer: shared.clone(), reader: shared }, Engine, Guard))
+    Ok((
+        Pools {
+            committer,
+            writer: shared.clone(),
+            reader: shared,
+        },
+        Engine,
+        Guard,
+    ))
 }
 
 /// Refuses a server that may lose what it said it had kept.
 pub(crate) async fn check_durability(pools: &Pools) -> Result<(), OpenError> {
     for show in DURABILITY {
-        let value: String =
-            sqlx::query_scalar(show).fetch_one(&pools.writer).await.map_err(OpenError::Connect)?;
+        let value: String = sqlx::query_scalar(show)
+            .fetch_one(&pools.writer)
+            .await
+            .map_err(OpenError::Connect)?;
         if value == "off" {
             return Err(OpenError::NotDurable {
                 setting: show.trim_start_matches("SHOW ").to_owned(),

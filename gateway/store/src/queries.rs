@@ -21,12 +21,16 @@ use crate::seal::Seal;
 mod accept;
 #[path = "queries/change.rs"]
 mod change;
+#[path = "queries/claim.rs"]
+mod claim;
 #[path = "queries/committer.rs"]
 mod committer;
 #[path = "queries/document.rs"]
 mod document;
 #[path = "queries/insert.rs"]
 mod insert;
+#[path = "queries/keep.rs"]
+mod keep;
 #[path = "queries/keys.rs"]
 mod keys;
 #[path = "queries/read.rs"]
@@ -39,6 +43,16 @@ mod start;
 mod subject;
 #[path = "queries/write.rs"]
 mod write;
+
+#[cfg(test)]
+#[path = "queries/accept_tests.rs"]
+mod accept_tests;
+#[cfg(test)]
+#[path = "queries/change_tests.rs"]
+mod change_tests;
+#[cfg(test)]
+#[path = "queries/start_tests.rs"]
+mod start_tests;
 
 // Store B's modules.
 #[path = "queries/alarm.rs"]
@@ -70,6 +84,19 @@ mod view;
 #[path = "queries/work.rs"]
 mod work;
 
+#[cfg(test)]
+#[path = "queries/check_tests.rs"]
+mod check_tests;
+#[cfg(test)]
+#[path = "queries/fixture.rs"]
+mod fixture;
+#[cfg(test)]
+#[path = "queries/lane_tests.rs"]
+mod lane_tests;
+#[cfg(test)]
+#[path = "queries/log_tests.rs"]
+mod log_tests;
+
 pub(crate) use start::{migrate, open};
 use write::Write;
 
@@ -77,7 +104,7 @@ use write::Write;
 pub(crate) const COUNTER_SHARDS: i64 = 16;
 
 /// What requests and the committer share.
-struct Shared {
+pub(crate) struct Shared {
     pools: Pools,
     engine: Engine,
     seal: Seal,
@@ -105,6 +132,14 @@ pub(crate) struct Backend {
     shared: Arc<Shared>,
     queue: mpsc::Sender<committer::Job>,
     _guard: Guard,
+}
+
+impl std::ops::Deref for Backend {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
 }
 
 impl Backend {

@@ -52,7 +52,11 @@ impl Place<'_> {
 
     /// What to say when a value does not open here.
     pub(crate) fn corrupt(&self) -> StoreError {
-        StoreError::Corrupt { table: self.table, column: self.column, row: hex::encode(self.row) }
+        StoreError::Corrupt {
+            table: self.table,
+            column: self.column,
+            row: hex::encode(self.row),
+        }
     }
 }
 
@@ -132,7 +136,9 @@ pub(crate) struct Seal {
 
 impl fmt::Debug for Seal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Seal").field("current", &self.current).finish_non_exhaustive()
+        f.debug_struct("Seal")
+            .field("current", &self.current)
+            .finish_non_exhaustive()
     }
 }
 
@@ -145,7 +151,11 @@ impl Seal {
             keks.insert(epoch, cipher);
         }
         let index = hmac::Key::new(hmac::HMAC_SHA256, keyring.index());
-        Ok(Self { keks, current: keyring.current(), index })
+        Ok(Self {
+            keks,
+            current: keyring.current(),
+            index,
+        })
     }
 
     /// A keyed hash: HMAC-SHA256 under the index key over the domain and each part with its length.
@@ -169,10 +179,19 @@ impl Seal {
     pub(crate) fn new_subject(&self) -> Result<(Subject, WrappedKey), StoreError> {
         let mut id = [0; 16];
         rand::fill(&mut id).map_err(internal)?;
-        let subject = Subject { id: SubjectId::from_bytes(id), key: DataKey::generate()? };
+        let subject = Subject {
+            id: SubjectId::from_bytes(id),
+            key: DataKey::generate()?,
+        };
         let kek = self.kek(i64::from(self.current))?;
         let wrapped = seal(kek, subject_place(&subject.id), subject.key.0.as_slice())?;
-        Ok((subject, WrappedKey { wrapped, epoch: i64::from(self.current) }))
+        Ok((
+            subject,
+            WrappedKey {
+                wrapped,
+                epoch: i64::from(self.current),
+            },
+        ))
     }
 
     /// Unwraps a subject's key.
@@ -199,7 +218,11 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], StoreError> {
 }
 
 fn subject_place(id: &SubjectId) -> Place<'_> {
-    Place { table: "subject", row: id.as_bytes(), column: "wrapped_key" }
+    Place {
+        table: "subject",
+        row: id.as_bytes(),
+        column: "wrapped_key",
+    }
 }
 
 fn seal(
@@ -212,8 +235,9 @@ fn seal(
     out.extend_from_slice(&[0; NONCE_BYTES]);
     out.extend_from_slice(plain);
     let (header, body) = out.split_at_mut(HEADER_BYTES);
-    let (nonce, tag) =
-        cipher.seal_in_place_separate_tag(Aad::from(place.aad()), body).map_err(internal)?;
+    let (nonce, tag) = cipher
+        .seal_in_place_separate_tag(Aad::from(place.aad()), body)
+        .map_err(internal)?;
     for (to, from) in header.iter_mut().skip(1).zip(nonce.as_ref()) {
         *to = *from;
     }
@@ -226,9 +250,12 @@ fn open(
     place: Place<'_>,
     sealed: &[u8],
 ) -> Result<Vec<u8>, StoreError> {
-    let (header, body) =
-        sealed.split_at_checked(HEADER_BYTES).ok_or_else(|| place.corrupt())?;
-    let Some((&FORMAT, nonce)) = header.split_first() else { return Err(place.corrupt()) };
+    let (header, body) = sealed
+        .split_at_checked(HEADER_BYTES)
+        .ok_or_else(|| place.corrupt())?;
+    let Some((&FORMAT, nonce)) = header.split_first() else {
+        return Err(place.corrupt());
+    };
     let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| place.corrupt())?;
     let mut body = body.to_vec();
     let plain = cipher
@@ -246,7 +273,11 @@ mod tests {
     use super::*;
 
     fn place<'a>(row: &'a [u8], column: &'static str) -> Place<'a> {
-        Place { table: "body", row, column }
+        Place {
+            table: "body",
+            row,
+            column,
+        }
     }
 
     fn seal() -> Seal {
@@ -289,8 +320,14 @@ mod tests {
         assert_eq!(again.key.0, subject.key.0);
         let (other, _) = seal.new_subject().unwrap();
         assert!(seal.subject(other.id, &wrapped).is_err());
-        let later = WrappedKey { epoch: wrapped.epoch + 1, ..wrapped };
-        assert!(matches!(seal.subject(subject.id, &later), Err(StoreError::Internal(_))));
+        let later = WrappedKey {
+            epoch: wrapped.epoch + 1,
+            ..wrapped
+        };
+        assert!(matches!(
+            seal.subject(subject.id, &later),
+            Err(StoreError::Internal(_))
+        ));
     }
 
     #[test]
@@ -300,7 +337,7 @@ mod tests {
         assert_eq!(hash, seal.keyed("a", &[b"xy", b"z"]));
         assert_ne!(hash, seal.keyed("a", &[b"x", b"yz"]));
         assert_ne!(hash, seal.keyed("b", &[b"xy", b"z"]));
-        assert_ne!(hash, super::tests::seal().keyed("a", &[b"xy", b"z"]));
+        assert_ne!(hash, self::seal().keyed("a", &[b"xy", b"z"]));
     }
 
     #[test]

@@ -81,8 +81,15 @@ pub(crate) async fn connect(url: &str, mode: Mode) -> Result<(Pools, Engine, Gua
         if mode == Mode::ReadOnly {
             return Err(OpenError::Memory);
         }
-        let one = pool(1).connect_with(options).await.map_err(OpenError::Connect)?;
-        let pools = Pools { committer: one.clone(), writer: one.clone(), reader: one };
+        let one = pool(1)
+            .connect_with(options)
+            .await
+            .map_err(OpenError::Connect)?;
+        let pools = Pools {
+            committer: one.clone(),
+            writer: one.clone(),
+            reader: one,
+        };
         return Ok((pools, Engine { path: None }, Guard { _lock: None }));
     }
     let path = options.get_filename().to_owned();
@@ -91,16 +98,37 @@ pub(crate) async fn connect(url: &str, mode: Mode) -> Result<(Pools, Engine, Gua
         if !path.is_file() {
             return Err(OpenError::NoDatabase { path });
         }
-        let reader = pool(READERS_MAX).connect_with(readers).await.map_err(OpenError::Connect)?;
-        let pools = Pools { committer: reader.clone(), writer: reader.clone(), reader };
+        let reader = pool(READERS_MAX)
+            .connect_with(readers)
+            .await
+            .map_err(OpenError::Connect)?;
+        let pools = Pools {
+            committer: reader.clone(),
+            writer: reader.clone(),
+            reader,
+        };
         return Ok((pools, Engine { path: Some(path) }, Guard { _lock: None }));
     }
     let lock = take_writer_lock(&path)?;
     let options = options.journal_mode(SqliteJournalMode::Wal);
-    let writer = pool(1).connect_with(options).await.map_err(OpenError::Connect)?;
-    let reader = pool(READERS_MAX).connect_with(readers).await.map_err(OpenError::Connect)?;
-    let pools = Pools { committer: writer.clone(), writer, reader };
-    Ok((pools, Engine { path: Some(path) }, Guard { _lock: Some(lock) }))
+    let writer = pool(1)
+        .connect_with(options)
+        .await
+        .map_err(OpenError::Connect)?;
+    let reader = pool(READERS_MAX)
+        .connect_with(readers)
+        .await
+        .map_err(OpenError::Connect)?;
+    let pools = Pools {
+        committer: writer.clone(),
+        writer,
+        reader,
+    };
+    Ok((
+        pools,
+        Engine { path: Some(path) },
+        Guard { _lock: Some(lock) },
+    ))
 }
 
 /// Nothing of this engine's durability can be switched off from outside.
@@ -120,16 +148,24 @@ pub(crate) async fn fold_wal(pools: &Pools, engine: &Engine) -> Result<(), Store
         return Ok(());
     }
     if wal_is_long(engine) {
-        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&pools.writer).await.map_err(sql)?;
+        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+            .execute(&pools.writer)
+            .await
+            .map_err(sql)?;
     } else {
-        sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").execute(&pools.reader).await.map_err(sql)?;
+        sqlx::query("PRAGMA wal_checkpoint(PASSIVE)")
+            .execute(&pools.reader)
+            .await
+            .map_err(sql)?;
     }
     Ok(())
 }
 
 /// Whether the write-ahead log has grown past [`WAL_BYTES_MAX`].
 pub(crate) fn wal_is_long(engine: &Engine) -> bool {
-    let Some(path) = &engine.path else { return false };
+    let Some(path) = &engine.path else {
+        return false;
+    };
     std::fs::metadata(beside(path, "-wal")).is_ok_and(|wal| wal.len() > WAL_BYTES_MAX)
 }
 
@@ -151,7 +187,10 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 
 fn take_writer_lock(database: &Path) -> Result<File, OpenError> {
     let path = beside(database, ".writer-lock");
-    let io = |source| OpenError::Lock { path: path.clone(), source };
+    let io = |source| OpenError::Lock {
+        path: path.clone(),
+        source,
+    };
     let file = File::options()
         .create(true)
         .write(true)
@@ -162,5 +201,100 @@ fn take_writer_lock(database: &Path) -> Result<File, OpenError> {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::WriterHeld { path }),
         Err(std::fs::TryLockError::Error(source)) => Err(OpenError::Lock { path, source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use waymark_core::directory::Environment;
+    use waymark_core::time::Timestamp;
+
+    use super::*;
+    use crate::open::{OpenOptions, Schema, open};
+    use crate::seal::Keyring;
+
+    fn options(url: &str, keyring: Keyring, mode: Mode) -> OpenOptions {
+        let environment = Environment::Test;
+        let now = Timestamp::from_ms(1_795_392_000_000);
+        OpenOptions {
+            url: url.to_owned(),
+            keyring,
+            environment,
+            mode,
+            schema: Schema::Migrate,
+            now,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_second_writer_is_refused_and_told_which_file_is_held() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("w.db");
+        let ring = dir.path().join("keyring");
+        Keyring::generate().unwrap().save_new(&ring).unwrap();
+        let url = format!("sqlite://{}", path.display());
+        let with = |mode| options(&url, Keyring::load(&ring).unwrap(), mode);
+        let first = open(with(Mode::Write)).await.unwrap();
+        let refused = open(with(Mode::Write)).await.map(drop).unwrap_err();
+        let OpenError::WriterHeld { path } = &refused else {
+            panic!("{refused:?}")
+        };
+        assert_eq!(path, &dir.path().join("w.db.writer-lock"));
+        assert!(matches!(
+            crate::migrate(&url).await,
+            Err(OpenError::WriterHeld { .. })
+        ));
+        open(with(Mode::ReadOnly))
+            .await
+            .unwrap()
+            .ping()
+            .await
+            .unwrap();
+        drop(first);
+        open(with(Mode::Write)).await.unwrap().ping().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn there_is_nothing_to_read_where_nothing_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", dir.path().join("w.db").display());
+        let reading = options(&url, Keyring::generate().unwrap(), Mode::ReadOnly);
+        let refused = open(reading).await.map(drop);
+        assert!(matches!(refused, Err(OpenError::NoDatabase { .. })));
+        assert!(!dir.path().join("w.db").exists());
+    }
+
+    #[tokio::test]
+    async fn a_database_in_memory_has_one_process() {
+        let keyring = || Keyring::generate().unwrap();
+        let store = open(options("sqlite::memory:", keyring(), Mode::Write))
+            .await
+            .unwrap();
+        store.ping().await.unwrap();
+        let refused = open(options("sqlite::memory:", keyring(), Mode::ReadOnly))
+            .await
+            .map(drop);
+        assert!(matches!(refused, Err(OpenError::Memory)));
+    }
+
+    #[tokio::test]
+    async fn a_long_write_ahead_log_is_truncated() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("w.db");
+        let url = format!("sqlite://{}", path.display());
+        let (pools, engine, _guard) = connect(&url, Mode::Write).await.unwrap();
+        let run = |sql: &'static str| sqlx::query(sql).execute(&pools.writer);
+        run("CREATE TABLE t (x BLOB)").await.unwrap();
+        fold_wal(&pools, &engine).await.unwrap();
+        assert!(!wal_is_long(&engine));
+        let rows = i64::try_from(WAL_BYTES_MAX / 1_000_000 + 2).unwrap();
+        for _ in 0..rows {
+            run("INSERT INTO t VALUES (zeroblob(1000000))")
+                .await
+                .unwrap();
+        }
+        assert!(wal_is_long(&engine));
+        fold_wal(&pools, &engine).await.unwrap();
+        assert_eq!(std::fs::metadata(beside(&path, "-wal")).unwrap().len(), 0);
     }
 }

@@ -350,6 +350,38 @@ fn foreign_referral_is_read_with_what_the_agreement_assumes() {
 }
 
 #[test]
+fn public_corpus_becomes_two_referrals_and_a_cancel() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/corpus/hl7v2");
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        eprintln!("the shared corpus is absent: nothing of it was mapped");
+        return;
+    };
+    let (mut submits, mut cancels) = (0, 0);
+    for entry in entries {
+        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+        let message = Message::parse(&bytes, LineEndings::Any).unwrap();
+        match inward::read(&RefMessage::read(&message).unwrap(), &assumptions()).unwrap() {
+            InboundBody::Submit(content) => {
+                assert_eq!(
+                    content.violations(jiff::civil::date(2026, 3, 2)),
+                    Vec::new()
+                );
+                submits += 1;
+            }
+            InboundBody::Cancel(reference, _) => {
+                assert_eq!(
+                    (&*reference.value, &*reference.namespace),
+                    ("226839", "EPIC")
+                );
+                cancels += 1;
+            }
+            other => panic!("neither: {other:?}"),
+        }
+    }
+    assert_eq!((submits, cancels), (2, 1));
+}
+
+#[test]
 fn fields_without_a_place_in_a_referral_are_named() {
     for (from, to, place) in [
         ("|R^Routine^HL70280|", "|Q^Quick^HL70280|", "RF1-2"),

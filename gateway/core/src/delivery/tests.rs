@@ -110,7 +110,7 @@ fn a_hint_is_honoured_and_clamped() {
     let p = RetryPolicy::default();
     assert_eq!(p.hinted(Duration::from_secs(30)), Duration::from_secs(30));
     assert_eq!(
-        p.hinted(Duration::from_secs(86_400)),
+        p.hinted(Duration::from_hours(24)),
         Duration::from_millis(p.cap_ms)
     );
     assert_eq!(p.hinted(Duration::ZERO), Duration::from_millis(p.first_ms));

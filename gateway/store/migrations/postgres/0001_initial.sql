@@ -88,10 +88,12 @@ CREATE TABLE log_stream (
     prev_leaf BYTEA
 );
 
--- One row a destination service.
+-- One row a destination service, under the event that opened it.
 CREATE TABLE leg (
     id BYTEA NOT NULL,
     referral_id BYTEA NOT NULL,
+    event_id BYTEA NOT NULL,
+    position BIGINT NOT NULL,
     service TEXT NOT NULL,
     agency TEXT NOT NULL,
     rule TEXT,
@@ -107,7 +109,7 @@ CREATE TABLE leg (
     PRIMARY KEY (id)
 ) PARTITION BY RANGE (id);
 CREATE TABLE leg_default PARTITION OF leg DEFAULT;
-CREATE INDEX leg_referral ON leg (referral_id, id);
+CREATE INDEX leg_referral ON leg (referral_id, position);
 CREATE INDEX leg_agency ON leg (agency, referral_id);
 
 -- One row a message for an endpoint.

@@ -84,10 +84,12 @@ CREATE TABLE log_stream (
     prev_leaf BLOB
 ) STRICT;
 
--- One row a destination service.
+-- One row a destination service, under the event that opened it.
 CREATE TABLE leg (
     id BLOB NOT NULL,
     referral_id BLOB NOT NULL,
+    event_id BLOB NOT NULL,
+    position INTEGER NOT NULL,
     service TEXT NOT NULL,
     agency TEXT NOT NULL,
     rule TEXT,
@@ -102,7 +104,7 @@ CREATE TABLE leg (
     first_next_action TEXT NOT NULL,
     PRIMARY KEY (id)
 ) STRICT;
-CREATE INDEX leg_referral ON leg (referral_id, id);
+CREATE INDEX leg_referral ON leg (referral_id, position);
 CREATE INDEX leg_agency ON leg (agency, referral_id);
 
 -- One row a message for an endpoint.

@@ -2,40 +2,35 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use waymark_core::id::{ReferralId, SubjectId};
+use waymark_core::id::ReferralId;
 use waymark_core::leg::LegState;
+use waymark_core::personal::Payload;
 use waymark_core::port::{
-    Accept, Accepted, AcceptedLeg, ConflictKey, EventKind, NewEvent, NewLeg, StoreError,
+    Accept, Accepted, AcceptedLeg, ConflictKey, EventKind, NewBody, NewEvent, NewLeg, StoreError,
 };
 
-use super::document;
-use super::insert::{insert, select_in};
-use super::row::Fields;
-use super::subject::{
-    BodyRow, SealedBody, insert_bodies, insert_subjects, read_subject, seal_bodies, subject_hash,
-};
-use super::write::{
-    Happened, Leaf, Queued, REFERRALS, Write, insert_events, insert_leaves, insert_openings,
-    key_kind, open_alarms, queue, seal_openings,
-};
+use super::claim::{claim_documents, claim_messages, claim_references};
+use super::keep::keep;
+use super::subject::{SealedBody, seal_bodies, subject_hash};
+use super::write::Leaf;
 use super::{Shared, keys};
-use crate::error::{Fault, internal, lost_race, unavailable};
-use crate::seal::{Seal, Subject, WrappedKey};
+use crate::error::{Fault, lost_race, unavailable};
+use crate::seal::Seal;
 
 /// Times that a batch which lost a race is run again.
 const RACES_MAX: u32 = 5;
 
 /// An accept, with all that can be made before the transaction.
 pub(super) struct Item {
-    accept: Accept,
-    message: [u8; 32],
-    content: [u8; 32],
+    pub(super) accept: Accept,
+    pub(super) message: [u8; 32],
+    pub(super) content: [u8; 32],
     /// The sender's own reference and the digest of what came under it.
-    sender_reference: Option<([u8; 32], [u8; 32])>,
-    subject: Option<(&'static str, [u8; 32])>,
-    bodies: Vec<SealedBody>,
-    leaf: Leaf,
-    event: NewEvent,
+    pub(super) sender_reference: Option<([u8; 32], [u8; 32])>,
+    pub(super) subject: Option<(&'static str, [u8; 32])>,
+    pub(super) bodies: Vec<SealedBody>,
+    pub(super) leaf: Leaf,
+    pub(super) event: NewEvent,
 }
 
 /// What became of an accept.
@@ -55,9 +50,20 @@ impl Item {
             let digest = seal.keyed("referral_key.content", &[content.expose()]);
             (keys::sender(seal, &accept.sender, &reference), digest)
         });
-        let mut bodies = vec![accept.body.clone()];
-        bodies.extend(accept.original.take());
-        let bodies = seal_bodies(bodies).await?;
+        // The bytes are sealed here; the queue holds no second copy of them.
+        let empty = || Payload::new(Vec::new());
+        accept.message_key.content = empty();
+        let bytes = std::mem::replace(&mut accept.body.bytes, empty());
+        let body = NewBody {
+            bytes,
+            ..accept.body.clone()
+        };
+        let bodies = seal_bodies(
+            std::iter::once(body)
+                .chain(accept.original.take())
+                .collect(),
+        )
+        .await?;
         let event = NewEvent {
             id: accept.event,
             kind: EventKind::Accepted,
@@ -99,13 +105,14 @@ impl Item {
         }
     }
 
-    fn conflict(key: ConflictKey, existing: ReferralId) -> StoreError {
+    /// A refusal because of an earlier referral.
+    pub(super) fn conflict(key: ConflictKey, existing: ReferralId) -> StoreError {
         StoreError::Conflict { key, existing }
     }
 }
 
 /// A leg as the receipt shows it.
-pub(super) fn accepted_leg(leg: &NewLeg) -> AcceptedLeg {
+fn accepted_leg(leg: &NewLeg) -> AcceptedLeg {
     AcceptedLeg {
         id: leg.id,
         service: leg.service.clone(),
@@ -115,7 +122,8 @@ pub(super) fn accepted_leg(leg: &NewLeg) -> AcceptedLeg {
     }
 }
 
-type Answer = Result<Done, StoreError>;
+/// What one accept is answered.
+pub(super) type Answer = Result<Done, StoreError>;
 
 /// Accepts what came together. Twins wait for the first of them; an item that fails alone fails alone.
 pub(super) async fn accept_all(shared: &Shared, items: Vec<Item>) -> Vec<Answer> {
@@ -132,7 +140,9 @@ pub(super) async fn accept_all(shared: &Shared, items: Vec<Item>) -> Vec<Answer>
         }
         waiting = Vec::with_capacity(twins.len());
         for (index, item) in twins {
-            let first = round.iter().find(|(_, first)| first.message == item.message);
+            let first = round
+                .iter()
+                .find(|(_, first)| first.message == item.message);
             let answer = first.and_then(|(at, first)| twin_of(first, answers.get(at)?, item));
             match answer {
                 Some(answer) => drop(answers.insert(index, answer)),
@@ -143,7 +153,8 @@ pub(super) async fn accept_all(shared: &Shared, items: Vec<Item>) -> Vec<Answer>
     answers.into_values().collect()
 }
 
-type Numbered<'a> = (usize, &'a Item);
+/// An item and its place in the batch.
+pub(super) type Numbered<'a> = (usize, &'a Item);
 
 /// Takes the first of each message key and of each sender's reference that is not settled yet; the rest are twins.
 fn without_twins<'a>(
@@ -170,9 +181,10 @@ fn twin_of(first: &Item, answer: &Answer, twin: &Item) -> Option<Answer> {
         return Some(Err(Item::conflict(ConflictKey::Message, existing)));
     }
     Some(Ok(match done {
-        Done::Accepted(accepted) => {
-            Done::Accepted(Box::new(Accepted { repeated: true, ..(**accepted).clone() }))
-        }
+        Done::Accepted(accepted) => Done::Accepted(Box::new(Accepted {
+            repeated: true,
+            ..(**accepted).clone()
+        })),
         Done::Repeated(referral) => Done::Repeated(*referral),
     }))
 }
@@ -198,7 +210,10 @@ async fn after_failure(
     for numbered in round {
         let answer = match error {
             StoreError::Unavailable(source) => {
-                vec![(numbered.0, Err(unavailable(Fault::Batch(source.to_string()))))]
+                vec![(
+                    numbered.0,
+                    Err(unavailable(Fault::Batch(source.to_string()))),
+                )]
             }
             StoreError::Exhausted { limit } => {
                 vec![(numbered.0, Err(StoreError::Exhausted { limit }))]
@@ -244,363 +259,17 @@ async fn accept_once(
         let items: Vec<&Item> = fresh.iter().map(|(_, item)| *item).collect();
         keep(&mut w, &shared.seal, &items).await?;
     }
-    let queued = fresh.iter().any(|(_, item)| !item.accept.deliveries.is_empty());
+    let queued = fresh
+        .iter()
+        .any(|(_, item)| !item.accept.deliveries.is_empty());
     w.commit().await?;
     if queued {
         shared.work_was_added();
     }
     answers.extend(
-        fresh.iter().map(|(index, item)| (*index, Ok(Done::Accepted(Box::new(item.accepted()))))),
+        fresh
+            .iter()
+            .map(|(index, item)| (*index, Ok(Done::Accepted(Box::new(item.accepted()))))),
     );
     Ok(answers)
-}
-
-const MESSAGE_KEY: (&str, &str) = (
-    "INSERT INTO message_key (hash, content_hash, referral_id, event_id, created_ms)",
-    "ON CONFLICT (hash) DO NOTHING RETURNING hash",
-);
-const READ_MESSAGE_KEY: (&str, &str) = (
-    "SELECT m.hash, m.content_hash, m.referral_id, CASE WHEN r.event_id = m.event_id THEN 1 ELSE 0 END AS accepts \
-     FROM message_key m JOIN referral r ON r.id = m.referral_id WHERE m.hash IN",
-    "",
-);
-
-/// Claims message keys; answers items whose key was used before. Returns the rest.
-async fn claim_messages<'a>(
-    w: &mut Write,
-    batch: Vec<Numbered<'a>>,
-    answers: &mut Vec<(usize, Answer)>,
-) -> Result<Vec<Numbered<'a>>, StoreError> {
-    let rows = insert(w.conn(), MESSAGE_KEY, &batch, |row, (_, item)| {
-        row.push_bind(item.message.as_slice())
-            .push_bind(item.content.as_slice())
-            .push_bind(item.accept.referral.as_bytes().as_slice())
-            .push_bind(item.accept.event.as_bytes().as_slice())
-            .push_bind(item.accept.at.as_ms());
-    })
-    .await?;
-    let mut won = BTreeSet::new();
-    for row in &rows {
-        won.insert(Fields::new(row, "message_key", "hash").fixed::<32>("hash")?);
-    }
-    let (fresh, used): (Vec<_>, Vec<_>) =
-        batch.into_iter().partition(|(_, item)| won.contains(&item.message));
-    let hashes: Vec<[u8; 32]> = used.iter().map(|(_, item)| item.message).collect();
-    let mut known = BTreeMap::new();
-    for row in select_in(w.conn(), READ_MESSAGE_KEY, &hashes).await? {
-        let row = Fields::new(&row, "message_key", "hash");
-        let same: [u8; 32] = row.fixed("content_hash")?;
-        let referral = row.id("referral_id", ReferralId::from_bytes)?;
-        known.insert(row.fixed::<32>("hash")?, (same, referral, row.flag("accepts")?));
-    }
-    for (index, item) in used {
-        let (content, referral, accepts) =
-            *known.get(&item.message).ok_or_else(|| unavailable(Fault::Missing("a message key")))?;
-        // A key that a later change of a referral came under is no accept, whatever its content.
-        let answer = if accepts && content == item.content {
-            Ok(Done::Repeated(referral))
-        } else {
-            Err(Item::conflict(ConflictKey::Message, referral))
-        };
-        answers.push((index, answer));
-    }
-    Ok(fresh)
-}
-
-const REFERRAL_KEY: (&str, &str) = (
-    "INSERT INTO referral_key (kind, hash, content_hash, referral_id)",
-    "ON CONFLICT (kind, hash) DO NOTHING RETURNING hash",
-);
-const READ_SENDER_KEY: (&str, &str) = (
-    "SELECT k.hash, k.content_hash, k.referral_id, r.event_id FROM referral_key k \
-     JOIN referral r ON r.id = k.referral_id WHERE k.kind = 'sender' AND k.hash IN",
-    "",
-);
-
-/// Claims the senders' own references, then ours; answers items whose reference was used before.
-async fn claim_references<'a>(
-    w: &mut Write,
-    batch: Vec<Numbered<'a>>,
-    answers: &mut Vec<(usize, Answer)>,
-) -> Result<Vec<Numbered<'a>>, StoreError> {
-    let mut named: Vec<(&Item, [u8; 32], [u8; 32])> = batch
-        .iter()
-        .filter_map(|(_, item)| item.sender_reference.map(|(hash, content)| (*item, hash, content)))
-        .collect();
-    named.sort_by_key(|(_, hash, _)| *hash);
-    let rows = insert(w.conn(), REFERRAL_KEY, &named, |row, (item, hash, content)| {
-        row.push_bind(key_kind::SENDER)
-            .push_bind(hash.as_slice())
-            .push_bind(content.as_slice())
-            .push_bind(item.accept.referral.as_bytes().as_slice());
-    })
-    .await?;
-    let mut won = BTreeSet::new();
-    for row in &rows {
-        won.insert(Fields::new(row, "referral_key", "hash").fixed::<32>("hash")?);
-    }
-    let (fresh, used): (Vec<_>, Vec<_>) = batch
-        .into_iter()
-        .partition(|(_, item)| item.sender_reference.is_none_or(|(hash, _)| won.contains(&hash)));
-    answer_used_references(w, used, answers).await?;
-    Ok(fresh)
-}
-
-async fn answer_used_references(
-    w: &mut Write,
-    used: Vec<Numbered<'_>>,
-    answers: &mut Vec<(usize, Answer)>,
-) -> Result<(), StoreError> {
-    let hashes: Vec<[u8; 32]> =
-        used.iter().filter_map(|(_, item)| item.sender_reference.map(|(hash, _)| hash)).collect();
-    let mut known = BTreeMap::new();
-    for row in select_in(w.conn(), READ_SENDER_KEY, &hashes).await? {
-        let row = Fields::new(&row, "referral_key", "hash");
-        let content: Option<[u8; 32]> = row.opt_fixed("content_hash")?;
-        let referral = row.id("referral_id", ReferralId::from_bytes)?;
-        let event: [u8; 16] = row.fixed("event_id")?;
-        known.insert(row.fixed::<32>("hash")?, (content, referral, event));
-    }
-    for (index, item) in used {
-        let Some((hash, content)) = item.sender_reference else { continue };
-        let (first, referral, event) =
-            *known.get(&hash).ok_or_else(|| unavailable(Fault::Missing("a sender's reference")))?;
-        if first == Some(content) {
-            keys::point_message(w, &item.message, referral, &event).await?;
-            answers.push((index, Ok(Done::Repeated(referral))));
-        } else {
-            keys::drop_message(w, &item.message).await?;
-            answers.push((index, Err(Item::conflict(ConflictKey::Reference, referral))));
-        }
-    }
-    Ok(())
-}
-
-/// Attaches documents; answers items that name one which is not held as they describe it.
-async fn claim_documents<'a>(
-    w: &mut Write,
-    seal: &Seal,
-    batch: Vec<Numbered<'a>>,
-    answers: &mut Vec<(usize, Answer)>,
-) -> Result<Vec<Numbered<'a>>, StoreError> {
-    let mut fresh = Vec::with_capacity(batch.len());
-    let mut taken = BTreeSet::new();
-    for (index, item) in batch {
-        let a = &item.accept;
-        let mut fault = None;
-        for (id, sha256) in &a.documents {
-            let free = taken.insert(*id);
-            if !free || !document::is_held(w, seal, (*id, sha256), &a.sender).await? {
-                fault = Some(*id);
-                break;
-            }
-        }
-        match fault {
-            None => fresh.push((index, item)),
-            Some(id) => {
-                keys::drop_message(w, &item.message).await?;
-                if let Some((hash, _)) = item.sender_reference {
-                    keys::drop_sender(w, &hash).await?;
-                }
-                answers.push((index, Err(StoreError::Document(id))));
-            }
-        }
-    }
-    Ok(fresh)
-}
-
-const SUBJECT_KEY: (&str, &str) = (
-    "INSERT INTO subject_key (kind, hash, subject_id)",
-    "ON CONFLICT (kind, hash) DO NOTHING RETURNING kind, hash",
-);
-const KNOWN_BY_NHS: (&str, &str) = (
-    "SELECT k.kind, k.hash, s.id, s.wrapped_key, s.kek_epoch FROM subject_key k \
-     JOIN subject s ON s.id = k.subject_id WHERE k.kind = 'nhs' AND k.hash IN",
-    "",
-);
-const KNOWN_BY_UPN: (&str, &str) = (
-    "SELECT k.kind, k.hash, s.id, s.wrapped_key, s.kek_epoch FROM subject_key k \
-     JOIN subject s ON s.id = k.subject_id WHERE k.kind = 'upn' AND k.hash IN",
-    "",
-);
-
-type SubjectHash = (String, [u8; 32]);
-
-/// Finds or makes the subject of each item (ruling 1).
-async fn subjects(w: &mut Write, seal: &Seal, items: &[&Item]) -> Result<Vec<Subject>, StoreError> {
-    let mut candidates: BTreeMap<SubjectHash, (Subject, WrappedKey)> = BTreeMap::new();
-    for item in items {
-        if let Some((kind, hash)) = item.subject {
-            candidates.insert((kind.to_owned(), hash), seal.new_subject()?);
-        }
-    }
-    let rows: Vec<(&SubjectHash, SubjectId)> =
-        candidates.iter().map(|(hash, (subject, _))| (hash, subject.id)).collect();
-    let won = insert(w.conn(), SUBJECT_KEY, &rows, |row, ((kind, hash), id)| {
-        row.push_bind(kind.as_str())
-            .push_bind(hash.as_slice())
-            .push_bind(id.as_bytes().as_slice());
-    })
-    .await?;
-    let at = items.first().map_or(0, |item| item.accept.at.as_ms());
-    let (mut found, mut made) = (BTreeMap::new(), Vec::new());
-    for row in &won {
-        let row = Fields::new(row, "subject_key", "hash");
-        let key = (row.text("kind")?, row.fixed::<32>("hash")?);
-        if let Some((subject, wrapped)) = candidates.remove(&key) {
-            made.push((subject.id, wrapped, at));
-            found.insert(key, subject);
-        }
-    }
-    for (kind, select) in [("nhs", KNOWN_BY_NHS), ("upn", KNOWN_BY_UPN)] {
-        let hashes: Vec<[u8; 32]> =
-            candidates.keys().filter(|(k, _)| k == kind).map(|(_, hash)| *hash).collect();
-        for row in select_in(w.conn(), select, &hashes).await? {
-            let fields = Fields::new(&row, "subject_key", "hash");
-            let key = (fields.text("kind")?, fields.fixed::<32>("hash")?);
-            found.insert(key, read_subject(seal, &row)?);
-        }
-    }
-    let mut subjects = Vec::with_capacity(items.len());
-    for item in items {
-        subjects.push(match item.subject {
-            Some((kind, hash)) => found
-                .get(&(kind.to_owned(), hash))
-                .cloned()
-                .ok_or_else(|| internal(Fault::Missing("a subject")))?,
-            None => {
-                let (subject, wrapped) = seal.new_subject()?;
-                made.push((subject.id, wrapped, at));
-                subject
-            }
-        });
-    }
-    made.sort_by_key(|(id, ..)| *id);
-    insert_subjects(w, &made).await?;
-    Ok(subjects)
-}
-
-const REFERRAL: (&str, &str) = (
-    "INSERT INTO referral (id, reference, sender, subject_id, stream_id, event_id, version, content_body, \
-     original_body, pathway, priority, safeguarding, consent_withdrawn, release_number, accepted_ms, leg_count, \
-     delivery_count, traceparent)",
-    "",
-);
-const STREAM: (&str, &str) = ("INSERT INTO log_stream (stream_id, next_seq, prev_leaf)", "");
-
-/// Writes the rows of accepted items, which came in this order.
-async fn keep(w: &mut Write, seal: &Seal, items: &[&Item]) -> Result<(), StoreError> {
-    keep_references(w, seal, items).await?;
-    let subjects = subjects(w, seal, items).await?;
-    let pairs: Vec<(&Item, &Subject)> = items.iter().copied().zip(&subjects).collect();
-    for (item, subject) in &pairs {
-        let a = &item.accept;
-        for (id, _) in &a.documents {
-            document::attach(w, seal, *id, a.referral, subject).await?;
-        }
-    }
-    let mut bodies = Vec::with_capacity(pairs.len());
-    let mut openings = Vec::new();
-    for (item, subject) in &pairs {
-        for body in &item.bodies {
-            bodies.push(BodyRow::new(body, subject, Some(item.accept.referral))?);
-        }
-        openings.extend(seal_openings(item.accept.event, &item.accept.openings, subject)?);
-    }
-    insert_bodies(w, &bodies).await?;
-    keep_referrals(w, &pairs).await?;
-    insert(w.conn(), STREAM, items, |row, item| {
-        row.push_bind(item.accept.stream.as_bytes().as_slice())
-            .push_bind(1_i64)
-            .push_bind(item.leaf.hash.as_slice());
-    })
-    .await?;
-    let legs: Vec<(ReferralId, &NewLeg)> = items
-        .iter()
-        .flat_map(|item| item.accept.legs.iter().map(|leg| (item.accept.referral, leg)))
-        .collect();
-    keys::insert_legs(w, &legs).await?;
-    let events: Vec<Happened<'_>> = items
-        .iter()
-        .map(|item| Happened {
-            event: &item.event,
-            referral: item.accept.referral,
-            at: item.accept.at,
-            delivery: None,
-        })
-        .collect();
-    insert_events(w, &events).await?;
-    let leaves: Vec<&Leaf> = items.iter().map(|item| &item.leaf).collect();
-    insert_leaves(w, &leaves).await?;
-    insert_openings(w, &openings).await?;
-    let queued: Vec<Queued<'_>> = pairs.iter().flat_map(|(item, s)| queued(item, s)).collect();
-    queue(w, &queued).await?;
-    let alarms: Vec<_> = items
-        .iter()
-        .flat_map(|item| item.accept.alarms.iter().map(|alarm| (alarm, item.accept.at)))
-        .collect();
-    open_alarms(w, &alarms).await?;
-    w.bump(REFERRALS, i64::try_from(items.len()).map_err(internal)?);
-    Ok(())
-}
-
-fn queued<'a>(item: &'a Item, subject: &'a Subject) -> impl Iterator<Item = Queued<'a>> {
-    let a = &item.accept;
-    a.deliveries.iter().map(move |delivery| Queued {
-        delivery,
-        referral: a.referral,
-        subject: subject.id,
-        traceparent: a.traceparent.as_deref(),
-        at: a.at,
-    })
-}
-
-async fn keep_references(w: &mut Write, seal: &Seal, items: &[&Item]) -> Result<(), StoreError> {
-    let mut rows: Vec<([u8; 32], ReferralId)> = items
-        .iter()
-        .map(|item| (keys::reference(seal, &item.accept.reference), item.accept.referral))
-        .collect();
-    rows.sort_unstable();
-    let kept = insert(w.conn(), REFERRAL_KEY, &rows, |row, (hash, referral)| {
-        row.push_bind(key_kind::REFERENCE)
-            .push_bind(hash.as_slice())
-            .push_bind(None::<&[u8]>)
-            .push_bind(referral.as_bytes().as_slice());
-    })
-    .await?;
-    if kept.len() == rows.len() { Ok(()) } else { Err(internal(Fault::Twice("a reference"))) }
-}
-
-async fn keep_referrals(w: &mut Write, pairs: &[(&Item, &Subject)]) -> Result<(), StoreError> {
-    let mut rows = Vec::with_capacity(pairs.len());
-    for (item, subject) in pairs {
-        let legs = i64::try_from(item.accept.legs.len()).map_err(internal)?;
-        let deliveries = i64::try_from(item.accept.deliveries.len()).map_err(internal)?;
-        let release = i64::try_from(item.accept.release)
-            .map_err(|_| internal(Fault::Number("release_number")))?;
-        let original = item.bodies.get(1).map(|body| body.id);
-        rows.push((&item.accept, subject.id, original, release, legs, deliveries));
-    }
-    insert(w.conn(), REFERRAL, &rows, |row, (a, subject, original, release, legs, deliveries)| {
-        row.push_bind(a.referral.as_bytes().as_slice())
-            .push_bind(a.reference.as_str())
-            .push_bind(a.sender.as_str())
-            .push_bind(subject.as_bytes().as_slice())
-            .push_bind(a.stream.as_bytes().as_slice())
-            .push_bind(a.event.as_bytes().as_slice())
-            .push_bind(1_i64)
-            .push_bind(a.body.id.as_bytes().as_slice())
-            .push_bind(original.as_ref().map(|id| id.as_bytes().as_slice()))
-            .push_bind(a.pathway.as_str())
-            .push_bind(a.priority.as_str())
-            .push_bind(i64::from(a.safeguarding))
-            .push_bind(0_i64)
-            .push_bind(*release)
-            .push_bind(a.at.as_ms())
-            .push_bind(*legs)
-            .push_bind(*deliveries)
-            .push_bind(a.traceparent.as_deref());
-    })
-    .await?;
-    Ok(())
 }

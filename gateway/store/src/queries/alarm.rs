@@ -19,7 +19,8 @@ const SUBJECTS_MAX: usize = 200;
 
 const OPEN: &str = "SELECT id, kind, subject, owner, role, text, opened_ms, resolved_ms FROM alarm
     WHERE resolved_ms IS NULL ORDER BY opened_ms DESC, id DESC LIMIT $1";
-const RESOLVED: &str = "SELECT id, kind, subject, owner, role, text, opened_ms, resolved_ms FROM alarm
+const RESOLVED: &str =
+    "SELECT id, kind, subject, owner, role, text, opened_ms, resolved_ms FROM alarm
     WHERE resolved_ms IS NOT NULL ORDER BY opened_ms DESC, id DESC LIMIT $1";
 
 /// Opens an alarm; answers whether it is new.
@@ -61,7 +62,10 @@ pub(super) async fn list(
 }
 
 async fn page(store: &Backend, query: &'static str, limit: u32) -> Result<Vec<Alarm>, StoreError> {
-    let rows = sqlx::query(query).bind(i64::from(limit)).fetch_all(&mut *store.read().await?).await;
+    let rows = sqlx::query(query)
+        .bind(i64::from(limit))
+        .fetch_all(&mut *store.read().await?)
+        .await;
     rows.map_err(sql)?.iter().map(read).collect()
 }
 
@@ -98,12 +102,20 @@ pub(super) async fn open_among(
         select.push(") AND subject IN (");
         let mut list = select.separated(", ");
         // Filled up to one size, so that one text is prepared.
-        let fill = piece.last().into_iter().cycle().take(SUBJECTS_MAX.saturating_sub(piece.len()));
+        let fill = piece
+            .last()
+            .into_iter()
+            .cycle()
+            .take(SUBJECTS_MAX.saturating_sub(piece.len()));
         for subject in piece.iter().chain(fill) {
             list.push_bind(*subject);
         }
         select.push(")");
-        let rows = select.build().fetch_all(&mut *store.read().await?).await.map_err(sql)?;
+        let rows = select
+            .build()
+            .fetch_all(&mut *store.read().await?)
+            .await
+            .map_err(sql)?;
         for row in &rows {
             open.insert(Fields::new(row, "alarm", "subject").text("subject")?);
         }

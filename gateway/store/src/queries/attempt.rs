@@ -8,8 +8,8 @@ use waymark_core::port::{
 use waymark_core::time::Timestamp;
 
 use super::Backend;
-use super::insert::Connection;
 use super::follow::{Alarms, Cause};
+use super::insert::Connection;
 use super::lane::{self, Member};
 use super::row::Fields;
 use super::subject::{OpenedBody, SealedBody, load_subject, open_body, seal_bodies, store_bodies};
@@ -19,19 +19,23 @@ use super::write::{
 use crate::error::{internal, sql};
 use crate::seal::Subject;
 
-const BODIES: &str = "SELECT id, content_body, note_body, rendered_body FROM delivery WHERE id = $1";
+const BODIES: &str =
+    "SELECT id, content_body, note_body, rendered_body FROM delivery WHERE id = $1";
 const OPEN: &str = "UPDATE delivery SET state = 'attempting', attempts = attempts + 1, unfinished = unfinished + 1,
     rendered_body = COALESCE(rendered_body, $2) WHERE id = $1";
-const OPENED: &str = "INSERT INTO attempt (delivery_id, number, opened_ms, closed_ms, outcome, why_code, why_text,
+const OPENED: &str =
+    "INSERT INTO attempt (delivery_id, number, opened_ms, closed_ms, outcome, why_code, why_text,
     evidence, receipt_body) VALUES ($1, $2, $3, NULL, NULL, NULL, NULL, NULL, NULL)";
 // From now on the lane is one of retries: its lease may expire.
 const ATTEMPTED: &str = "UPDATE lane SET class = 1 WHERE head_id = $1";
 const CLOSE: &str = "UPDATE delivery SET state = $2, evidence = $3, parked = $4, due_ms = $5, failures = $6,
     soft_rejects = $7, unfinished = 0, evidence_due_ms = $8, receiver_reference = COALESCE($9, receiver_reference)
     WHERE id = $1";
-const CLOSED: &str = "UPDATE attempt SET closed_ms = $3, outcome = $4, why_code = $5, why_text = $6, evidence = $7,
+const CLOSED: &str =
+    "UPDATE attempt SET closed_ms = $3, outcome = $4, why_code = $5, why_text = $6, evidence = $7,
     receipt_body = $8 WHERE delivery_id = $1 AND number = $2 AND closed_ms IS NULL";
-const WAIT: &str = "UPDATE lane SET class = 1, due_ms = $2, worker = NULL, fence = fence + 1 WHERE head_id = $1";
+const WAIT: &str =
+    "UPDATE lane SET class = 1, due_ms = $2, worker = NULL, fence = fence + 1 WHERE head_id = $1";
 const REFERRAL: &str = locked!("SELECT id FROM referral WHERE id = $1");
 const TRACE: &str = "SELECT id, traceparent FROM delivery WHERE id = $1";
 
@@ -48,13 +52,31 @@ pub(super) async fn content(
         .map_err(sql)?;
     let row = row.ok_or(StoreError::NotFound("delivery"))?;
     let row = Fields::new(&row, "delivery", "id");
-    let content = opened(store, &mut conn, row.opt_id("content_body", BodyId::from_bytes)?).await?;
-    let note = opened(store, &mut conn, row.opt_id("note_body", BodyId::from_bytes)?).await?;
-    let bytes = opened(store, &mut conn, row.opt_id("rendered_body", BodyId::from_bytes)?).await?;
+    let content = opened(
+        store,
+        &mut conn,
+        row.opt_id("content_body", BodyId::from_bytes)?,
+    )
+    .await?;
+    let note = opened(
+        store,
+        &mut conn,
+        row.opt_id("note_body", BodyId::from_bytes)?,
+    )
+    .await?;
+    let bytes = opened(
+        store,
+        &mut conn,
+        row.opt_id("rendered_body", BodyId::from_bytes)?,
+    )
+    .await?;
     Ok(DeliveryContent {
         content: content.map(|body| body.bytes),
         note: note.map(|body| body.bytes),
-        rendered: bytes.map(|body| Rendered { media_type: body.media_type, bytes: body.bytes }),
+        rendered: bytes.map(|body| Rendered {
+            media_type: body.media_type,
+            bytes: body.bytes,
+        }),
     })
 }
 
@@ -72,20 +94,34 @@ async fn opened(
 /// Opens an attempt; the first one stores the bytes that every later one sends.
 pub(super) async fn open(store: &Backend, open: OpenAttempt) -> Result<(), StoreError> {
     let (id, body) = match open.rendered {
-        Some((id, Rendered { media_type, bytes })) => {
-            (Some(id), seal_bodies(vec![NewBody { id, media_type, bytes }]).await?)
-        }
+        Some((id, Rendered { media_type, bytes })) => (
+            Some(id),
+            seal_bodies(vec![NewBody {
+                id,
+                media_type,
+                bytes,
+            }])
+            .await?,
+        ),
         None => (None, Vec::new()),
     };
     let mut w = store.begin().await?;
     let seen = known(&mut w, open.token.delivery).await?;
-    let subject = subject_if(&mut w, store, &seen, !body.is_empty() || !open.openings.is_empty());
+    let subject = subject_if(
+        &mut w,
+        store,
+        &seen,
+        !body.is_empty() || !open.openings.is_empty(),
+    );
     let subject = subject.await?;
     append_entry(&mut w, open.entry, &open.openings, subject.as_ref()).await?;
     let now = lane::leased(&mut w, &open.token, &seen).await?;
     let may = now.state.blocks_lane() && now.state != DeliveryState::AwaitingEvidence;
     // Bytes come with the first attempt and with no other.
-    if !may || now.attempts.checked_add(1) != Some(open.number) || now.rendered.is_some() == id.is_some() {
+    if !may
+        || now.attempts.checked_add(1) != Some(open.number)
+        || now.rendered.is_some() == id.is_some()
+    {
         return Err(StoreError::Stale);
     }
     store_all(&mut w, subject.as_ref(), &now, &body).await?;
@@ -113,7 +149,15 @@ pub(super) async fn open(store: &Backend, open: OpenAttempt) -> Result<(), Store
 
 /// Records how an attempt ended, where the delivery goes, and what its lane does then.
 pub(super) async fn close(store: &Backend, close: CloseAttempt) -> Result<(), StoreError> {
-    let CloseAttempt { receipt, tell, entry, openings, alarms, resolve, .. } = close;
+    let CloseAttempt {
+        receipt,
+        tell,
+        entry,
+        openings,
+        alarms,
+        resolve,
+        ..
+    } = close;
     let end = End {
         number: close.number,
         at: close.at,
@@ -129,7 +173,12 @@ pub(super) async fn close(store: &Backend, close: CloseAttempt) -> Result<(), St
     let cause = Cause::of(&entry);
     let mut w = store.begin().await?;
     let seen = known(&mut w, close.token.delivery).await?;
-    let subject = subject_if(&mut w, store, &seen, !bodies.is_empty() || !openings.is_empty());
+    let subject = subject_if(
+        &mut w,
+        store,
+        &seen,
+        !bodies.is_empty() || !openings.is_empty(),
+    );
     let subject = subject.await?;
     if tell.is_some() {
         sqlx::query(REFERRAL)
@@ -144,7 +193,9 @@ pub(super) async fn close(store: &Backend, close: CloseAttempt) -> Result<(), St
         note_receiver_reference(&mut w, store.seal(), seen.referral, key).await?;
     }
     // Lanes in their order: the one that the sender is told in may come first.
-    let told_first = tell.as_ref().is_some_and(|tell| tell.endpoint < seen.endpoint);
+    let told_first = tell
+        .as_ref()
+        .is_some_and(|tell| tell.endpoint < seen.endpoint);
     if told_first {
         queue_tell(&mut w, &seen, tell.as_ref(), close.at).await?;
     }
@@ -158,7 +209,12 @@ pub(super) async fn close(store: &Backend, close: CloseAttempt) -> Result<(), St
     }
     if let Some(event) = &close.event {
         let delivery = Some((now.state, now.evidence));
-        let happened = Happened { event, referral: now.referral, at: close.at, delivery };
+        let happened = Happened {
+            event,
+            referral: now.referral,
+            at: close.at,
+            delivery,
+        };
         insert_events(&mut w, &[happened]).await?;
     }
     alarms.apply(&mut w, close.at).await?;
@@ -218,7 +274,13 @@ impl End {
                 return Err(StoreError::Stale);
             }
         }
-        Ok(Member { state, evidence, parked: self.next.parked, due, ..was })
+        Ok(Member {
+            state,
+            evidence,
+            parked: self.next.parked,
+            due,
+            ..was
+        })
     }
 
     /// Settles the lane: it waits with its head, or goes on without it.
@@ -260,7 +322,9 @@ struct NoEnd;
 
 /// A leased delivery as it is before any lock: what does not change of it decides which locks are taken.
 async fn known(w: &mut Write, delivery: DeliveryId) -> Result<Member, StoreError> {
-    lane::member(w, delivery).await?.ok_or(StoreError::LeaseLost)
+    lane::member(w, delivery)
+        .await?
+        .ok_or(StoreError::LeaseLost)
 }
 
 /// The delivery's subject, where there is something to seal.

@@ -4,11 +4,10 @@ use std::collections::BTreeSet;
 
 use waymark_core::delivery::DeliveryState;
 use waymark_core::id::{DeliveryId, EventId, ReferralId, SubjectId};
-use waymark_core::port::{
-    Changed, ConflictKey, LegChange, NewLeg, ReferralChange, StoreError,
-};
+use waymark_core::port::{Changed, ConflictKey, LegChange, ReferralChange, StoreError};
 
-use super::lane::{self, Alarms, Cause, Member};
+use super::follow::{Alarms, Cause};
+use super::lane::{self, Member};
 use super::row::Fields;
 use super::subject::{SealedBody, load_subject, seal_bodies, store_bodies};
 use super::write::{
@@ -35,7 +34,7 @@ pub(super) async fn change(
     }
 }
 
-const LOCK: &str = locked!("SELECT id, subject_id, version FROM referral WHERE id = $1");
+const LOCK: &str = locked!("SELECT id, subject_id, version, leg_count FROM referral WHERE id = $1");
 
 async fn change_once(
     store: &Backend,
@@ -53,7 +52,11 @@ async fn change_once(
     let version: u64 = row.int("version")?;
     let subject = row.id("subject_id", SubjectId::from_bytes)?;
     if let Some(event) = earlier(&mut w, store, change).await? {
-        return Ok(Changed { event, version, repeated: true });
+        return Ok(Changed {
+            event,
+            version,
+            repeated: true,
+        });
     }
     if version != change.expected_version {
         return Err(StoreError::Stale);
@@ -61,9 +64,15 @@ async fn change_once(
     claim_status(&mut w, change).await?;
     let subject = load_subject(w.conn(), store.seal(), subject).await?;
     let subject = subject.ok_or(StoreError::NotFound("referral"))?;
-    append_entry(&mut w, change.entry.clone(), &change.openings, Some(&subject)).await?;
+    append_entry(
+        &mut w,
+        change.entry.clone(),
+        &change.openings,
+        Some(&subject),
+    )
+    .await?;
     store_bodies(&mut w, &subject, change.referral, bodies).await?;
-    move_legs(&mut w, change).await?;
+    move_legs(&mut w, change, row.int("leg_count")?).await?;
     update_referral(&mut w, change).await?;
     let event = Happened {
         event: &change.event,
@@ -81,7 +90,11 @@ async fn change_once(
     alarms.apply(&mut w, change.at).await?;
     w.commit().await?;
     store.work_was_added();
-    Ok(Changed { event: change.event.id, version: version + 1, repeated: false })
+    Ok(Changed {
+        event: change.event.id,
+        version: version + 1,
+        repeated: false,
+    })
 }
 
 const CLAIM_MESSAGE: &str = "INSERT INTO message_key (hash, content_hash, referral_id, event_id, created_ms) \
@@ -95,7 +108,9 @@ async fn earlier(
     store: &Backend,
     change: &ReferralChange,
 ) -> Result<Option<EventId>, StoreError> {
-    let Some(key) = &change.message_key else { return Ok(None) };
+    let Some(key) = &change.message_key else {
+        return Ok(None);
+    };
     let (hash, content) = keys::message(store.seal(), key);
     let claimed = sqlx::query(CLAIM_MESSAGE)
         .bind(hash.as_slice())
@@ -120,7 +135,10 @@ async fn earlier(
     if existing == change.referral && row.fixed("content_hash")? == content {
         return row.id("event_id", EventId::from_bytes).map(Some);
     }
-    Err(StoreError::Conflict { key: ConflictKey::Message, existing })
+    Err(StoreError::Conflict {
+        key: ConflictKey::Message,
+        existing,
+    })
 }
 
 const CLAIM_STATUS: &str = "INSERT INTO status_key (leg_id, source, version) VALUES ($1, $2, $3) \
@@ -128,7 +146,9 @@ const CLAIM_STATUS: &str = "INSERT INTO status_key (leg_id, source, version) VAL
 
 /// Claims the source's version; one that came before makes the decision stale.
 async fn claim_status(w: &mut Write, change: &ReferralChange) -> Result<(), StoreError> {
-    let Some((leg, source, version)) = &change.status_version else { return Ok(()) };
+    let Some((leg, source, version)) = &change.status_version else {
+        return Ok(());
+    };
     let version = i64::try_from(*version).map_err(|_| internal(Fault::Number("version")))?;
     let claimed = sqlx::query(CLAIM_STATUS)
         .bind(leg.as_bytes().as_slice())
@@ -137,18 +157,26 @@ async fn claim_status(w: &mut Write, change: &ReferralChange) -> Result<(), Stor
         .execute(w.conn())
         .await
         .map_err(sql)?;
-    if claimed.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Stale) }
+    if claimed.rows_affected() == 1 {
+        Ok(())
+    } else {
+        Err(StoreError::Stale)
+    }
 }
 
 const MOVE_LEG: &str = "UPDATE leg SET state = $3, owner_agency = $4, owner_role = $5, clock = $6, next_action = $7 \
      WHERE id = $1 AND referral_id = $2";
 
-async fn move_legs(w: &mut Write, change: &ReferralChange) -> Result<(), StoreError> {
+async fn move_legs(
+    w: &mut Write,
+    change: &ReferralChange,
+    legs_before: i64,
+) -> Result<(), StoreError> {
     for leg in &change.legs {
         move_leg(w, change.referral, leg).await?;
     }
-    let new: Vec<(ReferralId, &NewLeg)> =
-        change.new_legs.iter().map(|leg| (change.referral, leg)).collect();
+    let of = (change.referral, change.event.id);
+    let new: Vec<_> = keys::Opened::all(&change.new_legs, of, legs_before).collect();
     keys::insert_legs(w, &new).await
 }
 
@@ -168,7 +196,11 @@ async fn move_leg(
         .execute(w.conn())
         .await
         .map_err(sql)?;
-    if moved.rows_affected() == 1 { Ok(()) } else { Err(StoreError::NotFound("leg")) }
+    if moved.rows_affected() == 1 {
+        Ok(())
+    } else {
+        Err(StoreError::NotFound("leg"))
+    }
 }
 
 const UPDATE: &str = "UPDATE referral SET version = version + 1, content_body = COALESCE($2, content_body), \
@@ -200,9 +232,16 @@ async fn move_deliveries(
     for id in &change.supersede {
         leaving.push((member(w, change, *id).await?, DeliveryState::Superseded));
     }
-    let mut lanes: BTreeSet<_> =
-        leaving.iter().map(|(of, _)| (of.endpoint.clone(), of.subject)).collect();
-    lanes.extend(change.deliveries.iter().map(|d| (d.endpoint.clone(), subject)));
+    let mut lanes: BTreeSet<_> = leaving
+        .iter()
+        .map(|(of, _)| (of.endpoint.clone(), of.subject))
+        .collect();
+    lanes.extend(
+        change
+            .deliveries
+            .iter()
+            .map(|d| (d.endpoint.clone(), subject)),
+    );
     for (endpoint, subject) in &lanes {
         lane::lock(w, endpoint, *subject).await?;
     }
@@ -211,12 +250,22 @@ async fn move_deliveries(
     });
     let cause = Cause::of(&change.entry);
     for (of, to) in &leaving {
-        let may: fn(&Member) -> bool =
-            if *to == DeliveryState::Cancelled { may_cancel } else { may_supersede };
+        let may: fn(&Member) -> bool = if *to == DeliveryState::Cancelled {
+            may_cancel
+        } else {
+            may_supersede
+        };
         lane::withdraw(w, (&cause, &mut *alarms), of.id, (*to, None), may).await?;
     }
     let of = (change.referral, subject);
-    insert_deliveries(w, of, &change.deliveries, change.traceparent.as_deref(), change.at).await
+    insert_deliveries(
+        w,
+        of,
+        &change.deliveries,
+        change.traceparent.as_deref(),
+        change.at,
+    )
+    .await
 }
 
 /// A delivery of this referral, not locked yet.
@@ -225,8 +274,14 @@ async fn member(
     change: &ReferralChange,
     id: DeliveryId,
 ) -> Result<Member, StoreError> {
-    let member = lane::member(w, id).await?.ok_or(StoreError::NotFound("delivery"))?;
-    if member.referral == change.referral { Ok(member) } else { Err(StoreError::NotFound("delivery")) }
+    let member = lane::member(w, id)
+        .await?
+        .ok_or(StoreError::NotFound("delivery"))?;
+    if member.referral == change.referral {
+        Ok(member)
+    } else {
+        Err(StoreError::NotFound("delivery"))
+    }
 }
 
 /// Nothing of it was ever sent (ruling 3).

@@ -22,10 +22,13 @@ pub(super) const PAGE_MAX: u32 = 1_000;
 const ROWS_MAX: i64 = 5_000;
 
 const PAGE: &str = "SELECT id, reference FROM referral WHERE id > $1 ORDER BY id LIMIT $2";
-const REFERENCES: (&str, &str) =
-    ("SELECT hash FROM referral_key WHERE kind = 'reference' AND hash IN", "");
+const REFERENCES: (&str, &str) = (
+    "SELECT hash FROM referral_key WHERE kind = 'reference' AND hash IN",
+    "",
+);
 
-const BY_STATE: &str = "SELECT d.state, COUNT(*) AS deliveries FROM referral r JOIN delivery d ON d.referral_id = r.id
+const BY_STATE: &str =
+    "SELECT d.state, COUNT(*) AS deliveries FROM referral r JOIN delivery d ON d.referral_id = r.id
     WHERE r.id >= $1 AND r.id <= $2 GROUP BY d.state ORDER BY d.state";
 
 /// Rules that the database decides alone: name, and a statement that gives the referral and the thing at fault.
@@ -135,12 +138,18 @@ const UNSERVED: &str = "SELECT r.id AS id, l.id AS thing, d.id AS delivery, d.en
     ORDER BY r.id, l.id, d.id LIMIT $3";
 
 /// Rules that need an open alarm: name, and the things that somebody must have been told of.
-const TOLD: [(&str, &str); 2] =
-    [("parked_without_alarm", PARKED), ("leg_without_work", UNSERVED)];
+const TOLD: [(&str, &str); 2] = [
+    ("parked_without_alarm", PARKED),
+    ("leg_without_work", UNSERVED),
+];
 
 /// What tells somebody of a leg or a delivery, under its id.
-const ALARMS: [AlarmKind; 4] =
-    [AlarmKind::Unrouted, AlarmKind::Parked, AlarmKind::Rejected, AlarmKind::SenderNotTold];
+const ALARMS: [AlarmKind; 4] = [
+    AlarmKind::Unrouted,
+    AlarmKind::Parked,
+    AlarmKind::Rejected,
+    AlarmKind::SenderNotTold,
+];
 
 /// Checks one page of referrals, oldest first.
 pub(super) async fn page(
@@ -163,8 +172,13 @@ pub(super) async fn page(
         let id = row.id("id", ReferralId::from_bytes)?;
         hashes.insert(id, keys::reference(store.seal(), &reference));
     }
-    let ends = (hashes.keys().next().copied(), hashes.keys().next_back().copied());
-    let (Some(first), Some(last)) = ends else { return Ok(CheckPage::default()) };
+    let ends = (
+        hashes.keys().next().copied(),
+        hashes.keys().next_back().copied(),
+    );
+    let (Some(first), Some(last)) = ends else {
+        return Ok(CheckPage::default());
+    };
     let range = (first, last);
     let mut faults = unreferenced(store, &hashes).await?;
     for (rule, query) in RULES {
@@ -179,11 +193,15 @@ pub(super) async fn page(
         }
         // Things and alarms are two looks: what a change under way explains is gone at the second.
         let again = self::untold(store, query, range).await?;
-        faults.extend(untold.intersection(&again).map(|(referral, thing)| CheckFault {
-            referral: referral.clone(),
-            rule,
-            detail: thing.clone(),
-        }));
+        faults.extend(
+            untold
+                .intersection(&again)
+                .map(|(referral, thing)| CheckFault {
+                    referral: referral.clone(),
+                    rule,
+                    detail: thing.clone(),
+                }),
+        );
     }
     let more = rows.len() == usize::try_from(limit).unwrap_or(usize::MAX);
     Ok(CheckPage {
@@ -248,7 +266,9 @@ async fn untold(
     for row in &over(store, query, range).await? {
         let found = fault("", row)?;
         let row = Fields::new(row, "delivery", "delivery");
-        let subjects = things.entry((found.referral, found.detail.clone())).or_default();
+        let subjects = things
+            .entry((found.referral, found.detail.clone()))
+            .or_default();
         subjects.push(found.detail);
         if let Some(delivery) = row.opt_id("delivery", DeliveryId::from_bytes)? {
             subjects.push(delivery.to_string());
@@ -305,14 +325,22 @@ mod tests {
             .collect();
         let live = live.join(", ");
         assert!(UNSERVED.contains(&format!("({live}, 'done')")), "{live}");
-        let lanes = RULES.iter().find(|(rule, _)| *rule == "delivery_without_lane").unwrap().1;
+        let lanes = RULES
+            .iter()
+            .find(|(rule, _)| *rule == "delivery_without_lane")
+            .unwrap()
+            .1;
         assert_eq!(lanes.matches(&format!("({live})")).count(), 2, "{live}");
         let ended: Vec<String> = LegState::ALL
             .iter()
             .filter(|state| state.is_terminal())
             .map(|state| format!("'{state}'"))
             .collect();
-        let owner = RULES.iter().find(|(rule, _)| *rule == "leg_without_owner").unwrap().1;
+        let owner = RULES
+            .iter()
+            .find(|(rule, _)| *rule == "leg_without_owner")
+            .unwrap()
+            .1;
         for state in &ended {
             assert!(owner.contains(state), "{state}");
         }

@@ -8,9 +8,9 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use waymark_core::port::{Accept, Accepted, StoreError};
 
+use super::super::wal_is_long;
 use super::accept::{Done, Item, accept_all};
 use super::{Backend, Shared, fold_wal, read};
-use super::super::wal_is_long;
 use crate::error::{Fault, internal, unavailable};
 
 /// Accepts that wait for the committer; more are refused.
@@ -28,16 +28,18 @@ pub(super) struct Job {
 pub(super) async fn accept(backend: &Backend, accept: Accept) -> Result<Accepted, StoreError> {
     let item = Item::prepare(backend.seal(), accept).await?;
     let (answer, answered) = oneshot::channel();
-    backend.queue.try_send(Job { item, answer }).map_err(|refused| match refused {
-        TrySendError::Full(_) => StoreError::Exhausted { limit: "accept_queue" },
-        TrySendError::Closed(_) => unavailable(Fault::Closing),
-    })?;
+    backend
+        .queue
+        .try_send(Job { item, answer })
+        .map_err(|refused| match refused {
+            TrySendError::Full(_) => StoreError::Exhausted {
+                limit: "accept_queue",
+            },
+            TrySendError::Closed(_) => unavailable(Fault::Closing),
+        })?;
     match answered.await.map_err(|_| unavailable(Fault::Closing))?? {
         Done::Accepted(accepted) => Ok(*accepted),
-        Done::Repeated(referral) => {
-            let mut conn = backend.read().await?;
-            read::accepted(&mut conn, backend.seal(), referral).await
-        }
+        Done::Repeated(referral) => read::accepted(backend, referral).await,
     }
 }
 
@@ -56,10 +58,14 @@ async fn run(shared: Arc<Shared>, mut jobs: mpsc::Receiver<Job>) {
         let (items, answers): (Vec<Item>, Vec<_>) =
             batch.drain(..).map(|job| (job.item, job.answer)).unzip();
         // A panic must not end the only task that can accept.
-        let done = AssertUnwindSafe(accept_all(&shared, items)).catch_unwind().await;
+        let done = AssertUnwindSafe(accept_all(&shared, items))
+            .catch_unwind()
+            .await;
         let mut done = done.unwrap_or_default().into_iter();
         for answer in answers {
-            let result = done.next().unwrap_or_else(|| Err(internal(Fault::Panicked)));
+            let result = done
+                .next()
+                .unwrap_or_else(|| Err(internal(Fault::Panicked)));
             // Whoever asked may be gone; what was committed stays, and a repeat finds it.
             answer.send(result).ok();
         }

@@ -13,38 +13,54 @@ pub(super) const LIST_MAX: u32 = 1_000;
 
 const LATEST: &str = "SELECT number, bundle, sha256, at_ms, applied_by, note FROM directory_release
     ORDER BY number DESC LIMIT 1";
-const BY_NUMBER: &str =
-    "SELECT number, bundle, sha256, at_ms, applied_by, note FROM directory_release WHERE number = $1";
-const LIST: &str = "SELECT number, '' AS bundle, sha256, at_ms, applied_by, note FROM directory_release
+const BY_NUMBER: &str = "SELECT number, bundle, sha256, at_ms, applied_by, note FROM directory_release WHERE number = $1";
+const LIST: &str =
+    "SELECT number, '' AS bundle, sha256, at_ms, applied_by, note FROM directory_release
     ORDER BY number DESC LIMIT $1";
 const NEWEST: &str = "SELECT MAX(number) FROM directory_release";
-const APPLY: &str = "INSERT INTO directory_release (number, bundle, sha256, at_ms, applied_by, note)
+const APPLY: &str =
+    "INSERT INTO directory_release (number, bundle, sha256, at_ms, applied_by, note)
     VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (number) DO NOTHING";
 
 #[async_trait]
 impl DirectoryStore for Backend {
     async fn latest_release(&self) -> Result<Option<Release>, StoreError> {
-        let row = sqlx::query(LATEST).fetch_optional(&mut *self.read().await?).await.map_err(sql)?;
+        let row = sqlx::query(LATEST)
+            .fetch_optional(&mut *self.read().await?)
+            .await
+            .map_err(sql)?;
         row.as_ref().map(read).transpose()
     }
 
     async fn latest_release_number(&self) -> Result<Option<u64>, StoreError> {
-        let newest: Option<i64> =
-            sqlx::query_scalar(NEWEST).fetch_one(&mut *self.read().await?).await.map_err(sql)?;
-        newest.map(u64::try_from).transpose().map_err(|_| internal(Fault::Number("number")))
+        let newest: Option<i64> = sqlx::query_scalar(NEWEST)
+            .fetch_one(&mut *self.read().await?)
+            .await
+            .map_err(sql)?;
+        newest
+            .map(u64::try_from)
+            .transpose()
+            .map_err(|_| internal(Fault::Number("number")))
     }
 
     async fn release_by_number(&self, number: u64) -> Result<Option<Release>, StoreError> {
-        let Ok(number) = i64::try_from(number) else { return Ok(None) };
-        let row = sqlx::query(BY_NUMBER).bind(number).fetch_optional(&mut *self.read().await?).await;
+        let Ok(number) = i64::try_from(number) else {
+            return Ok(None);
+        };
+        let row = sqlx::query(BY_NUMBER)
+            .bind(number)
+            .fetch_optional(&mut *self.read().await?)
+            .await;
         row.map_err(sql)?.as_ref().map(read).transpose()
     }
 
     async fn apply_release(&self, release: NewRelease) -> Result<u64, StoreError> {
         let mut w = self.begin().await?;
         append_entry(&mut w, release.entry, &[], None).await?;
-        let newest: Option<i64> =
-            sqlx::query_scalar(NEWEST).fetch_one(w.conn()).await.map_err(sql)?;
+        let newest: Option<i64> = sqlx::query_scalar(NEWEST)
+            .fetch_one(w.conn())
+            .await
+            .map_err(sql)?;
         let expected = release.expected.map(i64::try_from).transpose();
         if expected.map_err(|_| StoreError::Stale)? != newest {
             return Err(StoreError::Stale);

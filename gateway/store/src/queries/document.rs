@@ -33,7 +33,9 @@ pub(super) async fn read_body(
     append_entry(&mut w, entry, &[], None).await?;
     w.commit().await?;
     let mut conn = store.read().await?;
-    Ok(open_body(&mut conn, store.seal(), body).await?.map(|opened| opened.bytes))
+    Ok(open_body(&mut conn, store.seal(), body)
+        .await?
+        .map(|opened| opened.bytes))
 }
 
 const PUT: &str = "INSERT INTO document (id, sender, referral_id, body_id, media_type, sealed_sha256, size_bytes, \
@@ -41,12 +43,22 @@ const PUT: &str = "INSERT INTO document (id, sender, referral_id, body_id, media
 
 /// Keeps a document. The same one again, after an answer was lost, is kept already.
 pub(super) async fn put(store: &Backend, document: NewDocument) -> Result<(), StoreError> {
-    let NewDocument { id, sender, body, sha256, at, entry, openings } = document;
+    let NewDocument {
+        id,
+        sender,
+        body,
+        sha256,
+        at,
+        entry,
+        openings,
+    } = document;
     let size = i64::try_from(body.bytes.expose().len()).map_err(internal)?;
     let media_type = body.media_type.clone();
     let body = seal_body(body).await?;
     let (subject, wrapped) = store.seal().new_subject()?;
-    let sealed = subject.key.seal(sha256_place(&id), sha256.expose().as_bytes())?;
+    let sealed = subject
+        .key
+        .seal(sha256_place(&id), sha256.expose().as_bytes())?;
     let mut w = store.begin().await?;
     let put = sqlx::query(PUT)
         .bind(id.as_bytes().as_slice())
@@ -65,7 +77,11 @@ pub(super) async fn put(store: &Backend, document: NewDocument) -> Result<(), St
         drop(w);
         let held = describe(store, id).await?;
         let same = held.is_some_and(|held| held.sender == sender && held.sha256 == sha256);
-        return if same { Ok(()) } else { Err(StoreError::Document(id)) };
+        return if same {
+            Ok(())
+        } else {
+            Err(StoreError::Document(id))
+        };
     }
     append_entry(&mut w, entry, &openings, Some(&subject)).await?;
     insert_subjects(&mut w, &[(subject.id, wrapped, at.as_ms())]).await?;
@@ -106,7 +122,11 @@ pub(super) async fn describe(
 }
 
 fn sha256_place(id: &DocumentId) -> Place<'_> {
-    Place { table: "document", row: id.as_bytes(), column: "sealed_sha256" }
+    Place {
+        table: "document",
+        row: id.as_bytes(),
+        column: "sealed_sha256",
+    }
 }
 
 fn sha256(
@@ -114,8 +134,12 @@ fn sha256(
     id: DocumentId,
     subject: &Subject,
 ) -> Result<Personal<String>, StoreError> {
-    let bytes = subject.key.open(sha256_place(&id), &row.bytes("sealed_sha256")?)?;
-    String::from_utf8(bytes).map(Personal::new).map_err(|_| row.corrupt("sealed_sha256"))
+    let bytes = subject
+        .key
+        .open(sha256_place(&id), &row.bytes("sealed_sha256")?)?;
+    String::from_utf8(bytes)
+        .map(Personal::new)
+        .map_err(|_| row.corrupt("sealed_sha256"))
 }
 
 const LOCK: &str = locked!("SELECT id, sender, referral_id FROM document WHERE id = $1");
@@ -153,7 +177,9 @@ async fn held(w: &mut Write, seal: &Seal, id: DocumentId) -> Result<(Row, Subjec
         .map_err(sql)?
         .ok_or_else(missing)?;
     let subject = Fields::new(&row, "document", "id").id("subject_id", SubjectId::from_bytes)?;
-    let subject = load_subject(w.conn(), seal, subject).await?.ok_or_else(missing)?;
+    let subject = load_subject(w.conn(), seal, subject)
+        .await?
+        .ok_or_else(missing)?;
     Ok((row, subject))
 }
 
@@ -174,10 +200,14 @@ pub(super) async fn attach(
     let (row, own) = held(w, seal, id).await?;
     let row = Fields::new(&row, "document", "id");
     let body = row.id("body_id", BodyId::from_bytes)?;
-    let key = own.key.unwrap(wrapped_place(&body), &row.bytes("wrapped_key")?)?;
+    let key = own
+        .key
+        .unwrap(wrapped_place(&body), &row.bytes("wrapped_key")?)?;
     let wrapped = subject.key.wrap(wrapped_place(&body), &key)?;
     let digest = sha256(&row, id, &own)?;
-    let sealed = subject.key.seal(sha256_place(&id), digest.expose().as_bytes())?;
+    let sealed = subject
+        .key
+        .seal(sha256_place(&id), digest.expose().as_bytes())?;
     sqlx::query(MOVE_BODY)
         .bind(body.as_bytes().as_slice())
         .bind(subject.id.as_bytes().as_slice())

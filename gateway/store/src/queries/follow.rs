@@ -9,9 +9,7 @@ use waymark_core::time::Timestamp;
 
 use super::lane::{Member, set_state};
 use super::row::Fields;
-use super::write::{
-    Happened, Write, append_entry, insert_events, open_alarms, resolve_alarms,
-};
+use super::write::{Happened, Write, append_entry, insert_events, open_alarms, resolve_alarms};
 use crate::error::{Fault, internal, sql};
 use crate::seal::random;
 
@@ -21,7 +19,7 @@ const TAKEN_MAX: i64 = 100;
 const ROLE: &str = "duty";
 
 const LATER: &str = "SELECT id, referral_id, leg_id, kind, endpoint_id, recipient, subject_id, wire_id, rendered_body,
-    state, evidence, parked, attempts, urgent, lane_seq, queued_ms, due_ms FROM delivery
+    state, evidence, parked, attempts, lane_seq, queued_ms, due_ms FROM delivery
     WHERE referral_id = $1 AND endpoint_id = $2 AND subject_id = $3
     AND (lane_seq > $4 OR (lane_seq = $4 AND id > $5))
     AND state IN ('queued', 'attempting', 'retry_wait', 'unknown', 'held', 'awaiting_evidence')
@@ -32,7 +30,7 @@ const OWNER: &str = "SELECT id, owner_agency, owner_role FROM leg WHERE id = $1"
 #[derive(Clone, Debug)]
 pub(super) struct Cause {
     event: EventId,
-    at: Timestamp,
+    pub(super) at: Timestamp,
     stream: StreamId,
     actor: [u8; 16],
     org: AgencyId,
@@ -117,11 +115,17 @@ async fn follow(
     let becomes = becomes.ok_or_else(|| internal(Fault::Missing("a state to follow into")))?;
     let parked = (becomes == DeliveryState::Parked).then_some(ParkReason::Behind);
     set_state(w, later, becomes, parked).await?;
-    let code = if parked.is_some() { "parked_behind" } else { "cancelled_unneeded" };
+    let code = if parked.is_some() {
+        "parked_behind"
+    } else {
+        "cancelled_unneeded"
+    };
     record(w, cause, (gone, later), (becomes, code)).await?;
     alarms.resolve(AlarmKind::UrgentHeld, later.id);
     if parked.is_some() {
-        alarms.open.push(behind_alarm(w, &alarms.open, gone, later).await?);
+        alarms
+            .open
+            .push(behind_alarm(w, &alarms.open, gone, later).await?);
     }
     Ok(())
 }
@@ -195,7 +199,10 @@ async fn behind_alarm(
         subject: later.id.to_string(),
         owner,
         role,
-        text: format!("{} waits behind {}, which needs a person", later.wire_id, gone.wire_id),
+        text: format!(
+            "{} waits behind {}, which needs a person",
+            later.wire_id, gone.wire_id
+        ),
     })
 }
 
@@ -208,7 +215,9 @@ async fn owner_of(w: &mut Write, of: &Member) -> Result<(AgencyId, String), Stor
             .map_err(sql)?,
         None => None,
     };
-    let Some(row) = row else { return Ok((of.recipient.clone(), ROLE.to_owned())) };
+    let Some(row) = row else {
+        return Ok((of.recipient.clone(), ROLE.to_owned()));
+    };
     let row = Fields::new(&row, "leg", "id");
     Ok((row.code("owner_agency")?, row.text("owner_role")?))
 }

@@ -62,11 +62,15 @@ pub(super) async fn select_in<K: AsRef<[u8]> + Sync>(
 ) -> Result<Vec<Row>, StoreError> {
     let mut found = Vec::new();
     for piece in keys.chunks(SIZES[0]) {
-        let size = SIZES.into_iter().rev().find(|size| *size >= piece.len()).unwrap_or(SIZES[0]);
-        let filled = piece.iter().chain(std::iter::repeat_n(
-            piece.last().into_iter(),
-            size.saturating_sub(piece.len()),
-        ).flatten());
+        let size = SIZES
+            .into_iter()
+            .rev()
+            .find(|size| *size >= piece.len())
+            .unwrap_or(SIZES[0]);
+        let filled = piece.iter().chain(
+            std::iter::repeat_n(piece.last().into_iter(), size.saturating_sub(piece.len()))
+                .flatten(),
+        );
         let mut query = QueryBuilder::<Db>::new(head);
         query.push(" (");
         let mut list = query.separated(", ");

@@ -1,6 +1,6 @@
 //! Keyed hashes that messages and referrals are found by, and the legs' rows.
 
-use waymark_core::id::{AgencyId, Reference, ReferralId};
+use waymark_core::id::{AgencyId, EventId, Reference, ReferralId};
 use waymark_core::leg::LegState;
 use waymark_core::port::{MessageKey, NewLeg, StoreError};
 use waymark_core::referral::SenderReference;
@@ -30,7 +30,8 @@ pub(super) fn reference(seal: &Seal, reference: &Reference) -> [u8; 32] {
     seal.keyed("referral_key.reference", &[reference.as_str().as_bytes()])
 }
 
-const POINT_MESSAGE: &str = "UPDATE message_key SET referral_id = $2, event_id = $3 WHERE hash = $1";
+const POINT_MESSAGE: &str =
+    "UPDATE message_key SET referral_id = $2, event_id = $3 WHERE hash = $1";
 const DROP_MESSAGE: &str = "DELETE FROM message_key WHERE hash = $1";
 const DROP_KEY: &str = "DELETE FROM referral_key WHERE kind = $1 AND hash = $2";
 
@@ -53,7 +54,11 @@ pub(super) async fn point_message(
 
 /// Gives back a message key claimed in this transaction.
 pub(super) async fn drop_message(w: &mut Write, hash: &[u8; 32]) -> Result<(), StoreError> {
-    sqlx::query(DROP_MESSAGE).bind(hash.as_slice()).execute(w.conn()).await.map_err(sql)?;
+    sqlx::query(DROP_MESSAGE)
+        .bind(hash.as_slice())
+        .execute(w.conn())
+        .await
+        .map_err(sql)?;
     Ok(())
 }
 
@@ -69,19 +74,48 @@ pub(super) async fn drop_sender(w: &mut Write, hash: &[u8; 32]) -> Result<(), St
 }
 
 const LEG: (&str, &str) = (
-    "INSERT INTO leg (id, referral_id, service, agency, rule, triage, owner_agency, owner_role, state, clock, \
-     clock_started_ms, next_action, first_clock, first_next_action)",
+    "INSERT INTO leg (id, referral_id, event_id, position, service, agency, rule, triage, owner_agency, owner_role, \
+     state, clock, clock_started_ms, next_action, first_clock, first_next_action)",
     "",
 );
 
+/// A leg to open, with what it inherits.
+#[derive(Clone, Copy)]
+pub(super) struct Opened<'a> {
+    /// The leg.
+    pub(super) leg: &'a NewLeg,
+    /// Its referral.
+    pub(super) referral: ReferralId,
+    /// The event that opens it.
+    pub(super) event: EventId,
+    /// Its place among the referral's legs, from 0.
+    pub(super) position: i64,
+}
+
+impl<'a> Opened<'a> {
+    /// Legs that one event opens, after `before` others.
+    pub(super) fn all(
+        legs: &'a [NewLeg],
+        (referral, event): (ReferralId, EventId),
+        before: i64,
+    ) -> impl Iterator<Item = Self> {
+        legs.iter().zip(before..).map(move |(leg, position)| Self {
+            leg,
+            referral,
+            event,
+            position,
+        })
+    }
+}
+
 /// Opens legs.
-pub(super) async fn insert_legs(
-    w: &mut Write,
-    legs: &[(ReferralId, &NewLeg)],
-) -> Result<(), StoreError> {
-    insert(w.conn(), LEG, legs, |row, (referral, leg)| {
+pub(super) async fn insert_legs(w: &mut Write, legs: &[Opened<'_>]) -> Result<(), StoreError> {
+    insert(w.conn(), LEG, legs, |row, opened| {
+        let leg = opened.leg;
         row.push_bind(leg.id.as_bytes().as_slice())
-            .push_bind(referral.as_bytes().as_slice())
+            .push_bind(opened.referral.as_bytes().as_slice())
+            .push_bind(opened.event.as_bytes().as_slice())
+            .push_bind(opened.position)
             .push_bind(leg.service.as_str())
             .push_bind(leg.agency.as_str())
             .push_bind(leg.rule.as_ref().map(|r| r.as_str()))

@@ -12,14 +12,14 @@ use waymark_core::id::{
 use waymark_core::port::{LeaseToken, StoreError};
 use waymark_core::time::Timestamp;
 
-pub(super) use super::follow::{Alarms, Cause};
 use super::follow::take_along;
+pub(super) use super::follow::{Alarms, Cause};
 use super::row::{Fields, Row};
 use super::write::{CLASS_FRESH, CLASS_RETRY, Write};
 use crate::error::{Fault, internal, sql};
 
 const MEMBER: &str = "SELECT id, referral_id, leg_id, kind, endpoint_id, recipient, subject_id, wire_id, rendered_body,
-    state, evidence, parked, attempts, urgent, lane_seq, queued_ms, due_ms FROM delivery WHERE id = $1";
+    state, evidence, parked, attempts, lane_seq, queued_ms, due_ms FROM delivery WHERE id = $1";
 const LOCK: &str = locked!(
     "SELECT endpoint_id, head_id, fence, due_ms, worker FROM lane WHERE endpoint_id = $1 AND subject_id = $2"
 );
@@ -55,7 +55,6 @@ pub(super) struct Member {
     pub(super) evidence: Evidence,
     pub(super) parked: Option<ParkReason>,
     pub(super) attempts: u32,
-    pub(super) urgent: bool,
     pub(super) lane_seq: i64,
     pub(super) queued: Timestamp,
     pub(super) due: Timestamp,
@@ -79,7 +78,6 @@ impl Member {
             evidence: row.word("evidence", Evidence::parse)?,
             parked: row.opt_word("parked", ParkReason::parse)?,
             attempts: row.int("attempts")?,
-            urgent: row.flag("urgent")?,
             lane_seq: row.int("lane_seq")?,
             queued: row.at("queued_ms")?,
             due: row.at("due_ms")?,
@@ -141,7 +139,9 @@ pub(super) async fn held(
     seen: &Member,
 ) -> Result<(Option<Lane>, Member), StoreError> {
     let lane = lock(w, &seen.endpoint, seen.subject).await?;
-    let now = member(w, seen.id).await?.ok_or(StoreError::NotFound("delivery"))?;
+    let now = member(w, seen.id)
+        .await?
+        .ok_or(StoreError::NotFound("delivery"))?;
     Ok((lane, now))
 }
 
@@ -189,7 +189,9 @@ pub(super) async fn withdraw(
     (to, parked): (DeliveryState, Option<ParkReason>),
     may: impl FnOnce(&Member) -> bool,
 ) -> Result<Member, StoreError> {
-    let seen = member(w, delivery).await?.ok_or(StoreError::NotFound("delivery"))?;
+    let seen = member(w, delivery)
+        .await?
+        .ok_or(StoreError::NotFound("delivery"))?;
     let (_, gone) = held(w, &seen).await?;
     if !may(&gone) {
         return Err(StoreError::Stale);
@@ -207,7 +209,10 @@ pub(super) async fn leave(
     gone: &Member,
     to: DeliveryState,
 ) -> Result<(), StoreError> {
-    debug_assert!(!to.blocks_lane(), "a delivery that blocks its lane has not left it");
+    debug_assert!(
+        !to.blocks_lane(),
+        "a delivery that blocks its lane has not left it"
+    );
     if to.takes_along(Kind::New).is_some() {
         take_along(w, (cause, alarms), gone, to).await?;
     }
@@ -286,15 +291,28 @@ async fn promote(
     at: Timestamp,
 ) -> Result<(), StoreError> {
     let (endpoint, subject) = (of.endpoint.as_str(), of.subject.as_bytes().as_slice());
-    let first = sqlx::query(FIRST).bind(endpoint).bind(subject).fetch_optional(w.conn()).await;
+    let first = sqlx::query(FIRST)
+        .bind(endpoint)
+        .bind(subject)
+        .fetch_optional(w.conn())
+        .await;
     let Some(first) = first.map_err(sql)? else {
-        sqlx::query(END).bind(endpoint).bind(subject).execute(w.conn()).await.map_err(sql)?;
+        sqlx::query(END)
+            .bind(endpoint)
+            .bind(subject)
+            .execute(w.conn())
+            .await
+            .map_err(sql)?;
         return Ok(());
     };
     let first = Fields::new(&first, "delivery", "id");
     let id = first.id("id", DeliveryId::from_bytes)?;
     let awaits = first.word("state", DeliveryState::parse)? == DeliveryState::AwaitingEvidence;
-    let due = if awaits { None } else { Some(first.at("due_ms")?.as_ms()) };
+    let due = if awaits {
+        None
+    } else {
+        Some(first.at("due_ms")?.as_ms())
+    };
     sqlx::query(PROMOTE)
         .bind(endpoint)
         .bind(subject)
@@ -314,5 +332,9 @@ async fn promote(
 
 /// The class of a lane by its head's attempts.
 pub(super) const fn class(attempts: u32) -> i64 {
-    if attempts == 0 { CLASS_FRESH } else { CLASS_RETRY }
+    if attempts == 0 {
+        CLASS_FRESH
+    } else {
+        CLASS_RETRY
+    }
 }

@@ -50,9 +50,12 @@ const HEADS: (&str, &str) = (
      FROM delivery d JOIN referral r ON r.id = d.referral_id WHERE d.id IN",
     "",
 );
-const LANES_OF: (&str, &str) =
-    ("SELECT endpoint_id, subject_id, head_id FROM lane WHERE head_id IN", "");
-const RENEW: &str = "UPDATE lane SET due_ms = $3 WHERE head_id = $1 AND fence = $2 AND worker IS NOT NULL";
+const LANES_OF: (&str, &str) = (
+    "SELECT endpoint_id, subject_id, head_id FROM lane WHERE head_id IN",
+    "",
+);
+const RENEW: &str =
+    "UPDATE lane SET due_ms = $3 WHERE head_id = $1 AND fence = $2 AND worker IS NOT NULL";
 // The fence grows: whoever gave the lease back cannot use it any more.
 const RELEASE: &str = "UPDATE lane SET due_ms = $3, fence = fence + 1, worker = NULL
     WHERE head_id = $1 AND fence = $2 AND worker IS NOT NULL";
@@ -78,7 +81,9 @@ pub(super) async fn due_endpoints(
         .fetch_all(&mut *store.read().await?)
         .await
         .map_err(sql)?;
-    rows.iter().map(|row| Fields::new(row, "lane", "endpoint_id").code("endpoint_id")).collect()
+    rows.iter()
+        .map(|row| Fields::new(row, "lane", "endpoint_id").code("endpoint_id"))
+        .collect()
 }
 
 /// Leases heads of due lanes, longest due first.
@@ -100,7 +105,10 @@ pub(super) async fn lease(store: &Backend, ask: &LeaseAsk) -> Result<Vec<Leased>
     let mut fences = BTreeMap::new();
     for row in &rows {
         let row = Fields::new(row, "lane", "head_id");
-        fences.insert(row.id("head_id", DeliveryId::from_bytes)?, row.int::<i64>("fence")?);
+        fences.insert(
+            row.id("head_id", DeliveryId::from_bytes)?,
+            row.int::<i64>("fence")?,
+        );
     }
     let leased = heads(&mut w, &fences).await?;
     w.commit().await?;
@@ -125,7 +133,10 @@ async fn heads(
         }
     }
     if rows.len() != fences.len() {
-        error!("passed over {} lanes without a head", fences.len().saturating_sub(rows.len()));
+        error!(
+            "passed over {} lanes without a head",
+            fences.len().saturating_sub(rows.len())
+        );
     }
     Ok(leased.into_values().collect())
 }
@@ -168,7 +179,10 @@ pub(super) async fn renew(
     let mut held = Vec::with_capacity(leases.len());
     for piece in leases.chunks(RENEW_MAX) {
         let mut w = store.begin().await?;
-        let heads: Vec<&[u8]> = piece.iter().map(|t| t.delivery.as_bytes().as_slice()).collect();
+        let heads: Vec<&[u8]> = piece
+            .iter()
+            .map(|t| t.delivery.as_bytes().as_slice())
+            .collect();
         let rows = select_in(w.conn(), LANES_OF, &heads).await?;
         let mut lanes = BTreeMap::new();
         for row in &rows {

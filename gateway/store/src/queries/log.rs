@@ -38,8 +38,7 @@ const CHECKPOINT_HEAD: &str = "SELECT MAX(size) FROM log_checkpoint";
 const TILE: &str = "SELECT data FROM log_tile WHERE level = $1 AND n = $2";
 const ADVANCE: &str = "UPDATE log_state SET size = $1, root = $2, accepted = accepted + $3
     WHERE id = 1 AND size = $4";
-const PUT_CHECKPOINT: &str =
-    "INSERT INTO log_checkpoint (size, note, at_ms) VALUES ($1, $2, $3)";
+const PUT_CHECKPOINT: &str = "INSERT INTO log_checkpoint (size, note, at_ms) VALUES ($1, $2, $3)";
 
 const STATE: &str = "SELECT s.size, s.root, s.accepted, c.note FROM log_state s
     LEFT JOIN log_checkpoint c ON c.size = s.size WHERE s.id = 1";
@@ -68,17 +67,26 @@ impl LogStore for Backend {
         let head = lock_head(&mut w).await?;
         let rows = take(&mut w, max.min(ROUND_MAX)).await?;
         if rows.is_empty() {
-            return Ok(Round { added: 0, size: head.size });
+            return Ok(Round {
+                added: 0,
+                size: head.size,
+            });
         }
         let size = append(&mut w, key, head, &rows, at).await?;
         // The note exists outside this transaction only once it is committed: a note that leaked from a round that
         // was rolled back would be a fork.
         w.commit().await?;
-        Ok(Round { added: count(rows.len()), size })
+        Ok(Round {
+            added: count(rows.len()),
+            size,
+        })
     }
 
     async fn log_state(&self) -> Result<LogState, StoreError> {
-        let row = sqlx::query(STATE).fetch_one(&mut *self.read().await?).await.map_err(sql)?;
+        let row = sqlx::query(STATE)
+            .fetch_one(&mut *self.read().await?)
+            .await
+            .map_err(sql)?;
         let row = Fields::new(&row, "log_state", "root");
         Ok(LogState {
             size: row.int("size")?,
@@ -90,7 +98,8 @@ impl LogStore for Backend {
 
     async fn log_index(&self, event: EventId) -> Result<Option<u64>, StoreError> {
         let row = one(self, INDEX_OF, event.as_bytes()).await?;
-        row.map(|row| Fields::new(&row, "log_event", "idx").int("idx")).transpose()
+        row.map(|row| Fields::new(&row, "log_event", "idx").int("idx"))
+            .transpose()
     }
 
     async fn entry_of(&self, event: EventId) -> Result<Option<Vec<u8>>, StoreError> {
@@ -100,7 +109,8 @@ impl LogStore for Backend {
             Some(row) => Some(row),
             None => one(self, SEQUENCED_ENTRY, event.as_bytes()).await?,
         };
-        row.map(|row| Fields::new(&row, "log_entry", "entry").bytes("entry")).transpose()
+        row.map(|row| Fields::new(&row, "log_entry", "entry").bytes("entry"))
+            .transpose()
     }
 
     async fn entries(&self, from: u64, limit: u32) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
@@ -140,7 +150,8 @@ impl LogStore for Backend {
             .fetch_optional(&mut *self.read().await?)
             .await
             .map_err(sql)?;
-        row.map(|row| Fields::new(&row, "log_checkpoint", "note").text("note")).transpose()
+        row.map(|row| Fields::new(&row, "log_checkpoint", "note").text("note"))
+            .transpose()
     }
 
     async fn checkpoints(&self, after: u64, limit: u32) -> Result<Vec<(u64, String)>, StoreError> {
@@ -180,14 +191,25 @@ struct Waiting {
 
 /// Takes the log for this transaction and reads its right edge, which must give the stored root.
 async fn lock_head(w: &mut Write) -> Result<Head, StoreError> {
-    let row = sqlx::query(LOCK_STATE).fetch_optional(w.conn()).await.map_err(sql)?;
+    let row = sqlx::query(LOCK_STATE)
+        .fetch_optional(w.conn())
+        .await
+        .map_err(sql)?;
     let row = row.ok_or_else(|| internal(Fault::Missing("the log's state")))?;
     let row = Fields::new(&row, "log_state", "root");
-    let (size, root) = (row.int::<u64>("size")?, Hash::from_bytes(row.fixed("root")?));
-    let signed: Option<i64> =
-        sqlx::query_scalar(CHECKPOINT_HEAD).fetch_one(w.conn()).await.map_err(sql)?;
+    let (size, root) = (
+        row.int::<u64>("size")?,
+        Hash::from_bytes(row.fixed("root")?),
+    );
+    let signed: Option<i64> = sqlx::query_scalar(CHECKPOINT_HEAD)
+        .fetch_one(w.conn())
+        .await
+        .map_err(sql)?;
     if signed.unwrap_or(0) != number(size)? {
-        return Err(internal(Forked::Signed { size, signed: signed.unwrap_or(0) }));
+        return Err(internal(Forked::Signed {
+            size,
+            signed: signed.unwrap_or(0),
+        }));
     }
     let mut tiles = BTreeMap::new();
     for id in tiles_for_root(size).map_err(internal)? {
@@ -201,15 +223,25 @@ async fn lock_head(w: &mut Write) -> Result<Head, StoreError> {
             tiles.insert(id, Fields::new(&row, "log_tile", "data").bytes("data")?);
         }
     }
-    let edge = Edge::load(size, |id| Ok::<_, std::convert::Infallible>(tiles.remove(&id)))
-        .map_err(internal)?;
-    if edge.root() == root { Ok(Head { size, edge }) } else { Err(internal(Forked::Root { size })) }
+    let edge = Edge::load(size, |id| {
+        Ok::<_, std::convert::Infallible>(tiles.remove(&id))
+    })
+    .map_err(internal)?;
+    if edge.root() == root {
+        Ok(Head { size, edge })
+    } else {
+        Err(internal(Forked::Root { size }))
+    }
 }
 
 /// Reads the oldest rows of the outbox. They are deleted by the ids read here: ids are given out of commit order,
 /// so that a cursor would pass over a row that commits late.
 async fn take(w: &mut Write, max: u32) -> Result<Vec<Waiting>, StoreError> {
-    let rows = sqlx::query(TAKE).bind(i64::from(max)).fetch_all(w.conn()).await.map_err(sql)?;
+    let rows = sqlx::query(TAKE)
+        .bind(i64::from(max))
+        .fetch_all(w.conn())
+        .await
+        .map_err(sql)?;
     rows.iter()
         .map(|row| {
             let row = Fields::new(row, "log_outbox", "event_id");
@@ -233,7 +265,10 @@ async fn append(
     rows: &[Waiting],
     at: Timestamp,
 ) -> Result<u64, StoreError> {
-    let Head { size: before, mut edge } = head;
+    let Head {
+        size: before,
+        mut edge,
+    } = head;
     let mut placed = Vec::with_capacity(rows.len());
     for row in rows {
         placed.push((number(edge.size())?, row));
@@ -241,16 +276,26 @@ async fn append(
     }
     insert(w.conn(), PUT_ENTRIES, &placed, |values, (index, row)| {
         values.push_bind(*index).push_bind(row.event.as_slice());
-        values.push_bind(row.entry.as_slice()).push_bind(row.leaf.as_bytes().as_slice());
+        values
+            .push_bind(row.entry.as_slice())
+            .push_bind(row.leaf.as_bytes().as_slice());
     })
     .await?;
     insert(w.conn(), PUT_EVENTS, &placed, |values, (index, row)| {
         values.push_bind(row.event.as_slice()).push_bind(*index);
     })
     .await?;
-    insert(w.conn(), PUT_TILES, &changed(&mut edge)?, |values, (level, n, data)| {
-        values.push_bind(*level).push_bind(*n).push_bind(data.as_slice());
-    })
+    insert(
+        w.conn(),
+        PUT_TILES,
+        &changed(&mut edge)?,
+        |values, (level, n, data)| {
+            values
+                .push_bind(*level)
+                .push_bind(*n)
+                .push_bind(data.as_slice());
+        },
+    )
     .await?;
     for piece in pieces(rows) {
         let mut delete = QueryBuilder::<Db>::new("DELETE FROM log_outbox WHERE id IN (");
@@ -264,7 +309,9 @@ async fn append(
             return Err(StoreError::Stale);
         }
     }
-    let accepted = rows.iter().filter(|row| row.kind == i64::from(EntryKind::Accepted.number()));
+    let accepted = rows
+        .iter()
+        .filter(|row| row.kind == i64::from(EntryKind::Accepted.number()));
     let advanced = sqlx::query(ADVANCE)
         .bind(number(edge.size())?)
         .bind(edge.root().as_bytes().to_vec())
@@ -314,12 +361,12 @@ enum Forked {
     },
 }
 
-async fn one(
-    store: &Backend,
-    query: &'static str,
-    key: &[u8],
-) -> Result<Option<Row>, StoreError> {
-    sqlx::query(query).bind(key).fetch_optional(&mut *store.read().await?).await.map_err(sql)
+async fn one(store: &Backend, query: &'static str, key: &[u8]) -> Result<Option<Row>, StoreError> {
+    sqlx::query(query)
+        .bind(key)
+        .fetch_optional(&mut *store.read().await?)
+        .await
+        .map_err(sql)
 }
 
 async fn openings(store: &Backend, event: EventId) -> Result<Vec<Opening>, StoreError> {
@@ -341,7 +388,9 @@ async fn openings(store: &Backend, event: EventId) -> Result<Vec<Opening>, Store
         let subject = load_subject(&mut conn, store.seal(), subject).await?;
         let Some(subject) = subject else { continue };
         let key = opening_row(event, tag);
-        let salt = subject.key.open(opening_place(&key), &row.bytes("sealed")?)?;
+        let salt = subject
+            .key
+            .open(opening_place(&key), &row.bytes("sealed")?)?;
         let salt = <[u8; 32]>::try_from(salt).map_err(|_| row.corrupt("sealed"))?;
         openings.push(Opening { tag: known, salt });
     }

@@ -25,11 +25,13 @@ const RAISED: &str = "UPDATE attempt SET evidence = $3, receipt_body = COALESCE(
     WHERE delivery_id = $1 AND number = $2";
 const OVERTAKEN: &str = "UPDATE attempt SET closed_ms = $3, outcome = 'evidence'
     WHERE delivery_id = $1 AND number = $2 AND closed_ms IS NULL";
-const RESUME: &str = "UPDATE delivery SET state = $2, parked = NULL, due_ms = $3, deadline_ms = $4, failures = 0,
+const RESUME: &str =
+    "UPDATE delivery SET state = $2, parked = NULL, due_ms = $3, deadline_ms = $4, failures = 0,
     soft_rejects = 0, unfinished = 0 WHERE id = $1";
 const LAST_OUTCOME: &str =
     "SELECT outcome, delivery_id FROM attempt WHERE delivery_id = $1 ORDER BY number DESC LIMIT 1";
-const PARKED_BEFORE: &str = "SELECT COUNT(*) FROM delivery WHERE referral_id = $1 AND endpoint_id = $2
+const PARKED_BEFORE: &str =
+    "SELECT COUNT(*) FROM delivery WHERE referral_id = $1 AND endpoint_id = $2
     AND subject_id = $3 AND state = 'parked'
     AND (queued_ms < $4 OR (queued_ms = $4 AND (lane_seq < $5 OR (lane_seq = $5 AND id < $6))))";
 const PARKED_AFTER: &str = "SELECT id FROM delivery WHERE referral_id = $1 AND endpoint_id = $2
@@ -39,7 +41,10 @@ const PARKED_AFTER: &str = "SELECT id FROM delivery WHERE referral_id = $1 AND e
 
 /// Records better evidence. It never gets worse; where it is what the endpoint's lane waits for, the delivery is done,
 /// whatever attempt of it is under way: that attempt's end is not needed any more.
-pub(super) async fn raise_evidence(store: &Backend, raise: RaiseEvidence) -> Result<(), StoreError> {
+pub(super) async fn raise_evidence(
+    store: &Backend,
+    raise: RaiseEvidence,
+) -> Result<(), StoreError> {
     let receipt = raise.receipt.as_ref().map(|body| body.id);
     let bodies = seal_bodies(raise.receipt.into_iter().collect()).await?;
     let cause = Cause::of(&raise.entry);
@@ -95,7 +100,12 @@ pub(super) async fn raise_evidence(store: &Backend, raise: RaiseEvidence) -> Res
     }
     if let Some(event) = &raise.event {
         let delivery = Some((state, evidence));
-        let happened = Happened { event, referral: was.referral, at: raise.at, delivery };
+        let happened = Happened {
+            event,
+            referral: was.referral,
+            at: raise.at,
+            delivery,
+        };
         insert_events(&mut w, &[happened]).await?;
     }
     alarms.apply(&mut w, raise.at).await?;
@@ -108,11 +118,20 @@ pub(super) async fn raise_evidence(store: &Backend, raise: RaiseEvidence) -> Res
 pub(super) async fn operate(store: &Backend, operation: Operation) -> Result<(), StoreError> {
     let cause = Cause::of(&operation.entry);
     let mut alarms = Alarms::new(operation.alarms, operation.resolve);
+    let note = seal_bodies(vec![operation.note]).await?;
     let mut w = store.begin().await?;
-    append_entry(&mut w, operation.entry, &[], None).await?;
     let seen = lane::member(&mut w, operation.delivery).await?;
     let seen = seen.ok_or(StoreError::NotFound("delivery"))?;
+    let subject = subject_if(&mut w, store, &seen, true).await?;
+    append_entry(
+        &mut w,
+        operation.entry,
+        &operation.openings,
+        subject.as_ref(),
+    )
+    .await?;
     let (_, was) = lane::held(&mut w, &seen).await?;
+    store_all(&mut w, subject.as_ref(), &was, &note).await?;
     let state = match operation.act {
         Act::Park => {
             if !was.state.blocks_lane() || was.state == DeliveryState::Attempting {
@@ -180,7 +199,9 @@ async fn resume_group(
     let state = resume(w, alarms, first, times).await?;
     for row in &after {
         let id = Fields::new(row, "delivery", "id").id("id", DeliveryId::from_bytes)?;
-        let Some(later) = lane::member(w, id).await? else { continue };
+        let Some(later) = lane::member(w, id).await? else {
+            continue;
+        };
         if later.parked != Some(ParkReason::Behind) {
             break;
         }
@@ -218,7 +239,9 @@ async fn resumed_state(w: &mut Write, parked: &Member) -> Result<DeliveryState, 
         .fetch_optional(w.conn())
         .await
         .map_err(sql)?;
-    let Some(last) = last else { return Ok(DeliveryState::Queued) };
+    let Some(last) = last else {
+        return Ok(DeliveryState::Queued);
+    };
     let outcome = Fields::new(&last, "attempt", "delivery_id").opt_text("outcome")?;
     Ok(match outcome.as_deref() {
         None | Some("unknown") => DeliveryState::Unknown,

@@ -10,7 +10,7 @@ use waymark_core::port::StoreError;
 use waymark_core::time::Timestamp;
 
 use super::row::{Fields, Row};
-use super::{Backend, Db, alarm};
+use super::{Backend, alarm};
 use crate::error::sql;
 
 /// Rows looked at by one sweep and kind, at most.
@@ -35,7 +35,10 @@ pub(super) async fn overdue(
     limit: u32,
 ) -> Result<Vec<NewAlarm>, StoreError> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let kinds = [(AlarmKind::UrgentHeld, URGENT), (AlarmKind::EvidenceOverdue, EVIDENCE)];
+    let kinds = [
+        (AlarmKind::UrgentHeld, URGENT),
+        (AlarmKind::EvidenceOverdue, EVIDENCE),
+    ];
     let mut alarms = Vec::new();
     for (kind, query) in kinds {
         let rows = sqlx::query(query)
@@ -71,7 +74,9 @@ fn told(row: &Row, kind: AlarmKind) -> Result<NewAlarm, StoreError> {
         kind,
         subject: delivery.to_string(),
         owner: owner.map_or_else(|| row.code("recipient"), Ok)?,
-        role: row.opt_text("owner_role")?.unwrap_or_else(|| ROLE.to_owned()),
+        role: row
+            .opt_text("owner_role")?
+            .unwrap_or_else(|| ROLE.to_owned()),
         text,
     })
 }

@@ -12,8 +12,15 @@ use super::{Backend, Db};
 use crate::error::sql;
 
 /// Tables cut by the time in the id that is their key.
-const BY_TIME: [&str; 7] =
-    ["body", "referral", "leg", "delivery", "attempt", "event", "log_opening"];
+const BY_TIME: [&str; 7] = [
+    "body",
+    "referral",
+    "leg",
+    "delivery",
+    "attempt",
+    "event",
+    "log_opening",
+];
 /// Months made ahead of this one.
 const MONTHS_AHEAD: i64 = 2;
 /// Log entries of one partition.
@@ -31,16 +38,38 @@ pub(super) async fn make_ahead(store: &Backend, now: Timestamp) -> Result<(), St
     }
     let this = month_of(now);
     for month in this..=this.saturating_add(MONTHS_AHEAD) {
-        let (from, to) = (id_prefix(month_start(month)), id_prefix(month_start(month + 1)));
+        let (from, to) = (
+            id_prefix(month_start(month)),
+            id_prefix(month_start(month + 1)),
+        );
         for table in BY_TIME {
-            let name = format!("{table}_{:04}{:02}", month.div_euclid(12), month.rem_euclid(12) + 1);
-            make(store, table, &name, &format!("('\\x{from}') TO ('\\x{to}')")).await?;
+            let name = format!(
+                "{table}_{:04}{:02}",
+                month.div_euclid(12),
+                month.rem_euclid(12) + 1
+            );
+            make(
+                store,
+                table,
+                &name,
+                &format!("('\\x{from}') TO ('\\x{to}')"),
+            )
+            .await?;
         }
     }
     let part = store.log_state().await?.size / ENTRIES;
     for part in part..=part.saturating_add(1) {
-        let (from, to) = (part.saturating_mul(ENTRIES), part.saturating_add(1).saturating_mul(ENTRIES));
-        make(store, "log_entry", &format!("log_entry_{part}"), &format!("({from}) TO ({to})")).await?;
+        let (from, to) = (
+            part.saturating_mul(ENTRIES),
+            part.saturating_add(1).saturating_mul(ENTRIES),
+        );
+        make(
+            store,
+            "log_entry",
+            &format!("log_entry_{part}"),
+            &format!("({from}) TO ({to})"),
+        )
+        .await?;
     }
     Ok(())
 }
@@ -56,17 +85,23 @@ async fn make(store: &Backend, table: &str, name: &str, range: &str) -> Result<(
     if known.is_some() {
         return Ok(());
     }
-    sqlx::query(AssertSqlSafe(format!("SELECT pg_advisory_xact_lock({TURN})")))
-        .execute(w.conn())
-        .await
-        .map_err(sql)?;
+    sqlx::query(AssertSqlSafe(format!(
+        "SELECT pg_advisory_xact_lock({TURN})"
+    )))
+    .execute(w.conn())
+    .await
+    .map_err(sql)?;
     let create =
         format!("CREATE TABLE IF NOT EXISTS {name} PARTITION OF {table} FOR VALUES FROM {range}");
     match sqlx::query(AssertSqlSafe(create)).execute(w.conn()).await {
         Ok(_) => w.commit().await,
         // They stay where they are, whole and found; the next month has a partition of its own.
         Err(sqlx::Error::Database(e)) if e.code().as_deref() == Some(ROWS_IN_DEFAULT) => {
-            warn!(table, partition = name, "rows came before their partition was made");
+            warn!(
+                table,
+                partition = name,
+                "rows came before their partition was made"
+            );
             Ok(())
         }
         Err(error) => Err(sql(error)),
@@ -111,7 +146,10 @@ mod tests {
             ("2026-12-01", 1_796_083_200_000),
             ("2027-01-01", 1_798_761_600_000),
         ];
-        ms.iter().find(|(day, _)| *day == text).map(|(_, ms)| *ms).unwrap()
+        ms.iter()
+            .find(|(day, _)| *day == text)
+            .map(|(_, ms)| *ms)
+            .unwrap()
     }
 
     #[test]
@@ -123,8 +161,14 @@ mod tests {
             assert_eq!(month_of(Timestamp::from_ms(at(next) - 1)), month);
             assert_eq!(month_of(Timestamp::from_ms(at(next))), month + 1);
         }
-        assert_eq!(month_of(Timestamp::from_ms(at("2000-02-29"))), 2000 * 12 + 1);
-        assert_eq!(month_of(Timestamp::from_ms(at("2000-03-01"))), 2000 * 12 + 2);
+        assert_eq!(
+            month_of(Timestamp::from_ms(at("2000-02-29"))),
+            2000 * 12 + 1
+        );
+        assert_eq!(
+            month_of(Timestamp::from_ms(at("2000-03-01"))),
+            2000 * 12 + 2
+        );
         assert_eq!(month_of(Timestamp::from_ms(0)), 1970 * 12);
     }
 
@@ -133,7 +177,9 @@ mod tests {
         let ms = at("2026-12-01");
         let id = |ms: i64, fill: u8| {
             let ms = u64::try_from(ms).unwrap();
-            *uuid::Builder::from_unix_timestamp_millis(ms, &[fill; 10]).into_uuid().as_bytes()
+            *uuid::Builder::from_unix_timestamp_millis(ms, &[fill; 10])
+                .into_uuid()
+                .as_bytes()
         };
         let bound = hex::decode(id_prefix(ms)).unwrap();
         assert!(bound.as_slice() <= id(ms, 0).as_slice());

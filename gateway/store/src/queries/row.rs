@@ -30,7 +30,11 @@ impl<'r> Fields<'r> {
             Ok(id) => hex::encode(id),
             Err(_) => self.row.try_get::<String, _>(self.key).unwrap_or_default(),
         };
-        StoreError::Corrupt { table: self.table, column, row }
+        StoreError::Corrupt {
+            table: self.table,
+            column,
+            row,
+        }
     }
 
     fn get<T>(&self, column: &'static str) -> Result<T, StoreError>
@@ -46,7 +50,10 @@ impl<'r> Fields<'r> {
 
     /// Whether a column is null.
     pub(super) fn is_null(&self, column: &'static str) -> Result<bool, StoreError> {
-        self.row.try_get_raw(column).map(|v| v.is_null()).map_err(internal)
+        self.row
+            .try_get_raw(column)
+            .map(|v| v.is_null())
+            .map_err(internal)
     }
 
     fn optional<T>(
@@ -54,7 +61,11 @@ impl<'r> Fields<'r> {
         column: &'static str,
         read: impl FnOnce(&Self) -> Result<T, StoreError>,
     ) -> Result<Option<T>, StoreError> {
-        if self.is_null(column)? { Ok(None) } else { read(self).map(Some) }
+        if self.is_null(column)? {
+            Ok(None)
+        } else {
+            read(self).map(Some)
+        }
     }
 
     /// Bytes.
@@ -63,8 +74,13 @@ impl<'r> Fields<'r> {
     }
 
     /// Bytes of a fixed length.
-    pub(super) fn fixed<const N: usize>(&self, column: &'static str) -> Result<[u8; N], StoreError> {
-        self.bytes(column)?.try_into().map_err(|_| self.corrupt(column))
+    pub(super) fn fixed<const N: usize>(
+        &self,
+        column: &'static str,
+    ) -> Result<[u8; N], StoreError> {
+        self.bytes(column)?
+            .try_into()
+            .map_err(|_| self.corrupt(column))
     }
 
     /// A fixed number of bytes, or none.

@@ -20,7 +20,10 @@ const READ: &str = "SELECT value FROM meta WHERE key = $1";
 pub(crate) async fn open(options: OpenOptions, seal: Seal) -> Result<Arc<dyn Store>, OpenError> {
     let backend = Arc::new(start(&options, seal).await?);
     if options.mode == Mode::Write {
-        backend.upkeep(options.now).await.map_err(OpenError::Store)?;
+        backend
+            .upkeep(options.now)
+            .await
+            .map_err(OpenError::Store)?;
     }
     Ok(backend)
 }
@@ -43,16 +46,32 @@ pub(super) async fn start(options: &OpenOptions, seal: Seal) -> Result<Backend, 
     let fingerprint = hex::encode(seal.keyed("meta.keyring", &[]));
     let environment = options.environment.as_str();
     if let Some(found) = fact(pool, options.mode, "environment", environment).await? {
-        return Err(OpenError::Environment { found, asked: environment });
+        return Err(OpenError::Environment {
+            found,
+            asked: environment,
+        });
     }
-    if fact(pool, options.mode, "keyring", &fingerprint).await?.is_some() {
+    if fact(pool, options.mode, "keyring", &fingerprint)
+        .await?
+        .is_some()
+    {
         return Err(OpenError::Keyring);
     }
     let (queue, jobs) = mpsc::channel(committer::QUEUE_MAX);
     let wake = Notify::new();
-    let shared = Arc::new(Shared { pools, engine, seal, wake, turn: AtomicI64::new(0) });
+    let shared = Arc::new(Shared {
+        pools,
+        engine,
+        seal,
+        wake,
+        turn: AtomicI64::new(0),
+    });
     committer::start(Arc::clone(&shared), jobs);
-    Ok(Backend { shared, queue, _guard: guard })
+    Ok(Backend {
+        shared,
+        queue,
+        _guard: guard,
+    })
 }
 
 /// Brings the schema up to date; see [`crate::migrate`].
@@ -90,7 +109,12 @@ async fn fact(
     value: &str,
 ) -> Result<Option<String>, OpenError> {
     if mode == Mode::Write {
-        sqlx::query(NOTE).bind(key).bind(value).execute(pool).await.map_err(OpenError::Connect)?;
+        sqlx::query(NOTE)
+            .bind(key)
+            .bind(value)
+            .execute(pool)
+            .await
+            .map_err(OpenError::Connect)?;
     }
     let found: Option<String> = sqlx::query_scalar(READ)
         .bind(key)

@@ -1,12 +1,12 @@
 //! Subjects and bodies: the rows that keys hang on.
 
-use waymark_core::id::{BodyId, ReferralId, SubjectId};
+use waymark_core::id::{BodyId, EventId, ReferralId, SubjectId};
 use waymark_core::personal::Payload;
 use waymark_core::port::{NewBody, StoreError, SubjectKey};
 
 use super::insert::{Connection, insert};
 use super::row::{Fields, Row};
-use super::write::Write;
+use super::write::{Write, opening_place, opening_row};
 use crate::error::{internal, sql};
 use crate::seal::{DataKey, Place, Seal, Subject, WrappedKey};
 
@@ -16,18 +16,22 @@ const INLINE_BYTES_MAX: usize = 128 * 1024;
 /// The kind and keyed hash that a subject is found by; `None` for one that nothing may match.
 pub(super) fn subject_hash(seal: &Seal, key: &SubjectKey) -> Option<(&'static str, [u8; 32])> {
     match key {
-        SubjectKey::NhsNumber(number) => {
-            Some(("nhs", seal.keyed("subject_key.nhs", &[number.expose().as_bytes()])))
-        }
-        SubjectKey::UpnAndBirth(text) => {
-            Some(("upn", seal.keyed("subject_key.upn", &[text.expose().as_bytes()])))
-        }
+        SubjectKey::NhsNumber(number) => Some((
+            "nhs",
+            seal.keyed("subject_key.nhs", &[number.expose().as_bytes()]),
+        )),
+        SubjectKey::UpnAndBirth(text) => Some((
+            "upn",
+            seal.keyed("subject_key.upn", &[text.expose().as_bytes()]),
+        )),
         SubjectKey::New => None,
     }
 }
 
-const SUBJECT: (&str, &str) =
-    ("INSERT INTO subject (id, wrapped_key, kek_epoch, created_ms)", "");
+const SUBJECT: (&str, &str) = (
+    "INSERT INTO subject (id, wrapped_key, kek_epoch, created_ms)",
+    "",
+);
 const LOAD_SUBJECT: &str = "SELECT id, wrapped_key, kek_epoch FROM subject WHERE id = $1";
 
 /// Stores new subjects.
@@ -62,7 +66,10 @@ pub(super) async fn load_subject(
 /// Reads a row of `subject`.
 pub(super) fn read_subject(seal: &Seal, row: &Row) -> Result<Subject, StoreError> {
     let row = Fields::new(row, "subject", "id");
-    let key = WrappedKey { wrapped: row.bytes("wrapped_key")?, epoch: row.int("kek_epoch")? };
+    let key = WrappedKey {
+        wrapped: row.bytes("wrapped_key")?,
+        epoch: row.int("kek_epoch")?,
+    };
     seal.subject(row.id("id", SubjectId::from_bytes)?, &key)
 }
 
@@ -81,7 +88,12 @@ pub(super) async fn seal_body(body: NewBody) -> Result<SealedBody, StoreError> {
     on_thread_if_large(body.bytes.expose().len(), move || {
         let key = DataKey::generate()?;
         let sealed = key.seal(sealed_place(&body.id), body.bytes.expose())?;
-        Ok(SealedBody { id: body.id, media_type: body.media_type, key, sealed })
+        Ok(SealedBody {
+            id: body.id,
+            media_type: body.media_type,
+            key,
+            sealed,
+        })
     })
     .await
 }
@@ -126,7 +138,12 @@ impl<'a> BodyRow<'a> {
         referral: Option<ReferralId>,
     ) -> Result<Self, StoreError> {
         let wrapped = subject.key.wrap(wrapped_place(&body.id), &body.key)?;
-        Ok(Self { body, subject: subject.id, referral, wrapped })
+        Ok(Self {
+            body,
+            subject: subject.id,
+            referral,
+            wrapped,
+        })
     }
 }
 
@@ -183,17 +200,65 @@ pub(super) async fn open_body(
     let Some(row) = row else { return Ok(None) };
     let subject = read_subject(seal, &row)?;
     let fields = Fields::new(&row, "body", "body_id");
-    let key = subject.key.unwrap(wrapped_place(&id), &fields.bytes("body_key")?)?;
+    let key = subject
+        .key
+        .unwrap(wrapped_place(&id), &fields.bytes("body_key")?)?;
     let sealed = fields.bytes("sealed")?;
-    let bytes = on_thread_if_large(sealed.len(), move || key.open(sealed_place(&id), &sealed)).await?;
-    Ok(Some(OpenedBody { media_type: fields.text("media_type")?, bytes: Payload::new(bytes) }))
+    let bytes =
+        on_thread_if_large(sealed.len(), move || key.open(sealed_place(&id), &sealed)).await?;
+    Ok(Some(OpenedBody {
+        media_type: fields.text("media_type")?,
+        bytes: Payload::new(bytes),
+    }))
 }
 
 fn sealed_place(id: &BodyId) -> Place<'_> {
-    Place { table: "body", row: id.as_bytes(), column: "sealed" }
+    Place {
+        table: "body",
+        row: id.as_bytes(),
+        column: "sealed",
+    }
 }
 
 /// Where a body's wrapped data key lives.
 pub(super) fn wrapped_place(id: &BodyId) -> Place<'_> {
-    Place { table: "body", row: id.as_bytes(), column: "wrapped_key" }
+    Place {
+        table: "body",
+        row: id.as_bytes(),
+        column: "wrapped_key",
+    }
+}
+
+const SALTS: &str =
+    "SELECT event_id, tag, sealed FROM log_opening WHERE event_id = $1 ORDER BY tag LIMIT 64";
+const RESEAL: &str =
+    "UPDATE log_opening SET subject_id = $3, sealed = $4 WHERE event_id = $1 AND tag = $2";
+
+/// Seals an entry's salts anew, under another subject.
+pub(super) async fn reseal_openings(
+    w: &mut Write,
+    event: EventId,
+    from: &Subject,
+    to: &Subject,
+) -> Result<(), StoreError> {
+    let rows = sqlx::query(SALTS)
+        .bind(event.as_bytes().as_slice())
+        .fetch_all(w.conn())
+        .await
+        .map_err(sql)?;
+    for row in &rows {
+        let row = Fields::new(row, "log_opening", "event_id");
+        let tag: i64 = row.int("tag")?;
+        let key = opening_row(event, tag);
+        let salt = from.key.open(opening_place(&key), &row.bytes("sealed")?)?;
+        sqlx::query(RESEAL)
+            .bind(event.as_bytes().as_slice())
+            .bind(tag)
+            .bind(to.id.as_bytes().as_slice())
+            .bind(to.key.seal(opening_place(&key), &salt)?)
+            .execute(w.conn())
+            .await
+            .map_err(sql)?;
+    }
+    Ok(())
 }

@@ -84,7 +84,9 @@ impl UpkeepStore for Backend {
             let row = Fields::new(row, "counter", "name");
             let name = row.text("name")?;
             if let Some(state) = name.strip_prefix(STATE_PREFIX) {
-                counters.by_state.insert(state.to_owned(), row.int("value")?);
+                counters
+                    .by_state
+                    .insert(state.to_owned(), row.int("value")?);
             } else if name == REFERRALS {
                 counters.referrals = row.int("value")?;
             } else if name == DELIVERIES {
@@ -132,7 +134,10 @@ impl UpkeepStore for Backend {
         let row = Fields::new(&row, "log_outbox", "name");
         let oldest = row.opt_at("oldest_ms")?;
         let age = oldest.map(|oldest| now.since(oldest).as_millis());
-        Ok((row.int("waiting")?, u64::try_from(age.unwrap_or(0)).unwrap_or(u64::MAX)))
+        Ok((
+            row.int("waiting")?,
+            u64::try_from(age.unwrap_or(0)).unwrap_or(u64::MAX),
+        ))
     }
 
     async fn upkeep(&self, now: Timestamp) -> Result<(), StoreError> {
@@ -142,8 +147,9 @@ impl UpkeepStore for Backend {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        let one: Result<i64, _> =
-            sqlx::query_scalar("SELECT CAST(1 AS BIGINT)").fetch_one(&mut *self.read().await?).await;
+        let one: Result<i64, _> = sqlx::query_scalar("SELECT CAST(1 AS BIGINT)")
+            .fetch_one(&mut *self.read().await?)
+            .await;
         one.map(drop).map_err(sql)
     }
 }

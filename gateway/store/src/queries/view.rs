@@ -28,9 +28,9 @@ macro_rules! select {
 }
 
 const ONE: &str = select!("WHERE d.id = $1");
-const BY_WIRE_ID: &str =
-    select!("JOIN wire w ON w.delivery_id = d.id WHERE w.wire_id = $1");
-const ATTEMPTS: &str = "SELECT delivery_id, number, opened_ms, closed_ms, outcome, why_code, why_text, evidence
+const BY_WIRE_ID: &str = select!("JOIN wire w ON w.delivery_id = d.id WHERE w.wire_id = $1");
+const ATTEMPTS: &str =
+    "SELECT delivery_id, number, opened_ms, closed_ms, outcome, why_code, why_text, evidence
     FROM attempt WHERE delivery_id = $1 ORDER BY number DESC LIMIT $2";
 
 /// One delivery with its attempts.
@@ -69,16 +69,28 @@ pub(super) async fn deliveries(
         select.push(" AND d.state = ").push_bind(state.as_str());
     }
     if let Some(endpoint) = &query.endpoint {
-        select.push(" AND d.endpoint_id = ").push_bind(endpoint.as_str());
+        select
+            .push(" AND d.endpoint_id = ")
+            .push_bind(endpoint.as_str());
     }
     if let Some(referral) = &query.referral {
-        select.push(" AND d.referral_id = ").push_bind(referral.as_bytes().as_slice());
+        select
+            .push(" AND d.referral_id = ")
+            .push_bind(referral.as_bytes().as_slice());
     }
     if let Some(before) = &query.before {
-        select.push(" AND d.id < ").push_bind(before.as_bytes().as_slice());
+        select
+            .push(" AND d.id < ")
+            .push_bind(before.as_bytes().as_slice());
     }
-    select.push(" ORDER BY d.id DESC LIMIT ").push_bind(i64::from(query.limit.min(PAGE_MAX)));
-    let rows = select.build().fetch_all(&mut *store.read().await?).await.map_err(sql)?;
+    select
+        .push(" ORDER BY d.id DESC LIMIT ")
+        .push_bind(i64::from(query.limit.min(PAGE_MAX)));
+    let rows = select
+        .build()
+        .fetch_all(&mut *store.read().await?)
+        .await
+        .map_err(sql)?;
     rows.iter().map(view).collect()
 }
 
@@ -94,7 +106,11 @@ async fn with_attempts(
         .fetch_all(&mut *store.read().await?)
         .await
         .map_err(sql)?;
-    view.attempts = attempts.iter().rev().map(attempt).collect::<Result<_, _>>()?;
+    view.attempts = attempts
+        .iter()
+        .rev()
+        .map(attempt)
+        .collect::<Result<_, _>>()?;
     Ok(Some(view))
 }
 

@@ -1,12 +1,12 @@
 //! The delivery port, method by method.
 
 use async_trait::async_trait;
+use waymark_core::alarm::NewAlarm;
 use waymark_core::id::{DeliveryId, EndpointId, WireId};
 use waymark_core::port::{
     CloseAttempt, DeliveryContent, DeliveryQuery, DeliveryStore, DeliveryView, LeaseAsk,
     LeaseToken, Leased, OpenAttempt, Operation, RaiseEvidence, StoreError, WorkClass,
 };
-use waymark_core::alarm::NewAlarm;
 use waymark_core::time::Timestamp;
 
 use super::{Backend, attempt, lease, operate, overdue, view};

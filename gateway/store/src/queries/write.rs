@@ -6,7 +6,7 @@ use sqlx::Transaction;
 use waymark_core::alarm::{AlarmKind, NewAlarm};
 use waymark_core::audit::{ENTRY_BYTES_MAX, EntryDraft, LogEntry, leaf_hash};
 use waymark_core::delivery::{DeliveryState, Evidence};
-use waymark_core::id::{AgencyId, EventId, ReferralId, StreamId, SubjectId};
+use waymark_core::id::{AgencyId, EndpointId, EventId, ReferralId, StreamId, SubjectId};
 use waymark_core::port::{NewDelivery, NewEvent, Opening, StoreError};
 use waymark_core::time::Timestamp;
 
@@ -40,7 +40,11 @@ pub(super) struct Write {
 impl Write {
     /// Wraps a transaction.
     pub(super) fn new(tx: Transaction<'static, Db>, turn: i64) -> Self {
-        Self { tx, counts: BTreeMap::new(), shard: turn.rem_euclid(COUNTER_SHARDS) }
+        Self {
+            tx,
+            counts: BTreeMap::new(),
+            shard: turn.rem_euclid(COUNTER_SHARDS),
+        }
     }
 
     /// The connection that the transaction has.
@@ -61,8 +65,10 @@ impl Write {
 
     /// Commits: an error leaves the outcome unknown, and the same call is safe to repeat.
     pub(super) async fn commit(mut self) -> Result<(), StoreError> {
-        let counts: Vec<(String, i64)> =
-            std::mem::take(&mut self.counts).into_iter().filter(|(_, by)| *by != 0).collect();
+        let counts: Vec<(String, i64)> = std::mem::take(&mut self.counts)
+            .into_iter()
+            .filter(|(_, by)| *by != 0)
+            .collect();
         let shard = self.shard;
         insert(self.conn(), COUNT, &counts, |row, (name, by)| {
             row.push_bind(name.as_str()).push_bind(shard).push_bind(*by);
@@ -118,8 +124,10 @@ const NEXT_IN_STREAM: &str = "INSERT INTO log_stream (stream_id, next_seq, prev_
      RETURNING stream_id, next_seq - 1 AS seq, prev_leaf";
 const CHAIN: &str = "UPDATE log_stream SET prev_leaf = $2 WHERE stream_id = $1";
 const OUTBOX: (&str, &str) = ("INSERT INTO log_outbox (event_id, kind, at_ms, entry)", "");
-const OPENINGS: (&str, &str) =
-    ("INSERT INTO log_opening (event_id, tag, subject_id, sealed)", "");
+const OPENINGS: (&str, &str) = (
+    "INSERT INTO log_opening (event_id, tag, subject_id, sealed)",
+    "",
+);
 
 /// Appends an entry to its stream: it reaches the log by the outbox. Its salts are sealed under `subject`, without
 /// which there may be none.
@@ -183,7 +191,11 @@ pub(super) fn opening_row(event: EventId, tag: i64) -> Vec<u8> {
 
 /// Where a salt lives.
 pub(super) const fn opening_place(row: &[u8]) -> Place<'_> {
-    Place { table: "log_opening", row, column: "sealed" }
+    Place {
+        table: "log_opening",
+        row,
+        column: "sealed",
+    }
 }
 
 /// Seals an entry's salts.
@@ -198,7 +210,12 @@ pub(super) fn seal_openings(
             let tag = i64::from(opening.tag.number());
             let row = opening_row(event, tag);
             let sealed = subject.key.seal(opening_place(&row), &opening.salt)?;
-            Ok(SealedOpening { event, tag, subject: subject.id, sealed })
+            Ok(SealedOpening {
+                event,
+                tag,
+                subject: subject.id,
+                sealed,
+            })
         })
         .collect()
 }
@@ -249,9 +266,12 @@ const WIRE: (&str, &str) = ("INSERT INTO wire (wire_id, delivery_id)", "");
 
 /// Queues deliveries, each at the end of its lane, those of one lane in the order given.
 pub(super) async fn queue(w: &mut Write, queued: &[Queued<'_>]) -> Result<(), StoreError> {
-    let mut lanes: BTreeMap<(&str, SubjectId), Vec<&Queued<'_>>> = BTreeMap::new();
+    let mut lanes: BTreeMap<(EndpointId, SubjectId), Vec<&Queued<'_>>> = BTreeMap::new();
     for q in queued {
-        lanes.entry((q.delivery.endpoint.as_str(), q.subject)).or_default().push(q);
+        lanes
+            .entry((q.delivery.endpoint.clone(), q.subject))
+            .or_default()
+            .push(q);
     }
     let heads: Vec<(&Queued<'_>, i64)> = lanes
         .values()
@@ -265,17 +285,27 @@ pub(super) async fn queue(w: &mut Write, queued: &[Queued<'_>]) -> Result<(), St
             .push_bind(head.delivery.due.as_ms())
             .push_bind(head.at.as_ms())
             .push_bind(*length)
-            .push_bind(head.at.as_ms())
+            .push_bind(0_i64)
             .push_bind(None::<&[u8]>);
     })
     .await?;
     let mut placed: Vec<(&Queued<'_>, i64)> = Vec::with_capacity(queued.len());
     for row in &rows {
         let row = Fields::new(row, "lane", "subject_id");
-        let key = (row.text("endpoint_id")?, row.id("subject_id", SubjectId::from_bytes)?);
-        let lane = lanes.remove(&(key.0.as_str(), key.1)).ok_or_else(|| row.corrupt("endpoint_id"))?;
+        let key = (
+            row.code("endpoint_id")?,
+            row.id("subject_id", SubjectId::from_bytes)?,
+        );
+        let lane = lanes
+            .remove(&key)
+            .ok_or_else(|| row.corrupt("endpoint_id"))?;
         let last: i64 = row.int("last_seq")?;
-        placed.extend(lane.into_iter().rev().zip(0..).map(|(q, back)| (q, last - back)));
+        placed.extend(
+            lane.into_iter()
+                .rev()
+                .zip(0..)
+                .map(|(q, back)| (q, last - back)),
+        );
     }
     if !lanes.is_empty() {
         return Err(internal(Fault::Missing("a lane just made")));
@@ -358,7 +388,13 @@ pub(super) async fn insert_deliveries(
     }
     let queued: Vec<Queued<'_>> = deliveries
         .iter()
-        .map(|delivery| Queued { delivery, referral, subject, traceparent, at })
+        .map(|delivery| Queued {
+            delivery,
+            referral,
+            subject,
+            traceparent,
+            at,
+        })
         .collect();
     queue(w, &queued).await
 }
@@ -383,11 +419,17 @@ const EVENT: (&str, &str) = (
 );
 
 /// Records events that the parties are shown.
-pub(super) async fn insert_events(w: &mut Write, events: &[Happened<'_>]) -> Result<(), StoreError> {
+pub(super) async fn insert_events(
+    w: &mut Write,
+    events: &[Happened<'_>],
+) -> Result<(), StoreError> {
     let mut rows = Vec::with_capacity(events.len());
     for happened in events {
         let version = happened.event.source_version.map(i64::try_from).transpose();
-        rows.push((happened, version.map_err(|_| internal(Fault::Number("source_version")))?));
+        rows.push((
+            happened,
+            version.map_err(|_| internal(Fault::Number("source_version")))?,
+        ));
     }
     insert(w.conn(), EVENT, &rows, |row, (h, version)| {
         let e = h.event;
@@ -414,7 +456,8 @@ const OPEN_ALARM: (&str, &str) = (
     "INSERT INTO alarm (id, kind, subject, owner, role, text, opened_ms, resolved_ms)",
     "ON CONFLICT (kind, subject) WHERE resolved_ms IS NULL DO NOTHING RETURNING id",
 );
-const RESOLVE_ALARM: &str = "UPDATE alarm SET resolved_ms = $3 WHERE kind = $1 AND subject = $2 AND resolved_ms IS NULL";
+const RESOLVE_ALARM: &str =
+    "UPDATE alarm SET resolved_ms = $3 WHERE kind = $1 AND subject = $2 AND resolved_ms IS NULL";
 
 /// Opens alarms that are not open yet; answers how many are new.
 pub(super) async fn open_alarms(
@@ -463,7 +506,11 @@ pub(super) async fn resolve_alarms(
 /// A random id that sorts by time (UUIDv7).
 fn sortable_id(at: Timestamp) -> Result<[u8; 16], StoreError> {
     let ms = u64::try_from(at.as_ms()).unwrap_or(0);
-    Ok(uuid::Builder::from_unix_timestamp_millis(ms, &random::<10>()?).into_uuid().into_bytes())
+    Ok(
+        uuid::Builder::from_unix_timestamp_millis(ms, &random::<10>()?)
+            .into_uuid()
+            .into_bytes(),
+    )
 }
 
 /// The kinds of keys that a referral is found by.
@@ -478,7 +525,10 @@ pub(super) mod key_kind {
 
 /// The keyed hash of a receiver's own reference.
 pub(super) fn receiver_hash(seal: &Seal, agency: &AgencyId, reference: &str) -> [u8; 32] {
-    seal.keyed("referral_key.receiver", &[agency.as_str().as_bytes(), reference.as_bytes()])
+    seal.keyed(
+        "referral_key.receiver",
+        &[agency.as_str().as_bytes(), reference.as_bytes()],
+    )
 }
 
 const RECEIVER_KEY: &str = "INSERT INTO referral_key (kind, hash, content_hash, referral_id) VALUES ($1, $2, NULL, $3) \

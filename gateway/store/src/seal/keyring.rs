@@ -35,7 +35,9 @@ pub enum KeyringError {
     #[error("a keyring file begins with the line `{FIRST_LINE}`")]
     Version,
     /// A line is not `index KEY` or `kek EPOCH KEY`.
-    #[error("line {0} of the keyring is not `index KEY` or `kek EPOCH KEY` with a key of 64 hex digits")]
+    #[error(
+        "line {0} of the keyring is not `index KEY` or `kek EPOCH KEY` with a key of 64 hex digits"
+    )]
     Line(usize),
     /// The index key or an epoch stands twice.
     #[error("line {0} of the keyring repeats an earlier one")]
@@ -59,22 +61,32 @@ pub struct Keyring {
 
 impl fmt::Debug for Keyring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keyring").field("epochs", &self.keks.keys()).finish_non_exhaustive()
+        f.debug_struct("Keyring")
+            .field("epochs", &self.keks.keys())
+            .finish_non_exhaustive()
     }
 }
 
 impl Keyring {
     /// Makes a keyring of random keys at epoch 1.
     pub fn generate() -> Result<Self, KeyringError> {
-        Ok(Self { keks: BTreeMap::from([(1, random_key()?)]), index: random_key()? })
+        Ok(Self {
+            keks: BTreeMap::from([(1, random_key()?)]),
+            index: random_key()?,
+        })
     }
 
     /// Reads a keyring file.
     pub fn load(path: &Path) -> Result<Self, KeyringError> {
-        let failed = |source| KeyringError::Io { path: path.to_owned(), source };
+        let failed = |source| KeyringError::Io {
+            path: path.to_owned(),
+            source,
+        };
         let file = std::fs::File::open(path).map_err(failed)?;
         let mut text = Zeroizing::new(String::new());
-        file.take(KEYRING_BYTES_MAX + 1).read_to_string(&mut text).map_err(failed)?;
+        file.take(KEYRING_BYTES_MAX + 1)
+            .read_to_string(&mut text)
+            .map_err(failed)?;
         Self::parse(&text)
     }
 
@@ -93,9 +105,9 @@ impl Keyring {
             let repeated = match words.as_slice() {
                 [] => false,
                 [comment, ..] if comment.starts_with('#') => false,
-                ["index", key] => {
-                    index.replace(key_of(key).ok_or(KeyringError::Line(number))?).is_some()
-                }
+                ["index", key] => index
+                    .replace(key_of(key).ok_or(KeyringError::Line(number))?)
+                    .is_some(),
                 ["kek", epoch, key] => {
                     let epoch: u32 = epoch.parse().map_err(|_| KeyringError::Line(number))?;
                     let key = key_of(key).ok_or(KeyringError::Line(number))?;
@@ -110,12 +122,18 @@ impl Keyring {
         if keks.is_empty() {
             return Err(KeyringError::Missing("kek"));
         }
-        Ok(Self { keks, index: index.ok_or(KeyringError::Missing("index key"))? })
+        Ok(Self {
+            keks,
+            index: index.ok_or(KeyringError::Missing("index key"))?,
+        })
     }
 
     /// Writes the keyring to a new file that its owner alone can read; an existing file is never touched.
     pub fn save_new(&self, path: &Path) -> Result<(), KeyringError> {
-        let failed = |source| KeyringError::Io { path: path.to_owned(), source };
+        let failed = |source| KeyringError::Io {
+            path: path.to_owned(),
+            source,
+        };
         let mut options = std::fs::OpenOptions::new();
         options.write(true).create_new(true);
         #[cfg(unix)]
@@ -143,7 +161,9 @@ impl Keyring {
     }
 
     pub(super) fn keks(&self) -> impl Iterator<Item = (u32, &[u8])> {
-        self.keks.iter().map(|(epoch, key)| (*epoch, key.as_slice()))
+        self.keks
+            .iter()
+            .map(|(epoch, key)| (*epoch, key.as_slice()))
     }
 
     pub(super) fn index(&self) -> &[u8] {
@@ -190,7 +210,12 @@ mod tests {
 
     #[test]
     fn the_newest_epoch_is_the_current_one() {
-        let ring = parse(&[&format!("index {KEY}"), &format!("kek 7 {KEY}"), &format!("kek 2 {KEY}")]).unwrap();
+        let ring = parse(&[
+            &format!("index {KEY}"),
+            &format!("kek 7 {KEY}"),
+            &format!("kek 2 {KEY}"),
+        ])
+        .unwrap();
         assert_eq!(ring.current(), 7);
         assert_eq!(ring.keks().count(), 2);
     }
@@ -199,13 +224,34 @@ mod tests {
     fn a_keyring_with_a_fault_is_refused_and_the_fault_is_named() {
         let index = format!("index {KEY}");
         let kek = format!("kek 1 {KEY}");
-        assert!(matches!(Keyring::parse("waymark-keyring v2\n"), Err(KeyringError::Version)));
-        assert!(matches!(parse(&[&index]), Err(KeyringError::Missing("kek"))));
-        assert!(matches!(parse(&[&kek]), Err(KeyringError::Missing("index key"))));
-        assert!(matches!(parse(&[&index, &kek, &kek]), Err(KeyringError::Twice(4))));
-        assert!(matches!(parse(&[&index, "kek 1 abcd"]), Err(KeyringError::Line(3))));
-        assert!(matches!(parse(&["# why", "", &index, "what"]), Err(KeyringError::Line(5))));
-        let long = format!("{FIRST_LINE}\n{}", "#".repeat(usize::try_from(KEYRING_BYTES_MAX).unwrap()));
+        assert!(matches!(
+            Keyring::parse("waymark-keyring v2\n"),
+            Err(KeyringError::Version)
+        ));
+        assert!(matches!(
+            parse(&[&index]),
+            Err(KeyringError::Missing("kek"))
+        ));
+        assert!(matches!(
+            parse(&[&kek]),
+            Err(KeyringError::Missing("index key"))
+        ));
+        assert!(matches!(
+            parse(&[&index, &kek, &kek]),
+            Err(KeyringError::Twice(4))
+        ));
+        assert!(matches!(
+            parse(&[&index, "kek 1 abcd"]),
+            Err(KeyringError::Line(3))
+        ));
+        assert!(matches!(
+            parse(&["# why", "", &index, "what"]),
+            Err(KeyringError::Line(5))
+        ));
+        let long = format!(
+            "{FIRST_LINE}\n{}",
+            "#".repeat(usize::try_from(KEYRING_BYTES_MAX).unwrap())
+        );
         assert!(matches!(Keyring::parse(&long), Err(KeyringError::TooLong)));
     }
 

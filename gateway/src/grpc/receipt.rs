@@ -1,0 +1,165 @@
+//! Receipts: what proves that a message was durably taken, and what opens its entry's commitments.
+
+use waymark_adapters::grpc::convert::timestamp_to_proto;
+use waymark_core::audit::{Commitment, CommitmentTag, LogEntry, leaf_hash};
+use waymark_core::error::ErrorKind;
+use waymark_core::id::EventId;
+use waymark_core::port::{Accepted, Opening, ReferralView};
+use waymark_proto::v1;
+
+use super::face::Face;
+use super::write::service_of;
+use crate::service::{PROOF_WAIT_MAX, ServiceError};
+
+/// Whether a caller waits for a proof.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Proven {
+    /// It does, at most [`PROOF_WAIT_MAX`].
+    Wanted,
+    /// It does not.
+    NotWanted,
+}
+
+impl From<bool> for Proven {
+    fn from(want_proof: bool) -> Self {
+        if want_proof { Self::Wanted } else { Self::NotWanted }
+    }
+}
+
+/// The receipt of an accept. `content` is what the caller's message committed to, as far as it is at hand.
+pub(super) async fn of_accept(
+    face: &Face,
+    accepted: Accepted,
+    content: Option<&[u8]>,
+    proven: Proven,
+) -> Result<v1::Receipt, ServiceError> {
+    let legs = accepted.legs.iter().map(|leg| v1::ReceiptLeg {
+        leg_id: leg.id.to_string(),
+        service_id: service_of(leg.triage.as_deref(), leg.service.as_str()),
+        agency_id: leg.agency.to_string(),
+        rule_id: leg.rule.as_ref().map(ToString::to_string).unwrap_or_default(),
+    });
+    let shown = if proven == Proven::Wanted { content } else { None };
+    Ok(v1::Receipt {
+        referral_id: accepted.referral.to_string(),
+        reference: accepted.reference.to_string(),
+        event_id: accepted.event.to_string(),
+        stream_id: accepted.stream.as_bytes().to_vec().into(),
+        leaf_hash: accepted.leaf.to_vec().into(),
+        accepted_at: Some(timestamp_to_proto(accepted.at)),
+        directory_release: accepted.release,
+        legs: legs.collect(),
+        duplicate: accepted.repeated,
+        openings: openings(&accepted.openings, &accepted.entry, shown),
+        tlog_proof: proof(face, accepted.event, proven).await?.into(),
+        entry: accepted.entry.into(),
+        version: 1,
+    })
+}
+
+/// The receipt of a later event of a referral, which the caller may see.
+pub(super) async fn of_event(
+    face: &Face,
+    view: &ReferralView,
+    event: EventId,
+    repeated: bool,
+    content: Option<&[u8]>,
+    proven: Proven,
+) -> Result<v1::Receipt, ServiceError> {
+    let store = face.service.store();
+    let gone = || ServiceError::new(ErrorKind::Corrupt, "STORED_DATA_CORRUPT");
+    let entry = store.entry_of(event).await?.ok_or_else(gone)?;
+    let at = LogEntry::decode(&entry).map_err(|_| gone())?.at;
+    let salts = store.openings(event).await?;
+    let legs = view.legs.iter().map(|leg| v1::ReceiptLeg {
+        leg_id: leg.leg.id.to_string(),
+        service_id: service_of(leg.leg.triage.as_deref(), leg.leg.service.as_str()),
+        agency_id: leg.leg.agency.to_string(),
+        rule_id: leg.leg.rule.as_ref().map(ToString::to_string).unwrap_or_default(),
+    });
+    let shown = if proven == Proven::Wanted { content } else { None };
+    Ok(v1::Receipt {
+        referral_id: view.id.to_string(),
+        reference: view.reference.to_string(),
+        event_id: event.to_string(),
+        stream_id: view.stream.as_bytes().to_vec().into(),
+        leaf_hash: leaf_hash(&entry).to_vec().into(),
+        accepted_at: Some(timestamp_to_proto(at)),
+        directory_release: view.release,
+        legs: legs.collect(),
+        duplicate: repeated,
+        openings: openings(&salts, &entry, shown),
+        tlog_proof: proof(face, event, proven).await?.into(),
+        entry: entry.into(),
+        version: view.version,
+    })
+}
+
+async fn proof(face: &Face, event: EventId, proven: Proven) -> Result<Vec<u8>, ServiceError> {
+    if proven == Proven::NotWanted {
+        return Ok(Vec::new());
+    }
+    let proof = face.service.proof(event, PROOF_WAIT_MAX).await?;
+    Ok(proof.map(|proof| proof.tlog_proof).unwrap_or_default())
+}
+
+/// What opens an entry's commitments. Content is shown only where it is what was committed to.
+fn openings(salts: &[Opening], entry: &[u8], content: Option<&[u8]>) -> Vec<v1::Opening> {
+    let committed = LogEntry::decode(entry).map(|entry| entry.commitments).unwrap_or_default();
+    let opens = |opening: &Opening, bytes: &[u8]| {
+        committed.contains(&Commitment::to(opening.tag, &opening.salt, bytes))
+    };
+    salts
+        .iter()
+        .map(|opening| v1::Opening {
+            tag: tag(opening.tag),
+            salt: opening.salt.to_vec().into(),
+            content: content.filter(|bytes| opens(opening, bytes)).unwrap_or_default().to_vec().into(),
+        })
+        .collect()
+}
+
+/// The bytes that stand for a commitment's tag within it, as text: whoever opens it hashes exactly these.
+fn tag(tag: CommitmentTag) -> String {
+    char::from_u32(tag.number()).map(String::from).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::digest::{SHA256, digest};
+    use waymark_core::audit::{EntryDraft, EntryKind};
+    use waymark_core::id::StreamId;
+    use waymark_core::time::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn an_opening_opens_its_commitment_as_the_contract_says() {
+        let salt = [7; 32];
+        let content = b"the content";
+        let draft = EntryDraft {
+            kind: EntryKind::Accepted,
+            event: EventId::from_bytes([1; 16]),
+            at: Timestamp::from_ms(1),
+            stream: StreamId::from_bytes([2; 16]),
+            actor: [3; 16],
+            org: "EE123456".parse().unwrap(),
+            codes: Vec::new(),
+            commitments: vec![Commitment::to(CommitmentTag::Payload, &salt, content)],
+            reference: None,
+        };
+        let entry = draft.placed(0, None).encode();
+        let salts = [Opening { tag: CommitmentTag::Payload, salt }];
+        let opened = openings(&salts, &entry, Some(content));
+        // Commitment = SHA-256("waymark/commit/v1" || 0x00 || tag || salt || content), in the contract's words.
+        let mut input = b"waymark/commit/v1\0".to_vec();
+        input.extend_from_slice(opened[0].tag.as_bytes());
+        input.extend_from_slice(&opened[0].salt);
+        input.extend_from_slice(&opened[0].content);
+        let committed = LogEntry::decode(&entry).unwrap().commitments[0].hash;
+        assert_eq!(digest(&SHA256, &input).as_ref(), committed);
+
+        assert!(openings(&salts, &entry, Some(b"other"))[0].content.is_empty(), "only what was committed to");
+        assert!(openings(&salts, &entry, None)[0].content.is_empty());
+    }
+}

@@ -1,0 +1,113 @@
+//! What opening a database refuses.
+
+use sqlx::AssertSqlSafe;
+use waymark_core::directory::Environment;
+use waymark_core::port::{ReferralStore as _, UpkeepStore as _};
+
+use super::fixture::{bench, ms, url as database};
+use super::start::start;
+use super::{Backend, Db};
+use crate::open::{Mode, OpenError, OpenOptions, Schema};
+use crate::seal::{Keyring, Seal};
+
+fn options(url: &str, mode: Mode) -> OpenOptions {
+    OpenOptions {
+        url: url.to_owned(),
+        keyring: Keyring::generate().unwrap(),
+        environment: Environment::Test,
+        mode,
+        schema: Schema::Migrate,
+        now: ms(0),
+    }
+}
+
+async fn opened(options: OpenOptions) -> Result<Backend, OpenError> {
+    let seal = Seal::new(&options.keyring).unwrap();
+    start(&options, seal).await
+}
+
+fn error(result: Result<Backend, OpenError>) -> OpenError {
+    result.map(drop).unwrap_err()
+}
+
+async fn run(url: &str, sql: &str) {
+    let pool = sqlx::Pool::<Db>::connect(url).await.unwrap();
+    sqlx::query(AssertSqlSafe(sql.to_owned()))
+        .execute(&pool)
+        .await
+        .unwrap();
+    pool.close().await;
+}
+
+#[tokio::test]
+async fn a_database_belongs_to_one_keyring_and_one_environment() {
+    let Some((url, _dir)) = database().await else {
+        return;
+    };
+    let other = error_after_first(&url, options(&url, Mode::Write)).await;
+    assert!(matches!(other, OpenError::Keyring), "{other:?}");
+    let mut live = options(&url, Mode::ReadOnly);
+    live.environment = Environment::Live;
+    let mixed = error(opened(live).await);
+    assert!(matches!(&mixed, OpenError::Environment { found, asked: "live" } if found == "test"));
+}
+
+/// The fault of a second opening, after a first one that ended.
+async fn error_after_first(url: &str, second: OpenOptions) -> OpenError {
+    drop(opened(options(url, Mode::Write)).await.unwrap());
+    error(opened(second).await)
+}
+
+#[tokio::test]
+async fn an_older_schema_is_migrated_only_when_asked_and_a_newer_one_is_refused() {
+    let Some((url, _dir)) = database().await else {
+        return;
+    };
+    let expecting = || OpenOptions {
+        schema: Schema::Expect,
+        ..options(&url, Mode::Write)
+    };
+    assert!(matches!(
+        error(opened(expecting()).await),
+        OpenError::SchemaOlder
+    ));
+    super::migrate(&url).await.unwrap();
+    drop(opened(expecting()).await.unwrap());
+    let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+         SELECT 99, description, success, checksum, execution_time FROM _sqlx_migrations WHERE version = 1";
+    run(&url, newer).await;
+    for options in [
+        expecting(),
+        options(&url, Mode::Write),
+        options(&url, Mode::ReadOnly),
+    ] {
+        let refused = error(opened(options).await);
+        assert!(
+            matches!(refused, OpenError::SchemaNewer { found: 99 }),
+            "{refused:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_reader_reads_beside_the_writer_and_cannot_write() {
+    let Some((url, _dir)) = database().await else {
+        return;
+    };
+    let keyring = Keyring::generate().unwrap();
+    let text = std::env::temp_dir().join(hex::encode(crate::seal::random::<8>().unwrap()));
+    keyring.save_new(&text).unwrap();
+    let with = |mode| OpenOptions {
+        keyring: Keyring::load(&text).unwrap(),
+        ..options(&url, mode)
+    };
+    let writer = opened(with(Mode::Write)).await.unwrap();
+    let reader = opened(with(Mode::ReadOnly)).await.unwrap();
+    std::fs::remove_file(&text).unwrap();
+    reader.ping().await.unwrap();
+    writer.ping().await.unwrap();
+    let draft = bench().await.unwrap().draft("9434765919", &["ep-a"]);
+    assert!(reader.accept(draft.clone()).await.is_err());
+    writer.accept(draft.clone()).await.unwrap();
+    assert!(reader.referral(draft.referral).await.unwrap().is_some());
+}

@@ -1,0 +1,40 @@
+//! The store's contract over both engines.
+
+waymark_tests::store_contract! {
+    sqlite:
+        the_same_message_again_has_the_same_receipt
+        other_content_under_a_message_key_is_refused
+        a_second_new_under_a_reference_is_refused_unless_the_same
+        each_item_of_a_batch_gets_its_own_answer
+        a_lane_gives_its_head_alone
+        an_expired_lease_is_given_to_another_and_fenced
+        a_lease_is_kept_by_its_heartbeat
+        a_retrying_head_blocks_its_lane_among_retried_work
+        a_refused_head_takes_its_own_cancel_along
+        a_change_decided_on_what_is_no_more_is_stale
+        what_was_never_attempted_is_cancelled_at_once
+        only_a_verified_identifier_matches_a_child
+        every_event_is_in_the_log_once
+        the_check_holds_through_a_delivery_s_life
+        an_alarm_is_open_once
+        a_status_version_counts_once
+        deliveries_are_listed_page_by_page;
+    postgres:
+        the_same_message_again_has_the_same_receipt
+        other_content_under_a_message_key_is_refused
+        a_second_new_under_a_reference_is_refused_unless_the_same
+        each_item_of_a_batch_gets_its_own_answer
+        a_lane_gives_its_head_alone
+        an_expired_lease_is_given_to_another_and_fenced
+        a_lease_is_kept_by_its_heartbeat
+        a_retrying_head_blocks_its_lane_among_retried_work
+        a_refused_head_takes_its_own_cancel_along
+        a_change_decided_on_what_is_no_more_is_stale
+        what_was_never_attempted_is_cancelled_at_once
+        only_a_verified_identifier_matches_a_child
+        every_event_is_in_the_log_once
+        the_check_holds_through_a_delivery_s_life
+        an_alarm_is_open_once
+        a_status_version_counts_once
+        deliveries_are_listed_page_by_page;
+}
