@@ -63,7 +63,10 @@ impl ConnectError {
         };
         let why = Why::new(format!("{adapter}.{word}"), self.to_string());
         match self {
-            Self::WrongPeer => Outcome::Park { reason: ParkReason::WrongRecipient, why },
+            Self::WrongPeer => Outcome::Park {
+                reason: ParkReason::WrongRecipient,
+                why,
+            },
             _ => Outcome::Retry { after: None, why },
         }
     }
@@ -89,7 +92,9 @@ pub(crate) async fn tcp(address: &Address, until: Instant) -> Result<TcpStream, 
         for socket in address.reach.resolve(host, port).await? {
             match TcpStream::connect(socket).await {
                 Ok(stream) => {
-                    stream.set_nodelay(true).map_err(|e| ConnectError::Tcp(e.kind()))?;
+                    stream
+                        .set_nodelay(true)
+                        .map_err(|e| ConnectError::Tcp(e.kind()))?;
                     return Ok(stream);
                 }
                 Err(error) => last = ConnectError::Tcp(error.kind()),
@@ -97,7 +102,9 @@ pub(crate) async fn tcp(address: &Address, until: Instant) -> Result<TcpStream, 
         }
         Err(last)
     };
-    timeout_at(until, reach).await.unwrap_or(Err(ConnectError::Timeout))
+    timeout_at(until, reach)
+        .await
+        .unwrap_or(Err(ConnectError::Timeout))
 }
 
 /// Speaks TLS over a connection: who answers is the bound peer, or nothing is sent.
@@ -133,14 +140,16 @@ pub(crate) async fn probe(
 ) -> Probe {
     let reached = async {
         let stream = tcp(address, until).await?;
-        let Some(config) = config else { return Ok(None) };
+        let Some(config) = config else {
+            return Ok(None);
+        };
         let wanted = config.alpn_protocols.first().cloned();
         let stream = tls(address, stream, config, until).await?;
         let spoken = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
         Ok(wanted.map(|wanted| spoken == Some(wanted)))
     };
     match reached.await {
-        Err(error) => told(&error),
+        Err(error) => told(error),
         Ok(application) => {
             let plain = address.url.scheme() == "http";
             let detail = match application {
@@ -149,19 +158,31 @@ pub(crate) async fn probe(
                 None => "not tried: a request would reach the agency's application",
             };
             let stages = STAGES.iter().map(|stage| match *stage {
-                "application" => ProbeStage { stage, passed: application, detail: detail.to_owned() },
-                "tls" | "identity" if plain => {
-                    ProbeStage { stage, passed: None, detail: "plain HTTP for tests".to_owned() }
-                }
-                _ => ProbeStage { stage, passed: Some(true), detail: "passed".to_owned() },
+                "application" => ProbeStage {
+                    stage,
+                    passed: application,
+                    detail: detail.to_owned(),
+                },
+                "tls" | "identity" if plain => ProbeStage {
+                    stage,
+                    passed: None,
+                    detail: "plain HTTP for tests".to_owned(),
+                },
+                _ => ProbeStage {
+                    stage,
+                    passed: Some(true),
+                    detail: "passed".to_owned(),
+                },
             });
-            Probe { stages: stages.collect() }
+            Probe {
+                stages: stages.collect(),
+            }
         }
     }
 }
 
 /// What a probe says when settings or stages fail.
-fn told(error: &ConnectError) -> Probe {
+fn told(error: ConnectError) -> Probe {
     let failed = error.stage();
     let stages = STAGES.iter().enumerate().map(|(at, stage)| {
         let (passed, detail) = match at.cmp(&failed) {
@@ -169,15 +190,25 @@ fn told(error: &ConnectError) -> Probe {
             std::cmp::Ordering::Equal => (Some(false), error.to_string()),
             std::cmp::Ordering::Greater => (None, "not tried".to_owned()),
         };
-        ProbeStage { stage, passed, detail }
+        ProbeStage {
+            stage,
+            passed,
+            detail,
+        }
     });
-    Probe { stages: stages.collect() }
+    Probe {
+        stages: stages.collect(),
+    }
 }
 
 /// What a probe says when the endpoint's settings are wrong.
 pub(crate) fn not_tried(detail: &str) -> Probe {
-    let stages = STAGES
-        .iter()
-        .map(|stage| ProbeStage { stage, passed: None, detail: detail.to_owned() });
-    Probe { stages: stages.collect() }
+    let stages = STAGES.iter().map(|stage| ProbeStage {
+        stage,
+        passed: None,
+        detail: detail.to_owned(),
+    });
+    Probe {
+        stages: stages.collect(),
+    }
 }

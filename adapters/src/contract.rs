@@ -85,18 +85,47 @@ pub async fn broken(adapter: &dyn Adapter, far: &dyn FarSide) -> Vec<Broken> {
     let mut all = rendering(adapter, &far.endpoint());
     let checks = [
         ("validate names the wrong setting", validates(adapter, far)),
-        ("a delivery arrives with its evidence", arrives(adapter, far).await),
-        ("every attempt carries the same id and bytes", repeats(adapter, far).await),
-        ("a message bound to another is not written", refuses_others(adapter, far).await),
-        ("a peer that is not the bound one gets nothing", refuses_impostors(adapter, far).await),
-        ("nobody there is a retry", retries_unreachable(adapter, far).await),
-        ("no answer is unknown, within the deadline", waits_no_longer(adapter, far).await),
-        ("an id that is known is a duplicate", sees_duplicates(adapter, far).await),
-        ("later is a retry, for good is none", tells_later_from_never(adapter, far).await),
+        (
+            "a delivery arrives with its evidence",
+            arrives(adapter, far).await,
+        ),
+        (
+            "every attempt carries the same id and bytes",
+            repeats(adapter, far).await,
+        ),
+        (
+            "a message bound to another is not written",
+            refuses_others(adapter, far).await,
+        ),
+        (
+            "a peer that is not the bound one gets nothing",
+            refuses_impostors(adapter, far).await,
+        ),
+        (
+            "nobody there is a retry",
+            retries_unreachable(adapter, far).await,
+        ),
+        (
+            "no answer is unknown, within the deadline",
+            waits_no_longer(adapter, far).await,
+        ),
+        (
+            "an id that is known is a duplicate",
+            sees_duplicates(adapter, far).await,
+        ),
+        (
+            "later is a retry, for good is none",
+            tells_later_from_never(adapter, far).await,
+        ),
         ("nothing shows content", shows_nothing(adapter, far).await),
         ("a probe has no effect", probes(adapter, far).await),
     ];
-    all.extend(checks.into_iter().filter_map(|(rule, seen)| Some(Broken { rule, seen: seen.err()? })));
+    all.extend(checks.into_iter().filter_map(|(rule, seen)| {
+        Some(Broken {
+            rule,
+            seen: seen.err()?,
+        })
+    }));
     far.play(Script::Take);
     all
 }
@@ -104,23 +133,44 @@ pub async fn broken(adapter: &dyn Adapter, far: &dyn FarSide) -> Vec<Broken> {
 /// Runs the checks that need no far side.
 pub fn rendering(adapter: &dyn Adapter, endpoint: &Endpoint) -> Vec<Broken> {
     let checks = [
-        ("rendering is a function of the message", renders_alike(adapter, endpoint)),
-        ("safety-critical content is carried or refused", carries_safety(adapter, endpoint)),
-        ("an unusable message is refused, not cut", refuses_unusable(adapter, endpoint)),
+        (
+            "rendering is a function of the message",
+            renders_alike(adapter, endpoint),
+        ),
+        (
+            "safety-critical content is carried or refused",
+            carries_safety(adapter, endpoint),
+        ),
+        (
+            "an unusable message is refused, not cut",
+            refuses_unusable(adapter, endpoint),
+        ),
     ];
-    let failed = checks.into_iter().filter_map(|(rule, seen)| Some(Broken { rule, seen: seen.err()? }));
+    let failed = checks.into_iter().filter_map(|(rule, seen)| {
+        Some(Broken {
+            rule,
+            seen: seen.err()?,
+        })
+    });
     failed.collect()
 }
 
 fn render(adapter: &dyn Adapter, source: &Source, endpoint: &Endpoint) -> Result<Rendered, String> {
-    adapter.render(source, endpoint).map_err(|error| format!("not rendered: {error}"))
+    adapter
+        .render(source, endpoint)
+        .map_err(|error| format!("not rendered: {error}"))
 }
 
 fn renders_alike(adapter: &dyn Adapter, endpoint: &Endpoint) -> Seen {
     for kind in Kind::ALL {
         let source = sample::source(*kind);
-        let (first, second) = (adapter.render(&source, endpoint), adapter.render(&source, endpoint));
-        must(first == second, || format!("{kind} rendered twice gives different bytes"))?;
+        let (first, second) = (
+            adapter.render(&source, endpoint),
+            adapter.render(&source, endpoint),
+        );
+        must(first == second, || {
+            format!("{kind} rendered twice gives different bytes")
+        })?;
     }
     Ok(())
 }
@@ -143,18 +193,26 @@ fn carries_safety(adapter: &dyn Adapter, endpoint: &Endpoint) -> Seen {
 fn refuses_unusable(adapter: &dyn Adapter, endpoint: &Endpoint) -> Seen {
     let mut empty = sample::source(Kind::New);
     empty.content = None;
-    must(adapter.render(&empty, endpoint).is_err(), || "a new referral without content".to_owned())?;
+    must(adapter.render(&empty, endpoint).is_err(), || {
+        "a new referral without content".to_owned()
+    })?;
     let mut silent = sample::source(Kind::Status);
     silent.status = None;
-    must(adapter.render(&silent, endpoint).is_err(), || "a status without a status".to_owned())
+    must(adapter.render(&silent, endpoint).is_err(), || {
+        "a status without a status".to_owned()
+    })
 }
 
 fn validates(adapter: &dyn Adapter, far: &dyn FarSide) -> Seen {
     let faults = adapter.validate(&far.endpoint());
-    must(faults.is_empty(), || format!("good settings refused: {faults:?}"))?;
+    must(faults.is_empty(), || {
+        format!("good settings refused: {faults:?}")
+    })?;
     for (endpoint, path) in far.wrong_settings() {
         let faults = adapter.validate(&endpoint);
-        must(faults.iter().any(|f| f.field == path), || format!("{path} not named: {faults:?}"))?;
+        must(faults.iter().any(|f| f.field == path), || {
+            format!("{path} not named: {faults:?}")
+        })?;
     }
     Ok(())
 }
@@ -179,7 +237,9 @@ async fn arrives(adapter: &dyn Adapter, far: &dyn FarSide) -> Seen {
         let acknowledged = matches!(&outcome, Outcome::Delivered { grade, .. }
             if (Evidence::ApplicationAck..=Evidence::SignedReceipt).contains(grade));
         must(acknowledged, || format!("{kind}: {outcome:?}"))?;
-        must(far.received().len() == before + 1, || format!("{kind} did not arrive once"))?;
+        must(far.received().len() == before + 1, || {
+            format!("{kind} did not arrive once")
+        })?;
     }
     Ok(())
 }
@@ -191,23 +251,39 @@ async fn repeats(adapter: &dyn Adapter, far: &dyn FarSide) -> Seen {
     let before = far.received().len();
     for number in 1..=3 {
         let message = sample::outbound(&source, &rendered, &endpoint, number);
-        let outcome = adapter.deliver(&message, Deadline { within: PATIENCE }).await;
-        must(matches!(outcome, Outcome::Delivered { .. }), || format!("{outcome:?}"))?;
+        let outcome = adapter
+            .deliver(&message, Deadline { within: PATIENCE })
+            .await;
+        must(matches!(outcome, Outcome::Delivered { .. }), || {
+            format!("{outcome:?}")
+        })?;
     }
     let got = far.received();
     let new = got.get(before..).unwrap_or_default();
-    must(new.len() == 3, || format!("{} of 3 attempts arrived", new.len()))?;
-    let same = new.iter().all(|r| {
-        r.wire_id == source.wire_id.as_str() && r.bytes == rendered.bytes.expose()
-    });
-    must(same, || "an attempt carried another id or other bytes".to_owned())
+    must(new.len() == 3, || {
+        format!("{} of 3 attempts arrived", new.len())
+    })?;
+    let same = new
+        .iter()
+        .all(|r| r.wire_id == source.wire_id.as_str() && r.bytes == rendered.bytes.expose());
+    must(same, || {
+        "an attempt carried another id or other bytes".to_owned()
+    })
 }
 
 /// Checks that an outcome parks for the wrong recipient, and that nothing arrived.
 fn kept_from(outcome: &Outcome, far: &dyn FarSide, before: usize) -> Seen {
-    let parked = matches!(outcome, Outcome::Park { reason: ParkReason::WrongRecipient, .. });
+    let parked = matches!(
+        outcome,
+        Outcome::Park {
+            reason: ParkReason::WrongRecipient,
+            ..
+        }
+    );
     must(parked, || format!("{outcome:?}"))?;
-    must(far.received().len() == before, || "bytes were written".to_owned())
+    must(far.received().len() == before, || {
+        "bytes were written".to_owned()
+    })
 }
 
 async fn refuses_others(adapter: &dyn Adapter, far: &dyn FarSide) -> Seen {
@@ -220,7 +296,9 @@ async fn refuses_others(adapter: &dyn Adapter, far: &dyn FarSide) -> Seen {
 }
 
 async fn refuses_impostors(adapter: &dyn Adapter, far: &dyn FarSide) -> Seen {
-    let Some(endpoint) = far.impostor() else { return Ok(()) };
+    let Some(endpoint) = far.impostor() else {
+        return Ok(());
+    };
     far.play(Script::Take);
     let before = far.received().len();
     let outcome = attempt(adapter, &sample::source(Kind::New), &endpoint, PATIENCE).await?;
@@ -228,9 +306,16 @@ async fn refuses_impostors(adapter: &dyn Adapter, far: &dyn FarSide) -> Seen {
 }
 
 async fn retries_unreachable(adapter: &dyn Adapter, far: &dyn FarSide) -> Seen {
-    let outcome =
-        attempt(adapter, &sample::source(Kind::New), &far.unreachable(), PATIENCE).await?;
-    must(matches!(outcome, Outcome::Retry { .. }), || format!("{outcome:?}"))
+    let outcome = attempt(
+        adapter,
+        &sample::source(Kind::New),
+        &far.unreachable(),
+        PATIENCE,
+    )
+    .await?;
+    must(matches!(outcome, Outcome::Retry { .. }), || {
+        format!("{outcome:?}")
+    })
 }
 
 async fn waits_no_longer(adapter: &dyn Adapter, far: &dyn FarSide) -> Seen {
@@ -239,30 +324,63 @@ async fn waits_no_longer(adapter: &dyn Adapter, far: &dyn FarSide) -> Seen {
     let started = Instant::now();
     let outcome = attempt(adapter, &sample::source(Kind::New), &far.endpoint(), SHORT).await?;
     let took = started.elapsed();
-    must(matches!(outcome, Outcome::Unknown { .. }), || format!("{outcome:?}"))?;
-    must(far.received().len() == before + 1, || "it did not arrive".to_owned())?;
-    must(took < SHORT + GRACE, || format!("took {took:?} of {SHORT:?}"))
+    must(matches!(outcome, Outcome::Unknown { .. }), || {
+        format!("{outcome:?}")
+    })?;
+    must(far.received().len() == before + 1, || {
+        "it did not arrive".to_owned()
+    })?;
+    must(took < SHORT + GRACE, || {
+        format!("took {took:?} of {SHORT:?}")
+    })
 }
 
 async fn sees_duplicates(adapter: &dyn Adapter, far: &dyn FarSide) -> Seen {
     far.play(Script::Duplicate);
-    let outcome = attempt(adapter, &sample::source(Kind::New), &far.endpoint(), PATIENCE).await?;
-    must(matches!(outcome, Outcome::Duplicate { .. }), || format!("{outcome:?}"))?;
-    must(adapter.repeat() != Repeat::MustReconcile, || "it should reconcile".to_owned())
+    let outcome = attempt(
+        adapter,
+        &sample::source(Kind::New),
+        &far.endpoint(),
+        PATIENCE,
+    )
+    .await?;
+    must(matches!(outcome, Outcome::Duplicate { .. }), || {
+        format!("{outcome:?}")
+    })?;
+    must(adapter.repeat() != Repeat::MustReconcile, || {
+        "it should reconcile".to_owned()
+    })
 }
 
 async fn tells_later_from_never(adapter: &dyn Adapter, far: &dyn FarSide) -> Seen {
     far.play(Script::Later);
-    let later = attempt(adapter, &sample::source(Kind::New), &far.endpoint(), PATIENCE).await?;
+    let later = attempt(
+        adapter,
+        &sample::source(Kind::New),
+        &far.endpoint(),
+        PATIENCE,
+    )
+    .await?;
     match &later {
         Outcome::Retry { after, .. } => {
-            must(!far.hints() || *after == Some(HINT), || format!("the hint became {after:?}"))?;
+            must(!far.hints() || *after == Some(HINT), || {
+                format!("the hint became {after:?}")
+            })?;
         }
         other => return Err(format!("later became {other:?}")),
     }
     far.play(Script::Refuse);
-    let never = attempt(adapter, &sample::source(Kind::New), &far.endpoint(), PATIENCE).await?;
-    let settled = matches!(never, Outcome::Reject { .. } | Outcome::Park { .. } | Outcome::SoftReject { .. });
+    let never = attempt(
+        adapter,
+        &sample::source(Kind::New),
+        &far.endpoint(),
+        PATIENCE,
+    )
+    .await?;
+    let settled = matches!(
+        never,
+        Outcome::Reject { .. } | Outcome::Park { .. } | Outcome::SoftReject { .. }
+    );
     must(settled, || format!("for good became {never:?}"))
 }
 
@@ -270,31 +388,59 @@ async fn shows_nothing(adapter: &dyn Adapter, far: &dyn FarSide) -> Seen {
     let (source, endpoint) = (sample::source(Kind::New), far.endpoint());
     let rendered = render(adapter, &source, &endpoint)?;
     let mut shown = format!("{source:?}{rendered:?}");
-    for script in [Script::Take, Script::Refuse, Script::Duplicate, Script::Later] {
+    for script in [
+        Script::Take,
+        Script::Refuse,
+        Script::Duplicate,
+        Script::Later,
+    ] {
         far.play(script);
         let message = sample::outbound(&source, &rendered, &endpoint, 1);
-        let outcome = adapter.deliver(&message, Deadline { within: PATIENCE }).await;
-        shown.push_str(&format!("{message:?}{outcome:?}"));
+        let outcome = adapter
+            .deliver(&message, Deadline { within: PATIENCE })
+            .await;
+        shown = format!("{shown}{message:?}{outcome:?}");
     }
-    let leaked = sample::PERSONAL_WORDS.into_iter().find(|word| shown.contains(word));
-    must(leaked.is_none(), || format!("`{}` is shown", leaked.unwrap_or_default()))
+    let leaked = sample::PERSONAL_WORDS
+        .into_iter()
+        .find(|word| shown.contains(word));
+    must(leaked.is_none(), || {
+        format!("`{}` is shown", leaked.unwrap_or_default())
+    })
 }
 
 async fn probes(adapter: &dyn Adapter, far: &dyn FarSide) -> Seen {
     const STAGES: [&str; 5] = ["name", "tcp", "tls", "identity", "application"];
     let before = far.received().len();
-    let probe = adapter.probe(&far.endpoint(), Deadline { within: PATIENCE }).await;
+    let probe = adapter
+        .probe(&far.endpoint(), Deadline { within: PATIENCE })
+        .await;
     let names: Vec<&str> = probe.stages.iter().map(|s| s.stage).collect();
     must(names == STAGES, || format!("stages {names:?}"))?;
-    must(probe.stages.iter().all(|s| s.passed != Some(false)), || format!("{probe:?}"))?;
-    must(far.received().len() == before, || "a probe left a message".to_owned())?;
-    let nobody = adapter.probe(&far.unreachable(), Deadline { within: PATIENCE }).await;
-    let failed: Vec<&str> =
-        nobody.stages.iter().filter(|s| s.passed == Some(false)).map(|s| s.stage).collect();
-    must(failed.len() == 1, || format!("nobody there fails at {failed:?}"))
+    must(probe.stages.iter().all(|s| s.passed != Some(false)), || {
+        format!("{probe:?}")
+    })?;
+    must(far.received().len() == before, || {
+        "a probe left a message".to_owned()
+    })?;
+    let nobody = adapter
+        .probe(&far.unreachable(), Deadline { within: PATIENCE })
+        .await;
+    let failed: Vec<&str> = nobody
+        .stages
+        .iter()
+        .filter(|s| s.passed == Some(false))
+        .map(|s| s.stage)
+        .collect();
+    must(failed.len() == 1, || {
+        format!("nobody there fails at {failed:?}")
+    })
 }
 
 /// The wire id of the sample messages, for far sides that answer with it.
 pub fn wire_id() -> WireId {
     sample::source(Kind::New).wire_id
 }
+
+#[cfg(test)]
+mod tests;

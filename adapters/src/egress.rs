@@ -74,8 +74,13 @@ impl Reach {
         port: u16,
     ) -> Result<Vec<SocketAddr>, EgressError> {
         // A URL writes an IPv6 address in brackets, which a name server would be asked for.
-        let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-        let found = lookup_host((bare, port)).await.map_err(|_| EgressError::NoAddress)?;
+        let bare = host
+            .strip_prefix('[')
+            .and_then(|h| h.strip_suffix(']'))
+            .unwrap_or(host);
+        let found = lookup_host((bare, port))
+            .await
+            .map_err(|_| EgressError::NoAddress)?;
         let addresses: Vec<SocketAddr> = found.take(ADDRESSES_MAX).collect();
         if addresses.is_empty() {
             return Err(EgressError::NoAddress);
@@ -134,7 +139,11 @@ fn place_v4(a: Ipv4Addr) -> Place {
         || (first == 192 && second == 0 && third == 0)
         || (first == 192 && second == 88 && third == 99)
         || (first == 198 && (18..20).contains(&second));
-    if special { Place::Special } else { Place::Public }
+    if special {
+        Place::Special
+    } else {
+        Place::Public
+    }
 }
 
 fn place_v6(a: Ipv6Addr) -> Place {
@@ -148,14 +157,16 @@ fn place_v6(a: Ipv6Addr) -> Place {
     // Global unicast is 2000::/3; of it 2001::/23 (Teredo and others) and 2001:db8::/32 are special (RFC 6890).
     let global = first & 0xe000 == 0x2000;
     let special = first == 0x2001 && (second < 0x0200 || second == 0x0db8);
-    if global && !special { Place::Public } else { Place::Special }
+    if global && !special {
+        Place::Public
+    } else {
+        Place::Special
+    }
 }
 
 /// The IPv4 address that an IPv6 address leads to: mapped, compatible, translated (RFC 6052) or 6to4.
 fn embedded(a: Ipv6Addr) -> Option<Ipv4Addr> {
-    let v4 = |high: u16, low: u16| {
-        Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low))
-    };
+    let v4 = |high: u16, low: u16| Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low));
     match a.segments() {
         [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
             Some(v4(high, low))
@@ -176,14 +187,41 @@ mod tests {
 
     #[test]
     fn the_public_reach_takes_public_addresses_alone() {
-        for good in ["8.8.8.8", "100.63.255.255", "100.128.0.0", "2a00:1450::1", "172.32.0.1", "64:ff9b::808:808"] {
+        for good in [
+            "8.8.8.8",
+            "100.63.255.255",
+            "100.128.0.0",
+            "2a00:1450::1",
+            "172.32.0.1",
+            "64:ff9b::808:808",
+        ] {
             assert!(permits(Reach::Public, good), "{good}");
         }
         for bad in [
-            "127.0.0.1", "10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1", "100.64.0.1",
-            "169.254.169.254", "0.0.0.0", "224.0.0.1", "255.255.255.255", "192.0.2.1", "198.18.0.1",
-            "::1", "::", "fe80::1", "fd00::1", "ff02::1", "2001:db8::1", "2001::1",
-            "::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:7f00:1::", "::7f00:1",
+            "127.0.0.1",
+            "10.0.0.1",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.168.1.1",
+            "100.64.0.1",
+            "169.254.169.254",
+            "0.0.0.0",
+            "224.0.0.1",
+            "255.255.255.255",
+            "192.0.2.1",
+            "198.18.0.1",
+            "::1",
+            "::",
+            "fe80::1",
+            "fd00::1",
+            "ff02::1",
+            "2001:db8::1",
+            "2001::1",
+            "::ffff:127.0.0.1",
+            "::ffff:10.0.0.1",
+            "64:ff9b::a00:1",
+            "2002:7f00:1::",
+            "::7f00:1",
         ] {
             assert!(!permits(Reach::Public, bad), "{bad}");
         }
@@ -191,10 +229,25 @@ mod tests {
 
     #[test]
     fn the_private_reach_never_takes_link_local_or_reserved_addresses() {
-        for good in ["10.0.0.1", "192.168.1.1", "127.0.0.1", "::1", "fd00::1", "8.8.8.8", "100.64.0.1"] {
+        for good in [
+            "10.0.0.1",
+            "192.168.1.1",
+            "127.0.0.1",
+            "::1",
+            "fd00::1",
+            "8.8.8.8",
+            "100.64.0.1",
+        ] {
             assert!(permits(Reach::Private, good), "{good}");
         }
-        for bad in ["169.254.169.254", "fe80::1", "224.0.0.1", "0.0.0.0", "::ffff:169.254.169.254", "240.0.0.1"] {
+        for bad in [
+            "169.254.169.254",
+            "fe80::1",
+            "224.0.0.1",
+            "0.0.0.0",
+            "::ffff:169.254.169.254",
+            "240.0.0.1",
+        ] {
             assert!(!permits(Reach::Private, bad), "{bad}");
         }
     }
@@ -217,7 +270,13 @@ mod tests {
 
     #[test]
     fn odd_spellings_of_an_address_are_seen_through() {
-        for url in ["https://2130706433/", "https://0x7f.1/", "https://0177.0.0.1/", "https://[::ffff:7f00:1]/", "https://localhost/"] {
+        for url in [
+            "https://2130706433/",
+            "https://0x7f.1/",
+            "https://0177.0.0.1/",
+            "https://[::ffff:7f00:1]/",
+            "https://localhost/",
+        ] {
             let url = Url::parse(url).unwrap();
             assert!(!Reach::Public.permits_host(&url), "{url}");
         }
@@ -226,8 +285,19 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_that_leads_inward_is_refused() {
-        assert_eq!(Reach::Public.resolve("localhost", 443).await, Err(EgressError::Refused));
-        assert!(Reach::Loopback.resolve("localhost", 443).await.is_ok_and(|a| !a.is_empty()));
-        assert_eq!(Reach::Public.resolve("[::1]", 443).await, Err(EgressError::Refused));
+        assert_eq!(
+            Reach::Public.resolve("localhost", 443).await,
+            Err(EgressError::Refused)
+        );
+        assert!(
+            Reach::Loopback
+                .resolve("localhost", 443)
+                .await
+                .is_ok_and(|a| !a.is_empty())
+        );
+        assert_eq!(
+            Reach::Public.resolve("[::1]", 443).await,
+            Err(EgressError::Refused)
+        );
     }
 }

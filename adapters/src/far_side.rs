@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    SanType,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, SanType,
 };
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -46,7 +46,9 @@ impl Pki {
         let key = KeyPair::generate().unwrap();
         // Two authorities of one name would be taken for one another until a signature fails.
         let name = base64::engine::general_purpose::STANDARD.encode(key.public_key_raw());
-        params.distinguished_name.push(DnType::CommonName, name.get(..40).unwrap());
+        params
+            .distinguished_name
+            .push(DnType::CommonName, name.get(..40).unwrap());
         Self(CertifiedIssuer::self_signed(params, key).unwrap())
     }
 
@@ -58,12 +60,19 @@ impl Pki {
     pub(crate) fn issue(&self, uri: &str) -> Issued {
         let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
         let mut params = CertificateParams::new(names).unwrap();
-        params.subject_alt_names.push(SanType::URI(uri.try_into().unwrap()));
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params
+            .subject_alt_names
+            .push(SanType::URI(uri.try_into().unwrap()));
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.0).unwrap();
-        Issued { chain: certificate.pem(), key: key.serialize_pem() }
+        Issued {
+            chain: certificate.pem(),
+            key: key.serialize_pem(),
+        }
     }
 
     /// What the adapters are built from: the gateway's certificate, and this authority as the only root.
@@ -154,7 +163,10 @@ impl Notes {
 
     pub(crate) fn note(&self, wire_id: &str, bytes: &[u8], envelope: BTreeMap<String, String>) {
         self.envelopes.lock().unwrap().push(envelope);
-        let received = Received { wire_id: wire_id.to_owned(), bytes: bytes.to_vec() };
+        let received = Received {
+            wire_id: wire_id.to_owned(),
+            bytes: bytes.to_vec(),
+        };
         self.received.lock().unwrap().push(received);
     }
 
@@ -164,7 +176,12 @@ impl Notes {
 
     /// The headers of the newest message.
     pub(crate) fn envelope(&self) -> BTreeMap<String, String> {
-        self.envelopes.lock().unwrap().last().cloned().unwrap_or_default()
+        self.envelopes
+            .lock()
+            .unwrap()
+            .last()
+            .cloned()
+            .unwrap_or_default()
     }
 }
 
@@ -181,11 +198,19 @@ pub(crate) async fn nobody() -> SocketAddr {
 
 /// An endpoint with these settings, TOML.
 pub(crate) fn endpoint(adapter: waymark_core::directory::AdapterKind, settings: &str) -> Endpoint {
-    Endpoint { adapter, settings: settings.parse().unwrap(), ..sample::endpoint() }
+    Endpoint {
+        adapter,
+        settings: settings.parse().unwrap(),
+        ..sample::endpoint()
+    }
 }
 
 /// The endpoint with one setting changed, or taken out, and the path of that setting.
-pub(crate) fn with(endpoint: &Endpoint, key: &str, value: Option<toml::Value>) -> (Endpoint, String) {
+pub(crate) fn with(
+    endpoint: &Endpoint,
+    key: &str,
+    value: Option<toml::Value>,
+) -> (Endpoint, String) {
     let mut changed = endpoint.clone();
     match value {
         Some(value) => changed.settings.insert(key.to_owned(), value),

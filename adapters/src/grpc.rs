@@ -58,7 +58,9 @@ pub struct Grpc {
 
 impl std::fmt::Debug for Grpc {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Grpc").field("environment", &self.environment).finish_non_exhaustive()
+        f.debug_struct("Grpc")
+            .field("environment", &self.environment)
+            .finish_non_exhaustive()
     }
 }
 
@@ -80,9 +82,15 @@ impl Grpc {
             park(ParkReason::NoEndpoint, "grpc.settings", &text)
         })?;
         let owner = self.peers.agency_of(&settings.peer_identity);
-        if message.endpoint.agency != *message.recipient || owner.as_ref() != Some(message.recipient) {
+        if message.endpoint.agency != *message.recipient
+            || owner.as_ref() != Some(message.recipient)
+        {
             let text = "the endpoint's identity is not, or no longer, that of the bound recipient";
-            return Err(park(ParkReason::WrongRecipient, "grpc.wrong_recipient", text));
+            return Err(park(
+                ParkReason::WrongRecipient,
+                "grpc.wrong_recipient",
+                text,
+            ));
         }
         Ok(settings)
     }
@@ -102,7 +110,12 @@ impl Grpc {
         let until = until.min(Instant::now() + CONNECT_TIMEOUT);
         // The first connection is made here, so that its failure is known to have sent nothing. A later one is
         // made by the channel, through the same checks.
-        let first = connect::tls(&address, connect::tcp(&address, until).await?, config.clone(), until);
+        let first = connect::tls(
+            &address,
+            connect::tcp(&address, until).await?,
+            config.clone(),
+            until,
+        );
         let mut first = Some(first.await?);
         let connector = tower::service_fn(move |_: Uri| {
             let made = first.take();
@@ -113,7 +126,9 @@ impl Grpc {
                 }
                 let until = Instant::now() + CONNECT_TIMEOUT;
                 let stream = connect::tcp(&address, until).await?;
-                connect::tls(&address, stream, config, until).await.map(TokioIo::new)
+                connect::tls(&address, stream, config, until)
+                    .await
+                    .map(TokioIo::new)
             }
         });
         let authority = settings.address.url.authority();
@@ -128,12 +143,16 @@ impl Grpc {
         let channel = made
             .map_err(|_| ConnectError::Timeout)?
             .map_err(|error| unreached(&error).unwrap_or(ConnectError::Handshake))?;
-        self.channels.keep(endpoint, channel.clone(), Instant::now());
+        self.channels
+            .keep(endpoint, channel.clone(), Instant::now());
         Ok(channel)
     }
 
     fn tls(&self, settings: &Settings) -> Result<Arc<rustls::ClientConfig>, ConnectError> {
-        let profile = self.profiles.get(&settings.tls_profile).ok_or(ConnectError::Handshake)?;
+        let profile = self
+            .profiles
+            .get(&settings.tls_profile)
+            .ok_or(ConnectError::Handshake)?;
         let config = profile.client(Some(&settings.peer_identity), ALPN);
         config.map(Arc::new).map_err(|_| ConnectError::Handshake)
     }
@@ -176,7 +195,9 @@ impl Grpc {
             }
             Err(_) => {
                 self.channels.drop(&message.endpoint.id);
-                Outcome::Unknown { why: Why::new("grpc.timeout", "no answer within the deadline") }
+                Outcome::Unknown {
+                    why: Why::new("grpc.timeout", "no answer within the deadline"),
+                }
             }
         }
     }
@@ -196,8 +217,14 @@ impl Grpc {
         });
         request.set_timeout(left);
         let metadata = request.metadata_mut();
-        metadata.insert(ENVIRONMENT_KEY, MetadataValue::from_static(self.environment.as_str()));
-        if let Some(parent) = message.traceparent.and_then(|t| MetadataValue::try_from(t).ok()) {
+        metadata.insert(
+            ENVIRONMENT_KEY,
+            MetadataValue::from_static(self.environment.as_str()),
+        );
+        if let Some(parent) = message
+            .traceparent
+            .and_then(|t| MetadataValue::try_from(t).ok())
+        {
             metadata.insert("traceparent", parent);
         }
         request
@@ -205,15 +232,20 @@ impl Grpc {
 }
 
 fn park(reason: ParkReason, code: &str, text: &str) -> Outcome {
-    Outcome::Park { reason, why: Why::new(code, text) }
+    Outcome::Park {
+        reason,
+        why: Why::new(code, text),
+    }
 }
 
 /// Whether a failure says that no connection was made, or that the peer refused ours and so read nothing.
 fn unreached(error: &(dyn std::error::Error + 'static)) -> Option<ConnectError> {
-    tls::find::<ConnectError>(error).copied().or_else(|| match Failure::in_chain(error)? {
-        Failure::RefusedUs => Some(ConnectError::RefusedUs),
-        Failure::WrongPeer | Failure::Untrusted | Failure::Handshake => None,
-    })
+    tls::find::<ConnectError>(error)
+        .copied()
+        .or_else(|| match Failure::in_chain(error)? {
+            Failure::RefusedUs => Some(ConnectError::RefusedUs),
+            Failure::WrongPeer | Failure::Untrusted | Failure::Handshake => None,
+        })
 }
 
 #[async_trait]
@@ -251,7 +283,12 @@ impl Adapter for Grpc {
         let Ok(config) = self.tls(&settings) else {
             return connect::not_tried("the endpoint names no TLS profile of this process");
         };
-        connect::probe(&settings.address, Some(config), Instant::now() + deadline.within).await
+        connect::probe(
+            &settings.address,
+            Some(config),
+            Instant::now() + deadline.within,
+        )
+        .await
     }
 }
 

@@ -11,13 +11,13 @@ pub const ANSWER_HEADERS_MAX: usize = 64;
 /// The most bytes of one rendered message.
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// The longest hint of a receiver that is passed on; the endpoint's own policy clamps it further.
-pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+pub const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);
 /// The most addresses of one name that are looked at.
 pub const ADDRESSES_MAX: usize = 16;
 /// The most endpoints whose connections are kept.
 pub const POOL_ENTRIES_MAX: usize = 4_096;
 /// How long a connection serves before its peer must prove itself again.
-pub const CONNECTION_AGE_MAX: Duration = Duration::from_secs(15 * 60);
+pub const CONNECTION_AGE_MAX: Duration = Duration::from_mins(15);
 /// The most characters of a receiver's reference that are kept.
 pub const REFERENCE_CHARS_MAX: usize = 80;
 

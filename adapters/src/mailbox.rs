@@ -30,7 +30,9 @@ struct Settings {
 
 /// The keys that the agency of a mailbox signs its receipts with; none when it signs none.
 pub fn receipt_keys(endpoint: &Endpoint) -> Vec<ReceiptKey> {
-    settings::read::<Settings>(endpoint).map(|s| s.receipt_keys).unwrap_or_default()
+    settings::read::<Settings>(endpoint)
+        .map(|s| s.receipt_keys)
+        .unwrap_or_default()
 }
 
 impl Mailbox {
@@ -50,7 +52,9 @@ impl Adapter for Mailbox {
     }
 
     fn validate(&self, endpoint: &Endpoint) -> Vec<Violation> {
-        settings::read::<Settings>(endpoint).err().unwrap_or_default()
+        settings::read::<Settings>(endpoint)
+            .err()
+            .unwrap_or_default()
     }
 
     fn render(&self, source: &Source, endpoint: &Endpoint) -> Result<Rendered, RenderError> {
@@ -59,7 +63,10 @@ impl Adapter for Mailbox {
 
     async fn deliver(&self, _message: &Outbound<'_>, _deadline: Deadline) -> Outcome {
         // Nothing was sent, and nothing is wrong with the message: it stays for its agency to fetch.
-        let why = Why::new("mailbox.not_pushed", "post in a mailbox waits to be fetched");
+        let why = Why::new(
+            "mailbox.not_pushed",
+            "post in a mailbox waits to be fetched",
+        );
         Outcome::Retry { after: None, why }
     }
 
@@ -69,7 +76,11 @@ impl Adapter for Mailbox {
             passed: None,
             detail: "not tried: the agency fetches its post itself".to_owned(),
         };
-        Probe { stages: ["name", "tcp", "tls", "identity", "application"].map(stage).into() }
+        Probe {
+            stages: ["name", "tcp", "tls", "identity", "application"]
+                .map(stage)
+                .into(),
+        }
     }
 }
 
@@ -108,7 +119,9 @@ mod tests {
         let (source, endpoint) = (sample::source(Kind::New), mailbox(""));
         let rendered = adapter.render(&source, &endpoint).unwrap();
         let message = sample::outbound(&source, &rendered, &endpoint, 1);
-        let deadline = Deadline { within: Duration::from_secs(1) };
+        let deadline = Deadline {
+            within: Duration::from_secs(1),
+        };
         let outcome = adapter.deliver(&message, deadline).await;
         assert!(matches!(outcome, Outcome::Retry { after: None, .. }));
         let probe = adapter.probe(&endpoint, deadline).await;
@@ -122,6 +135,9 @@ mod tests {
         assert_eq!(adapter.validate(&mailbox(key)), []);
         assert_eq!(receipt_keys(&mailbox(key)).len(), 1);
         let faults = adapter.validate(&mailbox("url = \"https://x.example\""));
-        assert_eq!(faults.first().map(|f| f.field.as_str()), Some("settings.url"));
+        assert_eq!(
+            faults.first().map(|f| f.field.as_str()),
+            Some("settings.url")
+        );
     }
 }

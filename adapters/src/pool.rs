@@ -45,12 +45,22 @@ impl<T: Clone> Pool<T> {
             entries.clear();
         }
         let made_from = endpoint.clone();
-        entries.insert(endpoint.id.clone(), Entry { made_from, made_at: now, connection });
+        entries.insert(
+            endpoint.id.clone(),
+            Entry {
+                made_from,
+                made_at: now,
+                connection,
+            },
+        );
     }
 
     /// Lets a connection go, because it failed.
     pub(crate) fn drop(&self, endpoint: &EndpointId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(endpoint);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(endpoint);
     }
 }
 
@@ -68,9 +78,15 @@ mod tests {
         pool.keep(&endpoint, 1, now);
         assert_eq!(pool.find(&endpoint, now), Some(1));
         let mut changed = endpoint.clone();
-        changed.settings.insert("url".to_owned(), "https://other.example/".into());
+        changed
+            .settings
+            .insert("url".to_owned(), "https://other.example/".into());
         assert_eq!(pool.find(&changed, now), None);
-        assert_eq!(pool.find(&endpoint, now), None, "what was made from old settings is gone");
+        assert_eq!(
+            pool.find(&endpoint, now),
+            None,
+            "what was made from old settings is gone"
+        );
         pool.keep(&endpoint, 2, now);
         pool.drop(&endpoint.id);
         assert_eq!(pool.find(&endpoint, now), None);
@@ -81,7 +97,10 @@ mod tests {
         let (pool, now) = (Pool::default(), Instant::now());
         pool.keep(&sample::endpoint(), 1, now);
         let old = now + CONNECTION_AGE_MAX;
-        assert_eq!(pool.find(&sample::endpoint(), old - Duration::from_millis(1)), Some(1));
+        assert_eq!(
+            pool.find(&sample::endpoint(), old - Duration::from_millis(1)),
+            Some(1)
+        );
         assert_eq!(pool.find(&sample::endpoint(), old), None);
     }
 

@@ -24,16 +24,26 @@ const SECRET_PREFIX: &str = "secret:";
 /// # Errors
 /// The setting that is unknown, missing or of the wrong type.
 pub(crate) fn read<T: DeserializeOwned>(endpoint: &Endpoint) -> Result<T, Vec<Violation>> {
-    endpoint.settings.clone().try_into().map_err(|error| vec![named(&error.to_string())])
+    endpoint
+        .settings
+        .clone()
+        .try_into()
+        .map_err(|error| vec![named(&error.to_string())])
 }
 
 /// Finds the key in the parser's words: its own place if it gives one, else the first name it quotes.
 fn named(words: &str) -> Violation {
     let quoted = |text: &str| text.split('`').nth(1).map(ToOwned::to_owned);
-    let place = words.rsplit_once("in `").and_then(|(_, rest)| quoted(&format!("`{rest}")));
+    let place = words
+        .rsplit_once("in `")
+        .and_then(|(_, rest)| quoted(&format!("`{rest}")));
     let quotes_a_field = words.contains("field `");
     let field = place.or_else(|| quoted(words).filter(|_| quotes_a_field));
-    let why: Vec<&str> = words.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
+    let why: Vec<&str> = words
+        .lines()
+        .map(str::trim)
+        .filter(|l| !l.is_empty())
+        .collect();
     let path = field.map_or_else(|| "settings".to_owned(), |key| format!("settings.{key}"));
     Violation::new(path, why.join(" "))
 }
@@ -48,8 +58,14 @@ impl TryFrom<String> for SecretName {
     fn try_from(text: String) -> Result<Self, Self::Error> {
         let name = text.strip_prefix(SECRET_PREFIX).unwrap_or_default();
         let good = !name.is_empty()
-            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
-        if good { Ok(Self(name.to_owned())) } else { Err("names a secret as `secret:NAME`") }
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        if good {
+            Ok(Self(name.to_owned()))
+        } else {
+            Err("names a secret as `secret:NAME`")
+        }
     }
 }
 
@@ -71,7 +87,10 @@ pub(crate) fn profile_faults(name: &str, profiles: &Profiles) -> Vec<Violation> 
     if profiles.contains_key(name) {
         return Vec::new();
     }
-    vec![Violation::new("settings.tls_profile", "names no TLS profile of this process")]
+    vec![Violation::new(
+        "settings.tls_profile",
+        "names no TLS profile of this process",
+    )]
 }
 
 /// How an endpoint is reached over HTTP.
@@ -97,10 +116,15 @@ pub(crate) fn address(
         Ok(reach) => reach,
         Err(flag) => return fault(flag, "is not allowed in this deployment"),
     };
-    let Ok(url) = Url::parse(url) else { return fault("url", "is not a URL") };
+    let Ok(url) = Url::parse(url) else {
+        return fault("url", "is not a URL");
+    };
     let scheme = if plain { "http" } else { "https" };
     if url.scheme() != scheme {
-        return fault("url", "is https, or http with plain = true on this machine alone");
+        return fault(
+            "url",
+            "is https, or http with plain = true on this machine alone",
+        );
     }
     if url.host_str().is_none_or(str::is_empty) || url.port_or_known_default().is_none() {
         return fault("url", "needs a host");
@@ -112,7 +136,10 @@ pub(crate) fn address(
         return fault("url", "has a fragment: leave it out");
     }
     if !reach.permits_host(&url) {
-        return fault("url", "is an address that this endpoint may not reach: see private_network");
+        return fault(
+            "url",
+            "is an address that this endpoint may not reach: see private_network",
+        );
     }
     Some(Address { url, reach })
 }
@@ -145,8 +172,14 @@ mod tests {
         assert_eq!(refused(""), "settings.url");
         assert_eq!(refused("url = 5"), "settings.url");
         assert_eq!(refused("url = \"x\"\nflag = \"yes\""), "settings.flag");
-        assert_eq!(refused("url = \"x\"\nnames = [\"plain text\"]"), "settings.names");
-        assert_eq!(refused("url = \"x\"\nnames = [\"secret:\"]"), "settings.names");
+        assert_eq!(
+            refused("url = \"x\"\nnames = [\"plain text\"]"),
+            "settings.names"
+        );
+        assert_eq!(
+            refused("url = \"x\"\nnames = [\"secret:\"]"),
+            "settings.names"
+        );
     }
 
     #[test]
@@ -161,12 +194,28 @@ mod tests {
         assert_eq!(fault("https://10.1.2.3/in", false, true), None);
         assert_eq!(fault("http://127.0.0.1:8080/", true, false), None);
         for bad in [
-            "nonsense", "http://agency.example/", "ftp://agency.example/", "https://10.1.2.3/",
-            "https://u:p@agency.example/", "https://agency.example/#x", "https://169.254.169.254/",
+            "nonsense",
+            "http://agency.example/",
+            "ftp://agency.example/",
+            "https://10.1.2.3/",
+            "https://u:p@agency.example/",
+            "https://agency.example/#x",
+            "https://169.254.169.254/",
         ] {
-            assert_eq!(fault(bad, false, false).as_deref(), Some("settings.url"), "{bad}");
+            assert_eq!(
+                fault(bad, false, false).as_deref(),
+                Some("settings.url"),
+                "{bad}"
+            );
         }
-        assert_eq!(fault("http://agency.example/", true, false), None, "judged when it is resolved");
-        assert_eq!(fault("http://10.0.0.1/", true, true).as_deref(), Some("settings.url"));
+        assert_eq!(
+            fault("http://agency.example/", true, false),
+            None,
+            "judged when it is resolved"
+        );
+        assert_eq!(
+            fault("http://10.0.0.1/", true, true).as_deref(),
+            Some("settings.url")
+        );
     }
 }

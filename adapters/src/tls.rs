@@ -50,7 +50,9 @@ impl Profile {
         let mut roots = RootCertStore::empty();
         for root in CertificateDer::pem_slice_iter(&profile.roots_pem) {
             let root = root.map_err(|_| ProfileError::Roots(name.to_owned()))?;
-            roots.add(root).map_err(|e| ProfileError::Refused(name.to_owned(), e))?;
+            roots
+                .add(root)
+                .map_err(|e| ProfileError::Refused(name.to_owned(), e))?;
         }
         if roots.is_empty() {
             return Err(ProfileError::Roots(name.to_owned()));
@@ -63,15 +65,24 @@ impl Profile {
             None
         } else {
             let key = PrivateKeyDer::from_pem_slice(&profile.key_pem);
-            Some(Arc::new(key.map_err(|_| ProfileError::Identity(name.to_owned()))?))
+            Some(Arc::new(
+                key.map_err(|_| ProfileError::Identity(name.to_owned()))?,
+            ))
         };
         let provider = Arc::new(aws_lc_rs::default_provider());
         let verifier =
             WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
                 .build()
                 .map_err(|_| ProfileError::Roots(name.to_owned()))?;
-        let parsed = Self { provider, verifier, chain, key };
-        parsed.client(None, &[]).map_err(|e| ProfileError::Refused(name.to_owned(), e))?;
+        let parsed = Self {
+            provider,
+            verifier,
+            chain,
+            key,
+        };
+        parsed
+            .client(None, &[])
+            .map_err(|e| ProfileError::Refused(name.to_owned(), e))?;
         Ok(parsed)
     }
 
@@ -143,7 +154,8 @@ impl ServerCertVerifier for PeerVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chain.verify_tls12_signature(message, certificate, signature)
+        self.chain
+            .verify_tls12_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -152,7 +164,8 @@ impl ServerCertVerifier for PeerVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chain.verify_tls13_signature(message, certificate, signature)
+        self.chain
+            .verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -161,9 +174,17 @@ impl ServerCertVerifier for PeerVerifier {
 }
 
 fn has_san_uri(certificate: &CertificateDer<'_>, expected: &str) -> bool {
-    let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return false };
-    let Ok(Some(names)) = certificate.subject_alternative_name() else { return false };
-    names.value.general_names.iter().any(|name| matches!(name, GeneralName::URI(u) if *u == expected))
+    let Ok((_, certificate)) = X509Certificate::from_der(certificate) else {
+        return false;
+    };
+    let Ok(Some(names)) = certificate.subject_alternative_name() else {
+        return false;
+    };
+    names
+        .value
+        .general_names
+        .iter()
+        .any(|name| matches!(name, GeneralName::URI(u) if *u == expected))
 }
 
 /// The alerts of a peer that did not take our certificate. With TLS 1.3 they come after our handshake has ended,
@@ -201,7 +222,10 @@ impl Failure {
             // HTTP/2 keeps of an input error its kind and words alone.
             let words = find::<std::io::Error>(error)?.to_string();
             let alert = words.strip_prefix("received fatal alert: ")?;
-            REFUSALS.iter().any(|r| format!("{r:?}") == alert).then_some(Self::RefusedUs)
+            REFUSALS
+                .iter()
+                .any(|r| format!("{r:?}") == alert)
+                .then_some(Self::RefusedUs)
         })
     }
 
@@ -224,7 +248,9 @@ impl Failure {
 }
 
 /// Finds an error of a type in a chain. An `io::Error` hides its own cause from `source`.
-pub(crate) fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
+pub(crate) fn find<'a, E: StdError + 'static>(
+    error: &'a (dyn StdError + 'static),
+) -> Option<&'a E> {
     const DEPTH_MAX: usize = 16;
     let mut next = Some(error);
     for _ in 0..DEPTH_MAX {
@@ -232,7 +258,9 @@ pub(crate) fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static
         if let Some(found) = error.downcast_ref::<E>() {
             return Some(found);
         }
-        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let inner = error
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref);
         next = match inner {
             Some(inner) => Some(inner as &(dyn StdError + 'static)),
             None => error.source(),

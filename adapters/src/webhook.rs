@@ -56,7 +56,9 @@ pub struct Webhook {
 
 impl std::fmt::Debug for Webhook {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Webhook").field("environment", &self.environment).finish_non_exhaustive()
+        f.debug_struct("Webhook")
+            .field("environment", &self.environment)
+            .finish_non_exhaustive()
     }
 }
 
@@ -92,7 +94,9 @@ pub fn callback_secrets(
 /// The secrets of these names, or the name of the first that is missing or malformed.
 fn resolve(names: &[SecretName], secrets: &dyn Secrets) -> Result<Vec<WebhookSecret>, String> {
     let one = |name: &SecretName| {
-        let found = name.resolve(secrets).and_then(|text| WebhookSecret::parse(&text).ok());
+        let found = name
+            .resolve(secrets)
+            .and_then(|text| WebhookSecret::parse(&text).ok());
         found.ok_or_else(|| name.to_string())
     };
     names.iter().map(one).collect()
@@ -129,22 +133,30 @@ impl Webhook {
         let settings = Settings::read(message.endpoint, self.egress).map_err(|faults| {
             let text = faults.first().map(ToString::to_string).unwrap_or_default();
             let why = Why::new("webhook.settings", text);
-            Outcome::Park { reason: ParkReason::NoEndpoint, why }
+            Outcome::Park {
+                reason: ParkReason::NoEndpoint,
+                why,
+            }
         })?;
-        let same = |identity: &String| {
-            self.peers.agency_of(identity).as_ref() == Some(message.recipient)
-        };
+        let same =
+            |identity: &String| self.peers.agency_of(identity).as_ref() == Some(message.recipient);
         let bound = message.endpoint.agency == *message.recipient;
         if bound && settings.peer_identity.as_ref().is_none_or(same) {
             return Ok(settings);
         }
         let text = "the endpoint's identity is not, or no longer, that of the bound recipient";
         let why = Why::new("webhook.wrong_recipient", text);
-        Err(Outcome::Park { reason: ParkReason::WrongRecipient, why })
+        Err(Outcome::Park {
+            reason: ParkReason::WrongRecipient,
+            why,
+        })
     }
 
     fn tls(&self, settings: &Settings) -> Result<rustls::ClientConfig, ConnectError> {
-        let profile = self.profiles.get(&settings.tls_profile).ok_or(ConnectError::Handshake)?;
+        let profile = self
+            .profiles
+            .get(&settings.tls_profile)
+            .ok_or(ConnectError::Handshake)?;
         let config = profile.client(settings.peer_identity.as_deref(), &[]);
         config.map_err(|_| ConnectError::Handshake)
     }
@@ -176,7 +188,12 @@ impl Webhook {
         Ok(client)
     }
 
-    async fn attempt(&self, message: &Outbound<'_>, settings: &Settings, until: Instant) -> Outcome {
+    async fn attempt(
+        &self,
+        message: &Outbound<'_>,
+        settings: &Settings,
+        until: Instant,
+    ) -> Outcome {
         let client = match self.client(message.endpoint, settings) {
             Ok(client) => client,
             Err(error) => return error.outcome("webhook"),
@@ -185,7 +202,10 @@ impl Webhook {
             Ok(secrets) => secrets,
             Err(name) => {
                 let text = format!("secret {name} is missing or not a webhook secret");
-                return Outcome::Retry { after: None, why: Why::new("webhook.secret", text) };
+                return Outcome::Retry {
+                    after: None,
+                    why: Why::new("webhook.secret", text),
+                };
             }
         };
         let request = self.request(&client, message, settings, &secrets);
@@ -245,13 +265,16 @@ impl Webhook {
     /// How an attempt without an answer ended. The library's words are not kept: they name the URL.
     fn unanswered(&self, message: &Outbound<'_>, error: &reqwest::Error) -> Outcome {
         self.clients.drop(&message.endpoint.id);
-        match unreached(error) {
-            Some(error) => error.outcome("webhook"),
-            None => {
-                let why = Why::new("webhook.broken", "the connection broke before an answer came");
+        unreached(error).map_or_else(
+            || {
+                let why = Why::new(
+                    "webhook.broken",
+                    "the connection broke before an answer came",
+                );
                 Outcome::Unknown { why }
-            }
-        }
+            },
+            |error| error.outcome("webhook"),
+        )
     }
 }
 
@@ -264,7 +287,9 @@ fn unreached(error: &reqwest::Error) -> Option<ConnectError> {
     if !error.is_connect() {
         return None;
     }
-    let egress = tls::find::<EgressError>(error).copied().map(ConnectError::Egress);
+    let egress = tls::find::<EgressError>(error)
+        .copied()
+        .map(ConnectError::Egress);
     let kind = tls::find::<std::io::Error>(error).map(std::io::Error::kind);
     Some(egress.or(tls.map(ConnectError::from)).unwrap_or_else(|| {
         if error.is_timeout() {
@@ -284,7 +309,11 @@ impl Adapter for Webhook {
     fn identification(&self, endpoint: &Endpoint) -> Identification {
         let plain = Settings::read(endpoint, EgressPolicy::AsFlagged)
             .is_ok_and(|settings| settings.address.reach == Reach::Loopback);
-        if plain { Identification::Network } else { Identification::Certificate }
+        if plain {
+            Identification::Network
+        } else {
+            Identification::Certificate
+        }
     }
 
     fn validate(&self, endpoint: &Endpoint) -> Vec<Violation> {
@@ -314,12 +343,10 @@ impl Adapter for Webhook {
         let config = if settings.address.reach == Reach::Loopback {
             None
         } else {
-            match self.tls(&settings) {
-                Ok(config) => Some(Arc::new(config)),
-                Err(_) => {
-                    return connect::not_tried("the endpoint names no TLS profile of this process");
-                }
-            }
+            let Ok(config) = self.tls(&settings) else {
+                return connect::not_tried("the endpoint names no TLS profile of this process");
+            };
+            Some(Arc::new(config))
         };
         connect::probe(&settings.address, config, until).await
     }

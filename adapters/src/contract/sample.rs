@@ -42,6 +42,9 @@ pub const SAFETY_WORDS: [&str; 5] = [
 ];
 
 /// Makes the referral.
+///
+/// # Panics
+/// Never: every literal in it is valid.
 pub fn referral() -> Referral {
     Referral {
         child: child(),
@@ -60,14 +63,25 @@ pub fn referral() -> Referral {
             sen_provision: SenProvision::SenSupport,
         }),
         needs: vec![
-            Need { kind: NeedType::Autism, rank: 1 },
-            Need { kind: NeedType::SpeechLanguage, rank: 2 },
+            Need {
+                kind: NeedType::Autism,
+                rank: 1,
+            },
+            Need {
+                kind: NeedType::SpeechLanguage,
+                rank: 2,
+            },
         ],
-        pathway: "autism-assessment".parse().expect("a pathway's code is letters and hyphens"),
+        pathway: "autism-assessment"
+            .parse()
+            .expect("a pathway's code is letters and hyphens"),
         requested_service: None,
         priority: Priority::Urgent,
         priority_reason: Some("school refusal for four weeks".into()),
-        reason: Reason { code: "ASD".to_owned(), text: Some("social communication".into()) },
+        reason: Reason {
+            code: "ASD".to_owned(),
+            text: Some("social communication".into()),
+        },
         concerns: vec![
             concern("home", "meltdowns after school"),
             concern("school", "cannot join in group work"),
@@ -123,7 +137,11 @@ pub fn referral() -> Referral {
 
 fn child() -> Child {
     Child {
-        name: Name { family: "Quillfeather".into(), given: "Tam".into(), middle: None },
+        name: Name {
+            family: "Quillfeather".into(),
+            given: "Tam".into(),
+            middle: None,
+        },
         date_of_birth: date(2016, 5, 4).into(),
         sex: Sex::Male,
         nhs_number: NhsNumber::parse("9434765870").ok(),
@@ -142,7 +160,11 @@ fn child() -> Child {
 
 fn contacts() -> Vec<Contact> {
     let contact = |given: &str, role, safe_to_contact| Contact {
-        name: Name { family: "Quillfeather".into(), given: given.into(), middle: None },
+        name: Name {
+            family: "Quillfeather".into(),
+            given: given.into(),
+            middle: None,
+        },
         role,
         parental_responsibility: true,
         phone: Some("07700900123".into()),
@@ -173,15 +195,20 @@ fn concern(setting: &str, text: &str) -> Concern {
 }
 
 /// An endpoint of agency `R1L`, without settings.
+///
+/// # Panics
+/// Never: every literal in it is valid.
 pub fn endpoint() -> Endpoint {
     Endpoint {
-        id: "far-side".parse().expect("an endpoint id is letters and hyphens"),
+        id: "far-side"
+            .parse()
+            .expect("an endpoint id is letters and hyphens"),
         agency: recipient(),
         adapter: AdapterKind::Grpc,
         settings: toml::Table::new(),
         releases_at: Evidence::ApplicationAck,
-        deadline: Duration::from_secs(60),
-        evidence_within: Duration::from_secs(60),
+        deadline: Duration::from_mins(1),
+        evidence_within: Duration::from_mins(1),
         attempt_timeout: Duration::from_secs(10),
         concurrency: 4,
         retry: RetryPolicy::default(),
@@ -190,16 +217,24 @@ pub fn endpoint() -> Endpoint {
 }
 
 /// The agency that the sample messages are bound to.
+///
+/// # Panics
+/// Never: the literal in it is valid.
 pub fn recipient() -> AgencyId {
     "R1L".parse().expect("an agency id is letters and digits")
 }
 
 /// A message of a kind for [`recipient`], ready to be rendered.
+///
+/// # Panics
+/// Never: every literal in it is valid.
 pub fn source(kind: Kind) -> Source {
     let delivery = DeliveryId::from_bytes([7; 16]);
     let referral_id = ReferralId::from_bytes([9; 16]);
     let at = Timestamp::from_ms(1_772_445_600_000);
-    let sender: AgencyId = "EE123456".parse().expect("an agency id is letters and digits");
+    let sender: AgencyId = "EE123456"
+        .parse()
+        .expect("an agency id is letters and digits");
     let content = (kind != Kind::Status).then(referral);
     Source {
         delivery,

@@ -44,8 +44,14 @@ impl Settings {
         let raw: Raw = settings::read(endpoint)?;
         let mut faults = Vec::new();
         let address = settings::address(&raw.url, false, raw.private_network, policy, &mut faults);
-        if address.as_ref().is_some_and(|a| a.url.path() != "/" || a.url.query().is_some()) {
-            faults.push(Violation::new("settings.url", "is scheme, host and port alone"));
+        if address
+            .as_ref()
+            .is_some_and(|a| a.url.path() != "/" || a.url.query().is_some())
+        {
+            faults.push(Violation::new(
+                "settings.url",
+                "is scheme, host and port alone",
+            ));
         }
         check_identity(&raw.peer_identity, &mut faults);
         match address {

@@ -15,7 +15,9 @@ mod outward;
 mod reading;
 mod states;
 
-pub use code::{consent_scope_from_proto, consent_scope_to_proto, giver_from_proto, giver_to_proto};
+pub use code::{
+    consent_scope_from_proto, consent_scope_to_proto, giver_from_proto, giver_to_proto,
+};
 pub use inward::referral_from_proto;
 pub use outward::referral_to_proto;
 pub use states::{
@@ -93,7 +95,10 @@ pub fn sender_reference_from_proto(text: &str) -> Option<SenderReference> {
         return None;
     }
     let (value, namespace) = text.split_once('^').unwrap_or((text, ""));
-    Some(SenderReference { value: value.to_owned(), namespace: namespace.to_owned() })
+    Some(SenderReference {
+        value: value.to_owned(),
+        namespace: namespace.to_owned(),
+    })
 }
 
 #[cfg(test)]

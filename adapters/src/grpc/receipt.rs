@@ -34,8 +34,13 @@ pub struct PublicKey([u8; 32]);
 impl TryFrom<String> for PublicKey {
     type Error = &'static str;
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        let bytes = STANDARD.decode(text).ok().and_then(|bytes| bytes.try_into().ok());
-        bytes.map(Self).ok_or("is an Ed25519 public key: 32 bytes in base64")
+        let bytes = STANDARD
+            .decode(text)
+            .ok()
+            .and_then(|bytes| bytes.try_into().ok());
+        bytes
+            .map(Self)
+            .ok_or("is an Ed25519 public key: 32 bytes in base64")
     }
 }
 
@@ -101,7 +106,11 @@ mod tests {
     use waymark_core::delivery::Kind;
     use waymark_core::time::Timestamp;
 
-    fn signed() -> (v1::AgencyReceipt, Vec<ReceiptKey>, waymark_core::port::Source) {
+    fn signed() -> (
+        v1::AgencyReceipt,
+        Vec<ReceiptKey>,
+        waymark_core::port::Source,
+    ) {
         let pair = Ed25519KeyPair::from_seed_unchecked(&[3; 32]).unwrap();
         let source = sample::source(Kind::New);
         let mut receipt = v1::AgencyReceipt {
@@ -110,17 +119,31 @@ mod tests {
             signature: Vec::new(),
             key_id: "2026".to_owned(),
         };
-        let of = Receipted { delivery: source.delivery, wire_id: &source.wire_id, body: b"body" };
-        receipt.signature = pair.sign(&signed_bytes(&of, &receipt).unwrap()).as_ref().to_vec();
+        let of = Receipted {
+            delivery: source.delivery,
+            wire_id: &source.wire_id,
+            body: b"body",
+        };
+        receipt.signature = pair
+            .sign(&signed_bytes(&of, &receipt).unwrap())
+            .as_ref()
+            .to_vec();
         let key = STANDARD.encode(pair.public_key().as_ref());
-        let key = ReceiptKey { id: "2026".to_owned(), ed25519: key.try_into().unwrap() };
+        let key = ReceiptKey {
+            id: "2026".to_owned(),
+            ed25519: key.try_into().unwrap(),
+        };
         (receipt, vec![key], source)
     }
 
     #[test]
     fn the_signed_bytes_are_those_that_the_contract_writes_down() {
         let (receipt, _, source) = signed();
-        let of = Receipted { delivery: source.delivery, wire_id: &source.wire_id, body: b"body" };
+        let of = Receipted {
+            delivery: source.delivery,
+            wire_id: &source.wire_id,
+            body: b"body",
+        };
         let bytes = signed_bytes(&of, &receipt).unwrap();
         let mut expected = b"waymark/receipt/v1\0\x00\x00\x00\x24".to_vec();
         expected.extend_from_slice(source.delivery.to_string().as_bytes());
@@ -136,30 +159,53 @@ mod tests {
     #[test]
     fn a_receipt_is_a_signed_one_only_for_its_own_bytes_and_key() {
         let (receipt, keys, source) = signed();
-        let of = Receipted { delivery: source.delivery, wire_id: &source.wire_id, body: b"body" };
+        let of = Receipted {
+            delivery: source.delivery,
+            wire_id: &source.wire_id,
+            body: b"body",
+        };
         assert_eq!(grade(&of, &receipt, &keys), Evidence::SignedReceipt);
-        let other = Receipted { body: b"bodY", ..of };
+        let other = Receipted {
+            body: b"bodY",
+            ..of
+        };
         assert_eq!(grade(&other, &receipt, &keys), Evidence::ApplicationAck);
         assert_eq!(grade(&of, &receipt, &[]), Evidence::ApplicationAck);
-        let changed = v1::AgencyReceipt { receiver_reference: "R1L/89".to_owned(), ..receipt.clone() };
+        let changed = v1::AgencyReceipt {
+            receiver_reference: "R1L/89".to_owned(),
+            ..receipt.clone()
+        };
         assert_eq!(grade(&of, &changed, &keys), Evidence::ApplicationAck);
-        let renamed = v1::AgencyReceipt { key_id: "2025".to_owned(), ..receipt };
+        let renamed = v1::AgencyReceipt {
+            key_id: "2025".to_owned(),
+            ..receipt
+        };
         assert_eq!(grade(&of, &renamed, &keys), Evidence::ApplicationAck);
     }
 
     #[test]
     fn a_receipt_without_reference_or_instant_proves_only_that_it_was_sent() {
         let (receipt, keys, source) = signed();
-        let of = Receipted { delivery: source.delivery, wire_id: &source.wire_id, body: b"body" };
+        let of = Receipted {
+            delivery: source.delivery,
+            wire_id: &source.wire_id,
+            body: b"body",
+        };
         let with = |reference: String| v1::AgencyReceipt {
             receiver_reference: reference,
             signature: Vec::new(),
             ..receipt.clone()
         };
         assert_eq!(grade(&of, &with(String::new()), &keys), Evidence::Sent);
-        assert_eq!(grade(&of, &with("x".repeat(80)), &keys), Evidence::ApplicationAck);
+        assert_eq!(
+            grade(&of, &with("x".repeat(80)), &keys),
+            Evidence::ApplicationAck
+        );
         assert_eq!(grade(&of, &with("x".repeat(81)), &keys), Evidence::Sent);
-        let undated = v1::AgencyReceipt { received_at: None, ..receipt };
+        let undated = v1::AgencyReceipt {
+            received_at: None,
+            ..receipt
+        };
         assert_eq!(grade(&of, &undated, &keys), Evidence::Sent);
     }
 }

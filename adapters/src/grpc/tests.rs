@@ -42,7 +42,10 @@ impl Agency {
                 wire_id: &wire_id,
                 body: &request.body,
             };
-            receipt.signature = pair.sign(&signed_bytes(&of, &receipt).unwrap()).as_ref().to_vec();
+            receipt.signature = pair
+                .sign(&signed_bytes(&of, &receipt).unwrap())
+                .as_ref()
+                .to_vec();
             receipt.key_id = "2026".to_owned();
         }
         receipt
@@ -50,13 +53,22 @@ impl Agency {
 }
 
 fn later() -> Status {
-    let delay = pbjson_types::Duration { seconds: i64::try_from(HINT.as_secs()).unwrap(), nanos: 0 };
-    let info = wire::RetryInfo { retry_delay: Some(delay) };
+    let delay = pbjson_types::Duration {
+        seconds: i64::try_from(HINT.as_secs()).unwrap(),
+        nanos: 0,
+    };
+    let info = wire::RetryInfo {
+        retry_delay: Some(delay),
+    };
     let detail = pbjson_types::Any {
         type_url: "type.googleapis.com/google.rpc.RetryInfo".to_owned(),
         value: info.encode_to_vec().into(),
     };
-    let rich = v1::Status { code: 8, message: String::new(), details: vec![detail] };
+    let rich = v1::Status {
+        code: 8,
+        message: String::new(),
+        details: vec![detail],
+    };
     Status::with_details(Code::ResourceExhausted, "", rich.encode_to_vec().into())
 }
 
@@ -83,9 +95,7 @@ impl AgencyService for Agency {
             }
             Script::Duplicate => Err(Status::already_exists("")),
             Script::Later => Err(later()),
-            Script::Refuse => {
-                Err(Status::invalid_argument(sample::PERSONAL_WORDS.join(" ")))
-            }
+            Script::Refuse => Err(Status::invalid_argument(sample::PERSONAL_WORDS.join(" "))),
             Script::Silent => std::future::pending().await,
         }
     }
@@ -103,7 +113,10 @@ impl Far {
     async fn start(pki: &Pki, identity: &str, signs_with: Option<Ed25519KeyPair>) -> Self {
         let (listener, address) = far_side::listener().await;
         let notes = Notes::new();
-        let agency = Agency { notes: Arc::clone(&notes), signs_with };
+        let agency = Agency {
+            notes: Arc::clone(&notes),
+            signs_with,
+        };
         let issued = pki.issue(identity);
         let end = CancellationToken::new();
         let tls = ServerTlsConfig::new()
@@ -113,11 +126,20 @@ impl Far {
             .tls_config(tls)
             .unwrap()
             .add_service(AgencyServiceServer::new(agency))
-            .serve_with_incoming_shutdown(TcpIncoming::from(listener), end.clone().cancelled_owned());
+            .serve_with_incoming_shutdown(
+                TcpIncoming::from(listener),
+                end.clone().cancelled_owned(),
+            );
         let mut server = JoinSet::new();
         server.spawn(async move { serve.await.unwrap() });
         let nobody = far_side::nobody().await;
-        Self { notes, address, nobody, server: Mutex::new(server), end }
+        Self {
+            notes,
+            address,
+            nobody,
+            server: Mutex::new(server),
+            end,
+        }
     }
 
     /// Ends the server and every connection to it.
@@ -186,7 +208,14 @@ async fn deliver(adapter: &dyn Adapter, endpoint: &Endpoint) -> Outcome {
     let source = sample::source(Kind::New);
     let rendered = adapter.render(&source, endpoint).unwrap();
     let message = sample::outbound(&source, &rendered, endpoint, 2);
-    adapter.deliver(&message, Deadline { within: Duration::from_secs(10) }).await
+    adapter
+        .deliver(
+            &message,
+            Deadline {
+                within: Duration::from_secs(10),
+            },
+        )
+        .await
 }
 
 #[tokio::test]
@@ -205,14 +234,29 @@ async fn a_receipt_signed_with_a_listed_key_is_a_signed_receipt() {
     let far = Far::start(&pki, AGENCY, Some(pair)).await;
     let adapter = pki.adapters().adapter(AdapterKind::Grpc);
     let unlisted = deliver(&*adapter, &far.endpoint()).await;
-    assert!(matches!(&unlisted, Outcome::Delivered { grade: Evidence::ApplicationAck, .. }), "{unlisted:?}");
-    let keys: toml::Table =
-        format!("receipt_keys = [{{ id = \"2026\", ed25519 = \"{public}\" }}]").parse().unwrap();
+    assert!(
+        matches!(
+            &unlisted,
+            Outcome::Delivered {
+                grade: Evidence::ApplicationAck,
+                ..
+            }
+        ),
+        "{unlisted:?}"
+    );
+    let keys: toml::Table = format!("receipt_keys = [{{ id = \"2026\", ed25519 = \"{public}\" }}]")
+        .parse()
+        .unwrap();
     let mut endpoint = far.endpoint();
     endpoint.settings.extend(keys);
     assert_eq!(adapter.validate(&endpoint), []);
     match deliver(&*adapter, &endpoint).await {
-        Outcome::Delivered { grade, receiver_reference, receipt, .. } => {
+        Outcome::Delivered {
+            grade,
+            receiver_reference,
+            receipt,
+            ..
+        } => {
             assert_eq!(grade, Evidence::SignedReceipt);
             assert_eq!(receiver_reference.as_deref(), Some("R1L/88"));
             let kept = v1::AgencyReceipt::decode(receipt.unwrap().expose()).unwrap();
@@ -233,7 +277,10 @@ async fn the_envelope_says_where_from_which_attempt_and_how_long() {
         envelope.get("traceparent").map(String::as_str),
         Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
     );
-    assert_eq!(envelope.get(ENVIRONMENT_KEY).map(String::as_str), Some("test"));
+    assert_eq!(
+        envelope.get(ENVIRONMENT_KEY).map(String::as_str),
+        Some("test")
+    );
     assert_eq!(envelope.get("attempt").map(String::as_str), Some("2"));
     assert!(envelope.contains_key("grpc-timeout"));
 }
@@ -256,12 +303,26 @@ async fn a_revoked_identity_gets_nothing_even_on_a_kept_channel() {
     let pki = Pki::new();
     let far = Far::start(&pki, AGENCY, None).await;
     let book = Arc::new(Book::default());
-    let context = AdapterContext { peers: Arc::clone(&book) as Arc<dyn Peers>, ..pki.context() };
-    let adapter = crate::Adapters::new(&context).unwrap().adapter(AdapterKind::Grpc);
+    let context = AdapterContext {
+        peers: Arc::clone(&book) as Arc<dyn Peers>,
+        ..pki.context()
+    };
+    let adapter = crate::Adapters::new(&context)
+        .unwrap()
+        .adapter(AdapterKind::Grpc);
     deliver(&*adapter, &far.endpoint()).await;
     book.revoke(AGENCY);
     let refused = deliver(&*adapter, &far.endpoint()).await;
-    assert!(matches!(refused, Outcome::Park { reason: ParkReason::WrongRecipient, .. }), "{refused:?}");
+    assert!(
+        matches!(
+            refused,
+            Outcome::Park {
+                reason: ParkReason::WrongRecipient,
+                ..
+            }
+        ),
+        "{refused:?}"
+    );
     assert_eq!(far.received().len(), 1);
 }
 
@@ -285,7 +346,16 @@ async fn a_certificate_for_another_name_is_the_wrong_recipient() {
     let url = format!("https://[::ffff:7f00:1]:{}", far.address.port());
     let endpoint = far_side::with(&far.endpoint(), "url", Some(url.into())).0;
     let outcome = deliver(&*adapter, &endpoint).await;
-    assert!(matches!(&outcome, Outcome::Park { reason: ParkReason::WrongRecipient, .. }), "{outcome:?}");
+    assert!(
+        matches!(
+            &outcome,
+            Outcome::Park {
+                reason: ParkReason::WrongRecipient,
+                ..
+            }
+        ),
+        "{outcome:?}"
+    );
     assert_eq!(far.received(), []);
 }
 
@@ -299,7 +369,9 @@ async fn an_agency_that_does_not_know_our_certificate_read_nothing() {
     let profile = context.profiles.get_mut(crate::DEFAULT_PROFILE).unwrap();
     profile.chain_pem = own.chain.into_bytes();
     profile.key_pem = own.key.into_bytes().into();
-    let adapter = crate::Adapters::new(&context).unwrap().adapter(AdapterKind::Grpc);
+    let adapter = crate::Adapters::new(&context)
+        .unwrap()
+        .adapter(AdapterKind::Grpc);
     match deliver(&*adapter, &far.endpoint()).await {
         Outcome::Retry { why, .. } => assert_eq!(why.code, "grpc.refused_us"),
         // The connection may close under our writing before the alert is read.
@@ -314,14 +386,26 @@ fn a_refusal_is_known_by_its_words_alone() {
     let seen = |text: &'static str| {
         Failure::in_chain(&std::io::Error::new(std::io::ErrorKind::InvalidData, text))
     };
-    assert_eq!(seen("received fatal alert: UnknownCA"), Some(Failure::RefusedUs));
-    assert_eq!(seen("received fatal alert: CertificateRequired"), Some(Failure::RefusedUs));
+    assert_eq!(
+        seen("received fatal alert: UnknownCA"),
+        Some(Failure::RefusedUs)
+    );
+    assert_eq!(
+        seen("received fatal alert: CertificateRequired"),
+        Some(Failure::RefusedUs)
+    );
     assert_eq!(seen("received fatal alert: InternalError"), None);
     assert_eq!(seen("connection reset"), None);
     let typed = rustls::Error::AlertReceived(rustls::AlertDescription::UnknownCA);
     let words = typed.to_string();
-    assert_eq!(Failure::in_chain(&std::io::Error::other(typed)), Some(Failure::RefusedUs));
-    assert_eq!(Failure::in_chain(&std::io::Error::other(words)), Some(Failure::RefusedUs));
+    assert_eq!(
+        Failure::in_chain(&std::io::Error::other(typed)),
+        Some(Failure::RefusedUs)
+    );
+    assert_eq!(
+        Failure::in_chain(&std::io::Error::other(words)),
+        Some(Failure::RefusedUs)
+    );
 }
 
 #[tokio::test]
@@ -330,20 +414,46 @@ async fn a_probe_says_at_which_stage_it_fails() {
     let adapter = pki.adapters().adapter(AdapterKind::Grpc);
     let far = Far::start(&pki, AGENCY, None).await;
     let other = Far::start(&stranger, AGENCY, None).await;
-    let nowhere = far_side::with(&far.endpoint(), "url", Some("https://nowhere.invalid".into())).0;
+    let nowhere = far_side::with(
+        &far.endpoint(),
+        "url",
+        Some("https://nowhere.invalid".into()),
+    )
+    .0;
     for (endpoint, stage) in [
         (nowhere, "name"),
         (far.unreachable(), "tcp"),
         (other.endpoint(), "tls"),
         (far.impostor().unwrap(), "identity"),
     ] {
-        let probe = adapter.probe(&endpoint, Deadline { within: Duration::from_secs(10) }).await;
-        let failed: Vec<&str> =
-            probe.stages.iter().filter(|s| s.passed == Some(false)).map(|s| s.stage).collect();
+        let probe = adapter
+            .probe(
+                &endpoint,
+                Deadline {
+                    within: Duration::from_secs(10),
+                },
+            )
+            .await;
+        let failed: Vec<&str> = probe
+            .stages
+            .iter()
+            .filter(|s| s.passed == Some(false))
+            .map(|s| s.stage)
+            .collect();
         assert_eq!(failed, [stage]);
     }
-    let good = adapter.probe(&far.endpoint(), Deadline { within: Duration::from_secs(10) }).await;
-    assert!(good.stages.iter().all(|s| s.passed == Some(true)), "{good:?}");
+    let good = adapter
+        .probe(
+            &far.endpoint(),
+            Deadline {
+                within: Duration::from_secs(10),
+            },
+        )
+        .await;
+    assert!(
+        good.stages.iter().all(|s| s.passed == Some(true)),
+        "{good:?}"
+    );
 }
 
 #[test]
@@ -351,7 +461,10 @@ fn a_profile_that_does_not_fit_together_is_refused_by_name() {
     let pki = Pki::new();
     let broken = |change: fn(&mut crate::TlsProfile, &Pki)| {
         let mut context = pki.context();
-        change(context.profiles.get_mut(crate::DEFAULT_PROFILE).unwrap(), &pki);
+        change(
+            context.profiles.get_mut(crate::DEFAULT_PROFILE).unwrap(),
+            &pki,
+        );
         crate::Adapters::new(&context).unwrap_err().to_string()
     };
     assert!(broken(|p, _| p.roots_pem.clear()).contains("default"));

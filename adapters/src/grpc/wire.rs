@@ -7,6 +7,7 @@ use tonic::{Code, Status};
 use waymark_core::delivery::{Evidence, Kind, Outcome, ParkReason, Why};
 use waymark_core::directory::{Endpoint, Environment};
 use waymark_core::error::{Fault, Violation};
+use waymark_core::id::ServiceId;
 use waymark_core::personal::Payload;
 use waymark_core::port::{RenderError, Rendered, Source};
 use waymark_core::time::Timestamp;
@@ -33,15 +34,24 @@ pub(crate) fn render(
 ) -> Result<Rendered, RenderError> {
     let cannot = |field: &str, why: String| RenderError::CannotCarry(Violation::new(field, why));
     if source.environment != environment {
-        let why = format!("this deployment sends {} messages alone", environment.as_str());
+        let why = format!(
+            "this deployment sends {} messages alone",
+            environment.as_str()
+        );
         return Err(cannot("environment", why));
     }
     let bytes = dispatch(source, endpoint).map_err(|what| cannot(what, "is missing".to_owned()))?;
     let bytes = bytes.encode_to_vec();
     if bytes.len() > BODY_BYTES_MAX {
-        return Err(cannot("body", format!("is longer than {BODY_BYTES_MAX} bytes")));
+        return Err(cannot(
+            "body",
+            format!("is longer than {BODY_BYTES_MAX} bytes"),
+        ));
     }
-    Ok(Rendered { media_type: MEDIA_TYPE.to_owned(), bytes: Payload::new(bytes) })
+    Ok(Rendered {
+        media_type: MEDIA_TYPE.to_owned(),
+        bytes: Payload::new(bytes),
+    })
 }
 
 /// The message of a delivery, or the part of it that is missing.
@@ -51,7 +61,7 @@ fn dispatch(source: &Source, endpoint: &Endpoint) -> Result<v1::Dispatch, &'stat
         kind: convert::kind_to_proto(source.kind).into(),
         referral_id: source.referral.to_string(),
         reference: source.reference.as_str().to_owned(),
-        service_id: source.service.as_ref().map(|s| s.as_str().to_owned()).unwrap_or_default(),
+        service_id: service_text(source.service.as_ref()),
         sender_agency_id: source.sender.as_str().to_owned(),
         accepted_at: Some(convert::timestamp_to_proto(accepted_at(source))),
         evidence_wanted: convert::evidence_to_proto(endpoint.releases_at).into(),
@@ -62,7 +72,7 @@ fn dispatch(source: &Source, endpoint: &Endpoint) -> Result<v1::Dispatch, &'stat
             let content = source.content.as_ref().ok_or("content")?;
             let mut referral = convert::referral_to_proto(content);
             if let Some(referrer) = &mut referral.referrer {
-                referrer.agency_id = source.sender.as_str().to_owned();
+                source.sender.as_str().clone_into(&mut referrer.agency_id);
             }
             dispatch.referral = Some(referral);
         }
@@ -83,20 +93,32 @@ fn dispatch(source: &Source, endpoint: &Endpoint) -> Result<v1::Dispatch, &'stat
         }
         Kind::Status => {
             let notice = source.status.as_ref().ok_or("status")?;
-            dispatch.sender_agency_id = notice.from.as_str().to_owned();
-            dispatch.service_id =
-                notice.service.as_ref().map(|s| s.as_str().to_owned()).unwrap_or_default();
+            notice
+                .from
+                .as_str()
+                .clone_into(&mut dispatch.sender_agency_id);
+            dispatch.service_id = service_text(notice.service.as_ref());
             dispatch.status = Some(convert::notice_to_proto(notice));
         }
     }
     Ok(dispatch)
 }
 
+fn service_text(service: Option<&ServiceId>) -> String {
+    service.map(|s| s.as_str().to_owned()).unwrap_or_default()
+}
+
 /// When the gateway accepted the message: the instant within the delivery's UUIDv7, which is made at accept.
 fn accepted_at(source: &Source) -> Timestamp {
-    let made = source.delivery.as_uuid().get_timestamp().map(|t| t.to_unix());
+    let made = source
+        .delivery
+        .as_uuid()
+        .get_timestamp()
+        .map(|t| t.to_unix());
     let ms = made.and_then(|(seconds, nanos)| {
-        let ms = seconds.checked_mul(1_000)?.checked_add(u64::from(nanos) / 1_000_000)?;
+        let ms = seconds
+            .checked_mul(1_000)?
+            .checked_add(u64::from(nanos) / 1_000_000)?;
         i64::try_from(ms).ok()
     });
     ms.map_or(source.at, Timestamp::from_ms)
@@ -133,19 +155,26 @@ pub(super) fn failed(status: &Status) -> Outcome {
     let code = status.code();
     let mut text = format!("the agency answered {code:?}");
     if let Some(reason) = &details.reason {
-        text.push_str(&format!(" ({reason})"));
+        text = format!("{text} ({reason})");
     }
     let why = Why::new(format!("grpc.{}", word(code)), text);
-    let reject = |fault| Outcome::Reject { why: why.clone(), fault: details.fault.unwrap_or(fault) };
+    let reject = |fault| Outcome::Reject {
+        why: why.clone(),
+        fault: details.fault.unwrap_or(fault),
+    };
     match code {
         Code::AlreadyExists => Outcome::Duplicate { why },
-        Code::ResourceExhausted | Code::Aborted => Outcome::Retry { after: details.after, why },
+        Code::ResourceExhausted | Code::Aborted => Outcome::Retry {
+            after: details.after,
+            why,
+        },
         Code::InvalidArgument | Code::OutOfRange => reject(Fault::Send),
         Code::FailedPrecondition => reject(Fault::Rec),
         Code::PermissionDenied => reject(Fault::Proxy),
-        Code::Unauthenticated | Code::Unimplemented | Code::NotFound => {
-            Outcome::Park { reason: ParkReason::Refused, why }
-        }
+        Code::Unauthenticated | Code::Unimplemented | Code::NotFound => Outcome::Park {
+            reason: ParkReason::Refused,
+            why,
+        },
         Code::Unavailable
         | Code::DeadlineExceeded
         | Code::Cancelled
@@ -209,7 +238,9 @@ impl Details {
     fn of(status: &Status) -> Self {
         let mut found = Self::default();
         // `v1::Status` has the fields and numbers of `google.rpc.Status`.
-        let Ok(rich) = v1::Status::decode(status.details()) else { return found };
+        let Ok(rich) = v1::Status::decode(status.details()) else {
+            return found;
+        };
         for detail in rich.details.iter().take(Self::MAX) {
             if detail.type_url.ends_with("/google.rpc.RetryInfo") {
                 let delay = RetryInfo::decode(detail.value.as_ref()).ok();
@@ -222,7 +253,9 @@ impl Details {
         }
         found.fault = found.reason.as_deref().and_then(|reason| {
             let prefix = reason.split('_').next()?;
-            [Fault::Send, Fault::Rec, Fault::Proxy].into_iter().find(|f| f.to_string() == prefix)
+            [Fault::Send, Fault::Rec, Fault::Proxy]
+                .into_iter()
+                .find(|f| f.to_string() == prefix)
         });
         found
     }
@@ -237,8 +270,11 @@ impl Details {
 fn positive(delay: &pbjson_types::Duration) -> Option<Duration> {
     let seconds = u64::try_from(delay.seconds).ok()?;
     let nanos = u32::try_from(delay.nanos).ok()?;
-    Some(Duration::new(seconds.min(RETRY_AFTER_MAX.as_secs()), nanos.min(999_999_999)))
-        .map(|d| d.min(RETRY_AFTER_MAX))
+    Some(Duration::new(
+        seconds.min(RETRY_AFTER_MAX.as_secs()),
+        nanos.min(999_999_999),
+    ))
+    .map(|d| d.min(RETRY_AFTER_MAX))
 }
 
 #[cfg(test)]
@@ -256,13 +292,21 @@ mod tests {
                 value: value.clone().into(),
             })
             .collect();
-        let rich = v1::Status { code: code.into(), message: String::new(), details };
+        let rich = v1::Status {
+            code: code.into(),
+            message: String::new(),
+            details,
+        };
         Status::with_details(code, "Quillfeather 9434765870", rich.encode_to_vec().into())
     }
 
     fn decoded(kind: Kind) -> v1::Dispatch {
-        let rendered =
-            render(&sample::source(kind), &sample::endpoint(), Environment::Test).unwrap();
+        let rendered = render(
+            &sample::source(kind),
+            &sample::endpoint(),
+            Environment::Test,
+        )
+        .unwrap();
         v1::Dispatch::decode(rendered.bytes.expose()).unwrap()
     }
 
@@ -271,10 +315,16 @@ mod tests {
         for kind in [Kind::New, Kind::Amend] {
             let new = decoded(kind);
             assert!(new.referral.is_some() && new.cancellation.is_none() && new.status.is_none());
-            assert_eq!(new.referral.unwrap().referrer.unwrap().agency_id, "EE123456");
+            assert_eq!(
+                new.referral.unwrap().referrer.unwrap().agency_id,
+                "EE123456"
+            );
         }
         let cancel = decoded(Kind::Cancel);
-        assert_eq!(cancel.cancellation.unwrap().text, "the Quillfeather family asked");
+        assert_eq!(
+            cancel.cancellation.unwrap().text,
+            "the Quillfeather family asked"
+        );
         assert!(cancel.referral.is_none());
         let withdrawal = decoded(Kind::Withdraw).withdrawal.unwrap();
         assert_eq!(withdrawal.date, "2026-03-02");
@@ -294,7 +344,9 @@ mod tests {
     fn content_that_is_missing_or_of_the_other_environment_is_not_sent() {
         let mut source = sample::source(Kind::New);
         let refused = |s: &Source, environment| {
-            render(s, &sample::endpoint(), environment).unwrap_err().to_string()
+            render(s, &sample::endpoint(), environment)
+                .unwrap_err()
+                .to_string()
         };
         assert!(refused(&source, Environment::Live).contains("environment"));
         source.content = None;
@@ -312,7 +364,11 @@ mod tests {
             render(source, &sample::endpoint(), Environment::Test)
         };
         // Every length from here on takes the same number of bytes to write down.
-        let overhead = sized(&mut source, BODY_BYTES_MAX - 5_000).unwrap().bytes.expose().len()
+        let overhead = sized(&mut source, BODY_BYTES_MAX - 5_000)
+            .unwrap()
+            .bytes
+            .expose()
+            .len()
             - (BODY_BYTES_MAX - 5_000);
         assert!(sized(&mut source, BODY_BYTES_MAX - overhead).is_ok());
         assert!(sized(&mut source, BODY_BYTES_MAX - overhead + 1).is_err());
@@ -346,7 +402,9 @@ mod tests {
     #[test]
     fn a_hint_is_honoured_and_never_longer_than_its_limit() {
         let hint = |seconds, nanos| {
-            let delay = RetryInfo { retry_delay: Some(pbjson_types::Duration { seconds, nanos }) };
+            let delay = RetryInfo {
+                retry_delay: Some(pbjson_types::Duration { seconds, nanos }),
+            };
             let status = with_details(Code::Aborted, &[("RetryInfo", delay.encode_to_vec())]);
             match failed(&status) {
                 Outcome::Retry { after, .. } => after,
@@ -361,13 +419,22 @@ mod tests {
     #[test]
     fn a_reason_settles_whose_fault_it_is_and_no_other_word_is_kept() {
         let refused = |reason: &str| {
-            let info = ErrorInfo { reason: reason.to_owned() };
-            failed(&with_details(Code::InvalidArgument, &[("ErrorInfo", info.encode_to_vec())]))
+            let info = ErrorInfo {
+                reason: reason.to_owned(),
+            };
+            failed(&with_details(
+                Code::InvalidArgument,
+                &[("ErrorInfo", info.encode_to_vec())],
+            ))
         };
-        let Outcome::Reject { why, fault } = refused("REC_CLOSED") else { panic!() };
+        let Outcome::Reject { why, fault } = refused("REC_CLOSED") else {
+            panic!()
+        };
         assert_eq!(fault, Fault::Rec);
         assert_eq!(why.text, "the agency answered InvalidArgument (REC_CLOSED)");
-        let Outcome::Reject { why, fault } = refused("NHS_9434765870") else { panic!() };
+        let Outcome::Reject { why, fault } = refused("NHS_9434765870") else {
+            panic!()
+        };
         assert_eq!(fault, Fault::Send);
         assert_eq!(why.text, "the agency answered InvalidArgument");
     }

@@ -106,10 +106,16 @@ pub fn verify_callback(
         return Err(CallbackError::TooLong);
     }
     let id = check(headers, body, secrets, now)?.to_owned();
-    let body: Body = serde_json::from_slice(body)
-        .map_err(|e| CallbackError::Json { line: e.line(), column: e.column() })?;
+    let body: Body = serde_json::from_slice(body).map_err(|e| CallbackError::Json {
+        line: e.line(),
+        column: e.column(),
+    })?;
     let environment = body.environment;
-    Ok(Callback { id, environment, status: status(body)? })
+    Ok(Callback {
+        id,
+        environment,
+        status: status(body)?,
+    })
 }
 
 fn status(body: Body) -> Result<InboundStatus, CallbackError> {
@@ -125,19 +131,32 @@ fn status(body: Body) -> Result<InboundStatus, CallbackError> {
         ("answers", body.answers.as_ref()),
         ("receiver_reference", body.receiver_reference.as_ref()),
         ("reason_code", body.reason_code.as_ref()),
-        ("accepted_by", body.accepted_by.as_ref().map(Personal::expose)),
+        (
+            "accepted_by",
+            body.accepted_by.as_ref().map(Personal::expose),
+        ),
     ];
     for (name, value) in short {
         if value.is_some_and(|v| v.chars().count() > SHORT_CHARS_MAX) {
             return field(name, "is too long");
         }
     }
-    if body.text.as_ref().is_some_and(|t| t.expose().chars().count() > TEXT_CHARS_MAX) {
+    if body
+        .text
+        .as_ref()
+        .is_some_and(|t| t.expose().chars().count() > TEXT_CHARS_MAX)
+    {
         return field("text", "is too long");
     }
-    let named = body.accepted_by.as_ref().is_some_and(|n| !n.expose().trim().is_empty());
+    let named = body
+        .accepted_by
+        .as_ref()
+        .is_some_and(|n| !n.expose().trim().is_empty());
     if body.accepted_by.is_some() && !(named && body.answers.is_some()) {
-        return field("accepted_by", "names a person, beside the delivery that it answers");
+        return field(
+            "accepted_by",
+            "names a person, beside the delivery that it answers",
+        );
     }
     let grade = match &body.answers {
         Some(_) if named => Evidence::HumanAcceptance,
@@ -208,26 +227,46 @@ mod tests {
     #[test]
     fn a_signed_status_is_read_with_its_evidence() {
         let callback = read(BODY).unwrap();
-        assert_eq!((callback.id.as_str(), callback.environment), ("msg_1", Environment::Test));
+        assert_eq!(
+            (callback.id.as_str(), callback.environment),
+            ("msg_1", Environment::Test)
+        );
         let status = &callback.status;
         assert_eq!(status.state, LegState::Accepted);
-        assert_eq!((status.grade, status.source_version), (Evidence::ApplicationAck, Some(3)));
+        assert_eq!(
+            (status.grade, status.source_version),
+            (Evidence::ApplicationAck, Some(3))
+        );
         assert_eq!(status.at, Some(Timestamp::from_ms(NOW.as_ms() - 60_000)));
         assert!(!format!("{callback:?}").contains("Tam"));
         let inbound = callback.into_inbound(&"therapy".parse().unwrap(), BODY.into(), None);
-        assert_eq!((inbound.identity.as_str(), inbound.message_key.as_str()), ("webhook:therapy", "msg_1"));
+        assert_eq!(
+            (inbound.identity.as_str(), inbound.message_key.as_str()),
+            ("webhook:therapy", "msg_1")
+        );
     }
 
     #[test]
     fn only_a_named_person_beside_a_delivery_is_a_humans_acceptance() {
-        let with = |name: &str| BODY.replace("\"state\"", &format!("\"accepted_by\":\"{name}\",\"state\""));
-        assert_eq!(read(&with("Ada Okoro")).unwrap().status.grade, Evidence::HumanAcceptance);
+        let with = |name: &str| {
+            BODY.replace(
+                "\"state\"",
+                &format!("\"accepted_by\":\"{name}\",\"state\""),
+            )
+        };
+        assert_eq!(
+            read(&with("Ada Okoro")).unwrap().status.grade,
+            Evidence::HumanAcceptance
+        );
         let refused = |body: &str| match read(body).unwrap_err() {
             CallbackError::Field { field, .. } => field,
             other => panic!("{other:?}"),
         };
         assert_eq!(refused(&with(" ")), "accepted_by");
-        assert_eq!(refused(&with("Ada").replace("\"answers\":\"WM1\",", "")), "accepted_by");
+        assert_eq!(
+            refused(&with("Ada").replace("\"answers\":\"WM1\",", "")),
+            "accepted_by"
+        );
         let unanswered = BODY.replace("\"answers\":\"WM1\",", "");
         assert_eq!(read(&unanswered).unwrap().status.grade, Evidence::None);
     }
@@ -242,26 +281,40 @@ mod tests {
         ] {
             let error = read(&wrong).unwrap_err();
             assert!(matches!(error, CallbackError::Json { .. }), "{error}");
-            assert!(!error.to_string().contains("Tam") && !error.to_string().contains("on_its_way"));
+            assert!(
+                !error.to_string().contains("Tam") && !error.to_string().contains("on_its_way")
+            );
         }
         let other = BODY.replace("referral.status", "referral.other");
-        assert!(matches!(read(&other), Err(CallbackError::Field { field: "type", .. })));
+        assert!(matches!(
+            read(&other),
+            Err(CallbackError::Field { field: "type", .. })
+        ));
         let code = |n: usize| BODY.replace("R1L/88", &"x".repeat(n));
         assert!(read(&code(SHORT_CHARS_MAX)).is_ok());
         assert!(matches!(
             read(&code(SHORT_CHARS_MAX + 1)),
-            Err(CallbackError::Field { field: "receiver_reference", .. })
+            Err(CallbackError::Field {
+                field: "receiver_reference",
+                ..
+            })
         ));
         let text = |n: usize| BODY.replace("Tam is on the list", &"x".repeat(n));
         assert!(read(&text(TEXT_CHARS_MAX)).is_ok());
-        assert!(matches!(read(&text(TEXT_CHARS_MAX + 1)), Err(CallbackError::Field { field: "text", .. })));
+        assert!(matches!(
+            read(&text(TEXT_CHARS_MAX + 1)),
+            Err(CallbackError::Field { field: "text", .. })
+        ));
     }
 
     #[test]
     fn a_callback_is_read_up_to_its_limit_and_only_when_signed() {
         let padded = |n: usize| format!("{BODY}{}", " ".repeat(n - BODY.len()));
         assert!(read(&padded(CALLBACK_BYTES_MAX)).is_ok());
-        assert!(matches!(read(&padded(CALLBACK_BYTES_MAX + 1)), Err(CallbackError::TooLong)));
+        assert!(matches!(
+            read(&padded(CALLBACK_BYTES_MAX + 1)),
+            Err(CallbackError::TooLong)
+        ));
         let unsigned = verify_callback(&HeaderMap::new(), BODY.as_bytes(), &[secret()], NOW);
         assert!(matches!(unsigned, Err(CallbackError::Signature(_))));
     }

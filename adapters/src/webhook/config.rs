@@ -44,8 +44,13 @@ impl Settings {
     pub(super) fn read(endpoint: &Endpoint, policy: EgressPolicy) -> Result<Self, Vec<Violation>> {
         let raw: Raw = settings::read(endpoint)?;
         let mut faults = Vec::new();
-        let address =
-            settings::address(&raw.url, raw.plain, raw.private_network, policy, &mut faults);
+        let address = settings::address(
+            &raw.url,
+            raw.plain,
+            raw.private_network,
+            policy,
+            &mut faults,
+        );
         if let Some(identity) = &raw.peer_identity {
             check_identity(identity, &mut faults);
             if raw.plain {

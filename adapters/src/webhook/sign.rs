@@ -16,7 +16,7 @@ pub const TIMESTAMP_HEADER: &str = "webhook-timestamp";
 /// Header of the signatures, separated by spaces.
 pub const SIGNATURE_HEADER: &str = "webhook-signature";
 /// How far a signature's instant may lie from ours, either way.
-pub const WINDOW: Duration = Duration::from_secs(5 * 60);
+pub const WINDOW: Duration = Duration::from_mins(5);
 /// The most signatures that are looked at.
 pub const SIGNATURES_MAX: usize = 8;
 /// The most bytes of an id.
@@ -101,7 +101,9 @@ pub fn check<'a>(
 ) -> Result<&'a str, SignatureError> {
     let header = |name: &'static str| {
         let value = headers.get(name).and_then(|value| value.to_str().ok());
-        value.filter(|text| !text.is_empty()).ok_or(SignatureError::Header(name))
+        value
+            .filter(|text| !text.is_empty())
+            .ok_or(SignatureError::Header(name))
     };
     let id = header(ID_HEADER)?;
     if id.len() > ID_BYTES_MAX {
@@ -122,8 +124,16 @@ pub fn check<'a>(
         .filter(|(version, _)| *version == VERSION)
         .filter_map(|(_, encoded)| STANDARD.decode(encoded).ok())
         // `verify` compares in constant time.
-        .any(|tag| secrets.iter().any(|secret| verify(&secret.0, &content, &tag).is_ok()));
-    if matches { Ok(id) } else { Err(SignatureError::NoMatch) }
+        .any(|tag| {
+            secrets
+                .iter()
+                .any(|secret| verify(&secret.0, &content, &tag).is_ok())
+        });
+    if matches {
+        Ok(id)
+    } else {
+        Err(SignatureError::NoMatch)
+    }
 }
 
 fn content(id: &str, at: i64, body: &[u8]) -> Vec<u8> {
@@ -164,7 +174,10 @@ mod tests {
         let keys = [key];
         let shifted = |s: i64| Timestamp::from_ms(NOW.as_ms() + s * 1_000);
         for good in [0, 300, -300] {
-            assert_eq!(check(&signed(shifted(good), &keys), b"body", &keys, NOW), Ok("WM1"));
+            assert_eq!(
+                check(&signed(shifted(good), &keys), b"body", &keys, NOW),
+                Ok("WM1")
+            );
         }
         for bad in [301, -301] {
             let headers = signed(shifted(bad), &keys);
@@ -181,8 +194,14 @@ mod tests {
             assert!(check(&both, b"body", std::slice::from_ref(one), NOW).is_ok());
         }
         let stranger = [secret(3).1];
-        assert_eq!(check(&both, b"body", &stranger, NOW), Err(SignatureError::NoMatch));
-        assert_eq!(check(&both, b"body", &[], NOW), Err(SignatureError::NoMatch));
+        assert_eq!(
+            check(&both, b"body", &stranger, NOW),
+            Err(SignatureError::NoMatch)
+        );
+        assert_eq!(
+            check(&both, b"body", &[], NOW),
+            Err(SignatureError::NoMatch)
+        );
     }
 
     #[test]
@@ -190,12 +209,25 @@ mod tests {
         let keys = [secret(1).1];
         let good = signature(&keys, "WM1", NOW, b"body");
         let at = seconds(NOW);
-        let refused = |headers: &HeaderMap, body: &[u8]| check(headers, body, &keys, NOW).unwrap_err();
-        assert_eq!(refused(&headers("WM1", at, &good), b"bodY"), SignatureError::NoMatch);
-        assert_eq!(refused(&headers("WM2", at, &good), b"body"), SignatureError::NoMatch);
-        assert_eq!(refused(&headers("WM1", at + 1, &good), b"body"), SignatureError::NoMatch);
+        let refused =
+            |headers: &HeaderMap, body: &[u8]| check(headers, body, &keys, NOW).unwrap_err();
+        assert_eq!(
+            refused(&headers("WM1", at, &good), b"bodY"),
+            SignatureError::NoMatch
+        );
+        assert_eq!(
+            refused(&headers("WM2", at, &good), b"body"),
+            SignatureError::NoMatch
+        );
+        assert_eq!(
+            refused(&headers("WM1", at + 1, &good), b"body"),
+            SignatureError::NoMatch
+        );
         let v2 = good.replace("v1,", "v2,");
-        assert_eq!(refused(&headers("WM1", at, &v2), b"body"), SignatureError::NoMatch);
+        assert_eq!(
+            refused(&headers("WM1", at, &v2), b"body"),
+            SignatureError::NoMatch
+        );
         for name in [ID_HEADER, TIMESTAMP_HEADER, SIGNATURE_HEADER] {
             let mut less = headers("WM1", at, &good);
             less.remove(name);
@@ -209,7 +241,13 @@ mod tests {
     fn only_so_many_signatures_are_looked_at() {
         let keys = [secret(1).1];
         let good = signature(&keys, "WM1", NOW, b"body");
-        let after = |n: usize| headers("WM1", seconds(NOW), &format!("{}{good}", "v1,AAAA ".repeat(n)));
+        let after = |n: usize| {
+            headers(
+                "WM1",
+                seconds(NOW),
+                &format!("{}{good}", "v1,AAAA ".repeat(n)),
+            )
+        };
         assert!(check(&after(SIGNATURES_MAX - 1), b"body", &keys, NOW).is_ok());
         assert!(check(&after(SIGNATURES_MAX), b"body", &keys, NOW).is_err());
     }
@@ -237,17 +275,38 @@ mod tests {
     }
 
     #[test]
-    #[expect(clippy::disallowed_methods, reason = "the reference implementation reads the real clock")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the reference implementation reads the real clock"
+    )]
     fn the_reference_implementation_takes_what_we_sign_and_we_take_what_it_signs() {
         let (text, ours) = secret(7);
         let theirs = standardwebhooks::Webhook::new(&text).unwrap();
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap();
         let now = Timestamp::from_ms(i64::try_from(now.as_millis()).unwrap());
         let other = secret(8).1;
         let rotated = signature(&[other, ours.clone()], "WM1", now, b"{}");
-        assert!(theirs.verify(b"{}", &headers("WM1", seconds(now), &rotated)).is_ok());
-        assert!(theirs.verify(b"{ }", &headers("WM1", seconds(now), &rotated)).is_err());
+        assert!(
+            theirs
+                .verify(b"{}", &headers("WM1", seconds(now), &rotated))
+                .is_ok()
+        );
+        assert!(
+            theirs
+                .verify(b"{ }", &headers("WM1", seconds(now), &rotated))
+                .is_err()
+        );
         let by_them = theirs.sign("msg_1", seconds(now), b"{}").unwrap();
-        assert_eq!(check(&headers("msg_1", seconds(now), &by_them), b"{}", &[ours], now), Ok("msg_1"));
+        assert_eq!(
+            check(
+                &headers("msg_1", seconds(now), &by_them),
+                b"{}",
+                &[ours],
+                now
+            ),
+            Ok("msg_1")
+        );
     }
 }

@@ -22,8 +22,8 @@ use waymark_core::directory::AdapterKind;
 
 use super::*;
 use crate::contract::{self, FarSide, HINT, Received, Script, sample};
-use crate::settings::Address;
 use crate::far_side::{self, AGENCY, Drawer, NOW, Notes, OTHER_SYSTEM, Pki, SECRETS};
+use crate::settings::Address;
 
 /// TLS before HTTP.
 struct Secured {
@@ -52,7 +52,9 @@ impl Listener for Secured {
 
 fn acceptor(pki: &Pki) -> TlsAcceptor {
     let issued = pki.issue(AGENCY);
-    let chain = CertificateDer::pem_slice_iter(issued.chain.as_bytes()).map(Result::unwrap).collect();
+    let chain = CertificateDer::pem_slice_iter(issued.chain.as_bytes())
+        .map(Result::unwrap)
+        .collect();
     let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
@@ -65,12 +67,16 @@ fn acceptor(pki: &Pki) -> TlsAcceptor {
 }
 
 async fn take(State(notes): State<Arc<Notes>>, headers: HeaderMap, body: Bytes) -> Response {
-    let texts = headers.iter().map(|(k, v)| (k.to_string(), v.to_str().unwrap().to_owned()));
+    let texts = headers
+        .iter()
+        .map(|(k, v)| (k.to_string(), v.to_str().unwrap().to_owned()));
     let envelope: BTreeMap<String, String> = texts.collect();
     let id = envelope.get(ID_HEADER).unwrap().clone();
     notes.note(&id, &body, envelope);
     match notes.script() {
-        Script::Take => format!("{{\"id\":\"{id}\",\"receiver_reference\":\"A/1\"}}").into_response(),
+        Script::Take => {
+            format!("{{\"id\":\"{id}\",\"receiver_reference\":\"A/1\"}}").into_response()
+        }
         Script::Duplicate => StatusCode::CONFLICT.into_response(),
         Script::Later => {
             let hint = HINT.as_secs().to_string();
@@ -108,7 +114,10 @@ impl Far {
         let mut server = JoinSet::new();
         match pki {
             Some(pki) => {
-                let listener = Secured { listener, acceptor: acceptor(pki) };
+                let listener = Secured {
+                    listener,
+                    acceptor: acceptor(pki),
+                };
                 server.spawn(async move { axum::serve(listener, router).await.unwrap() });
             }
             None => {
@@ -116,7 +125,12 @@ impl Far {
             }
         }
         let nobody = far_side::nobody().await;
-        Self { notes, address, nobody, _server: server }
+        Self {
+            notes,
+            address,
+            nobody,
+            _server: server,
+        }
     }
 
     fn at(address: SocketAddr) -> Endpoint {
@@ -154,7 +168,11 @@ impl FarSide for Far {
             far_side::with(&good, "peer_identity", Some("not a uri".into())),
             far_side::with(&good, "tls_profile", Some("none".into())),
             far_side::with(&good, "signing_secrets", None),
-            far_side::with(&good, "signing_secrets", Some(toml::Value::Array(Vec::new()))),
+            far_side::with(
+                &good,
+                "signing_secrets",
+                Some(toml::Value::Array(Vec::new())),
+            ),
             far_side::with(&good, "signing_secrets", Some(three.clone())),
             far_side::with(&good, "signing_secrets", Some(vec!["whsec_abc"].into())),
             far_side::with(&good, "callback_secrets", Some(three)),
@@ -179,7 +197,14 @@ async fn deliver(adapter: &dyn Adapter, endpoint: &Endpoint) -> Outcome {
     let source = sample::source(Kind::New);
     let rendered = adapter.render(&source, endpoint).unwrap();
     let message = sample::outbound(&source, &rendered, endpoint, 1);
-    adapter.deliver(&message, Deadline { within: Duration::from_secs(10) }).await
+    adapter
+        .deliver(
+            &message,
+            Deadline {
+                within: Duration::from_secs(10),
+            },
+        )
+        .await
 }
 
 #[tokio::test]
@@ -194,15 +219,25 @@ async fn the_adapter_keeps_the_contract() {
 async fn what_arrives_verifies_under_either_secret_and_carries_the_trace() {
     let pki = Pki::new();
     let far = Far::start(Some(&pki)).await;
-    deliver(&*pki.adapters().adapter(AdapterKind::Webhook), &far.endpoint()).await;
+    deliver(
+        &*pki.adapters().adapter(AdapterKind::Webhook),
+        &far.endpoint(),
+    )
+    .await;
     let got = far.received().pop().unwrap();
     let mut headers = HeaderMap::new();
     for (name, value) in far.notes.envelope() {
-        headers.insert(http::HeaderName::try_from(name).unwrap(), value.parse().unwrap());
+        headers.insert(
+            http::HeaderName::try_from(name).unwrap(),
+            value.parse().unwrap(),
+        );
     }
     for name in SECRETS {
         let secret = WebhookSecret::parse(&Drawer.secret(name).unwrap()).unwrap();
-        assert_eq!(sign::check(&headers, &got.bytes, &[secret], NOW), Ok(got.wire_id.as_str()));
+        assert_eq!(
+            sign::check(&headers, &got.bytes, &[secret], NOW),
+            Ok(got.wire_id.as_str())
+        );
     }
     assert_eq!(headers.get("content-type").unwrap(), "application/json");
     assert_eq!(
@@ -217,7 +252,16 @@ async fn a_redirect_is_not_followed() {
     let far = Far::start(Some(&pki)).await;
     let adapter = pki.adapters().adapter(AdapterKind::Webhook);
     let outcome = deliver(&*adapter, &far.path("/elsewhere")).await;
-    assert!(matches!(&outcome, Outcome::Park { reason: ParkReason::Refused, .. }), "{outcome:?}");
+    assert!(
+        matches!(
+            &outcome,
+            Outcome::Park {
+                reason: ParkReason::Refused,
+                ..
+            }
+        ),
+        "{outcome:?}"
+    );
     assert_eq!(far.received(), []);
 }
 
@@ -271,7 +315,10 @@ async fn a_name_that_leads_inward_is_not_connected_to() {
     // As if the name had passed for a public one: only what it resolves to shows where it leads.
     let mut settings = Settings::read(&far.endpoint(), EgressPolicy::AsFlagged).unwrap();
     let url = format!("https://localhost:{}/in", far.address.port());
-    settings.address = Address { url: url.parse().unwrap(), reach: Reach::Public };
+    settings.address = Address {
+        url: url.parse().unwrap(),
+        reach: Reach::Public,
+    };
     let (source, endpoint) = (sample::source(Kind::New), far.endpoint());
     let rendered = adapter.render(&source, &endpoint).unwrap();
     let message = sample::outbound(&source, &rendered, &endpoint, 1);
@@ -296,14 +343,34 @@ async fn plain_http_reaches_this_machine_alone_and_proves_nothing() {
     assert_eq!(adapter.validate(&endpoint), []);
     assert_eq!(adapter.identification(&endpoint), Identification::Network);
     let outcome = deliver(&*adapter, &endpoint).await;
-    assert!(matches!(outcome, Outcome::Delivered { grade: Evidence::ApplicationAck, .. }), "{outcome:?}");
-    let strict = AdapterContext { egress: EgressPolicy::PublicOnly, ..pki.context() };
-    let strict = crate::Adapters::new(&strict).unwrap().adapter(AdapterKind::Webhook);
+    assert!(
+        matches!(
+            outcome,
+            Outcome::Delivered {
+                grade: Evidence::ApplicationAck,
+                ..
+            }
+        ),
+        "{outcome:?}"
+    );
+    let strict = AdapterContext {
+        egress: EgressPolicy::PublicOnly,
+        ..pki.context()
+    };
+    let strict = crate::Adapters::new(&strict)
+        .unwrap()
+        .adapter(AdapterKind::Webhook);
     let faults = strict.validate(&endpoint);
-    assert_eq!(faults.first().map(|f| f.field.as_str()), Some("settings.plain"));
+    assert_eq!(
+        faults.first().map(|f| f.field.as_str()),
+        Some("settings.plain")
+    );
     assert!(matches!(
         deliver(&*strict, &endpoint).await,
-        Outcome::Park { reason: ParkReason::NoEndpoint, .. }
+        Outcome::Park {
+            reason: ParkReason::NoEndpoint,
+            ..
+        }
     ));
 }
 
@@ -318,7 +385,10 @@ fn callbacks_are_checked_with_the_endpoints_own_secrets() {
     let found = callback_secrets(&endpoint("callback_secrets = [\"secret:old\"]"), &Drawer);
     assert_eq!(found.unwrap().len(), 1);
     let missing = callback_secrets(&endpoint("callback_secrets = [\"secret:gone\"]"), &Drawer);
-    assert_eq!(missing.unwrap_err(), CallbackSecretsError::Secret("gone".to_owned()));
+    assert_eq!(
+        missing.unwrap_err(),
+        CallbackSecretsError::Secret("gone".to_owned())
+    );
     let none = callback_secrets(&endpoint(""), &Drawer).unwrap_err();
     assert_eq!(none, CallbackSecretsError::NotTaken("far-side".to_owned()));
 }

@@ -18,6 +18,7 @@ use serde::Serialize;
 use waymark_core::delivery::{Evidence, Kind, Outcome, ParkReason, Why};
 use waymark_core::directory::Environment;
 use waymark_core::error::{Fault, Violation};
+use waymark_core::id::ServiceId;
 use waymark_core::personal::{Payload, Personal};
 use waymark_core::port::{RenderError, Rendered, Source, StatusNotice};
 use waymark_core::referral::{Referral, SenderReference};
@@ -64,7 +65,10 @@ const fn event_type(kind: Kind) -> &'static str {
 pub(super) fn render(source: &Source, environment: Environment) -> Result<Rendered, RenderError> {
     let cannot = |field: &str, why: String| RenderError::CannotCarry(Violation::new(field, why));
     if source.environment != environment {
-        let why = format!("this deployment sends {} messages alone", environment.as_str());
+        let why = format!(
+            "this deployment sends {} messages alone",
+            environment.as_str()
+        );
         return Err(cannot("environment", why));
     }
     let missing = match source.kind {
@@ -86,7 +90,7 @@ pub(super) fn render(source: &Source, environment: Environment) -> Result<Render
             reference: source.reference.as_str(),
             sender: source.sender.as_str(),
             recipient: source.recipient.as_str(),
-            service: source.service.as_ref().map(|s| s.as_str()),
+            service: source.service.as_ref().map(ServiceId::as_str),
             sender_reference: source.sender_reference.as_ref(),
             referral: source.content.as_ref().filter(|_| shares_content),
             status: source.status.as_ref(),
@@ -96,9 +100,15 @@ pub(super) fn render(source: &Source, environment: Environment) -> Result<Render
     let bytes = serde_json::to_vec(&event)
         .map_err(|_| cannot("content", "cannot be written as JSON".to_owned()))?;
     if bytes.len() > BODY_BYTES_MAX {
-        return Err(cannot("body", format!("is longer than {BODY_BYTES_MAX} bytes")));
+        return Err(cannot(
+            "body",
+            format!("is longer than {BODY_BYTES_MAX} bytes"),
+        ));
     }
-    Ok(Rendered { media_type: MEDIA_TYPE.to_owned(), bytes: Payload::new(bytes) })
+    Ok(Rendered {
+        media_type: MEDIA_TYPE.to_owned(),
+        bytes: Payload::new(bytes),
+    })
 }
 
 /// What a 2xx means: an object that echoes our id is the application's word, anything else the transport's.
@@ -116,7 +126,11 @@ pub(super) fn taken(wire_id: &str, body: Vec<u8>, callbacks: Callbacks) -> Outco
         Callbacks::Expected | Callbacks::None => None,
     };
     Outcome::Delivered {
-        grade: if echoed { Evidence::ApplicationAck } else { Evidence::TransportAck },
+        grade: if echoed {
+            Evidence::ApplicationAck
+        } else {
+            Evidence::TransportAck
+        },
         awaiting,
         receiver_reference: reference,
         receipt: (!body.is_empty()).then(|| Payload::new(body)),
@@ -132,16 +146,34 @@ pub(super) enum Callbacks {
 
 /// What any other status means (DOMAIN.md 2.6).
 pub(super) fn refused(status: StatusCode, headers: &HeaderMap, now: Timestamp) -> Outcome {
-    let why = Why::new(format!("webhook.{}", status.as_u16()), format!("the agency answered {status}"));
+    let why = Why::new(
+        format!("webhook.{}", status.as_u16()),
+        format!("the agency answered {status}"),
+    );
     match status {
         StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
-            Outcome::Retry { after: retry_after(headers, now), why }
+            Outcome::Retry {
+                after: retry_after(headers, now),
+                why,
+            }
         }
-        _ if status.is_server_error() => Outcome::Retry { after: retry_after(headers, now), why },
+        _ if status.is_server_error() => Outcome::Retry {
+            after: retry_after(headers, now),
+            why,
+        },
         StatusCode::CONFLICT => Outcome::Duplicate { why },
-        StatusCode::UNPROCESSABLE_ENTITY => Outcome::Reject { why, fault: Fault::Send },
-        StatusCode::GONE => Outcome::Park { reason: ParkReason::NoEndpoint, why },
-        _ => Outcome::Park { reason: ParkReason::Refused, why },
+        StatusCode::UNPROCESSABLE_ENTITY => Outcome::Reject {
+            why,
+            fault: Fault::Send,
+        },
+        StatusCode::GONE => Outcome::Park {
+            reason: ParkReason::NoEndpoint,
+            why,
+        },
+        _ => Outcome::Park {
+            reason: ParkReason::Refused,
+            why,
+        },
     }
 }
 
@@ -191,7 +223,13 @@ mod tests {
             (Kind::New, "referral.new", true, false, false),
             (Kind::Amend, "referral.amended", true, false, false),
             (Kind::Cancel, "referral.cancelled", false, false, true),
-            (Kind::Withdraw, "referral.consent_withdrawn", false, false, true),
+            (
+                Kind::Withdraw,
+                "referral.consent_withdrawn",
+                false,
+                false,
+                true,
+            ),
             (Kind::Status, "referral.status", false, true, false),
         ] {
             let body = body(kind);
@@ -207,8 +245,20 @@ mod tests {
     fn missing_content_another_environment_and_too_long_a_body_are_refused() {
         let mut source = sample::source(Kind::New);
         assert!(render(&source, Environment::Live).is_err());
-        let plain = render(&source, Environment::Test).unwrap().bytes.expose().len();
-        let old = source.content.as_ref().unwrap().narrative.as_ref().unwrap().expose().len();
+        let plain = render(&source, Environment::Test)
+            .unwrap()
+            .bytes
+            .expose()
+            .len();
+        let old = source
+            .content
+            .as_ref()
+            .unwrap()
+            .narrative
+            .as_ref()
+            .unwrap()
+            .expose()
+            .len();
         let mut sized = |n: usize| {
             source.content.as_mut().unwrap().narrative = Some("x".repeat(n).into());
             render(&source, Environment::Test)
@@ -221,38 +271,90 @@ mod tests {
 
     #[test]
     fn an_echoed_id_is_the_applications_word_and_nothing_else_is() {
-        let grade = |body: &str, callbacks| match taken("WM1", body.as_bytes().to_vec(), callbacks) {
-            Outcome::Delivered { grade, awaiting, receiver_reference, .. } => {
-                (grade, awaiting, receiver_reference)
-            }
+        let grade = |body: &str, callbacks| match taken("WM1", body.as_bytes().to_vec(), callbacks)
+        {
+            Outcome::Delivered {
+                grade,
+                awaiting,
+                receiver_reference,
+                ..
+            } => (grade, awaiting, receiver_reference),
             other => panic!("{other:?}"),
         };
-        let echoed = grade("{\"id\":\"WM1\",\"receiver_reference\":\"A/1\",\"more\":1}", Callbacks::Expected);
-        assert_eq!(echoed, (Evidence::ApplicationAck, None, Some("A/1".to_owned())));
-        for other in ["", "ok", "{}", "{\"id\":\"WM2\",\"receiver_reference\":\"A/1\"}", "[\"WM1\"]", "\"WM1\""] {
+        let echoed = grade(
+            "{\"id\":\"WM1\",\"receiver_reference\":\"A/1\",\"more\":1}",
+            Callbacks::Expected,
+        );
+        assert_eq!(
+            echoed,
+            (Evidence::ApplicationAck, None, Some("A/1".to_owned()))
+        );
+        for other in [
+            "",
+            "ok",
+            "{}",
+            "{\"id\":\"WM2\",\"receiver_reference\":\"A/1\"}",
+            "[\"WM1\"]",
+            "\"WM1\"",
+        ] {
             let transport = (Evidence::TransportAck, None, None);
             assert_eq!(grade(other, Callbacks::None), transport, "{other}");
         }
-        assert_eq!(grade("", Callbacks::Expected).1, Some(Evidence::ApplicationAck));
-        let long = format!("{{\"id\":\"WM1\",\"receiver_reference\":\"{}\"}}", "x".repeat(81));
-        assert_eq!(grade(&long, Callbacks::None), (Evidence::ApplicationAck, None, None));
+        assert_eq!(
+            grade("", Callbacks::Expected).1,
+            Some(Evidence::ApplicationAck)
+        );
+        let long = format!(
+            "{{\"id\":\"WM1\",\"receiver_reference\":\"{}\"}}",
+            "x".repeat(81)
+        );
+        assert_eq!(
+            grade(&long, Callbacks::None),
+            (Evidence::ApplicationAck, None, None)
+        );
     }
 
     #[test]
     fn every_status_has_its_meaning() {
         let now = Timestamp::from_ms(0);
         let word = |status: u16| {
-            refused(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), now).word()
+            refused(
+                StatusCode::from_u16(status).unwrap(),
+                &HeaderMap::new(),
+                now,
+            )
+            .word()
         };
         for (status, expected) in [
-            (408, "retry"), (425, "retry"), (429, "retry"), (500, "retry"), (502, "retry"), (503, "retry"),
-            (504, "retry"), (409, "duplicate"), (422, "reject"), (410, "park"), (400, "park"), (401, "park"),
-            (403, "park"), (404, "park"), (405, "park"), (413, "park"), (301, "park"), (307, "park"),
+            (408, "retry"),
+            (425, "retry"),
+            (429, "retry"),
+            (500, "retry"),
+            (502, "retry"),
+            (503, "retry"),
+            (504, "retry"),
+            (409, "duplicate"),
+            (422, "reject"),
+            (410, "park"),
+            (400, "park"),
+            (401, "park"),
+            (403, "park"),
+            (404, "park"),
+            (405, "park"),
+            (413, "park"),
+            (301, "park"),
+            (307, "park"),
         ] {
             assert_eq!(word(status), expected, "{status}");
         }
         let gone = refused(StatusCode::GONE, &HeaderMap::new(), now);
-        assert!(matches!(gone, Outcome::Park { reason: ParkReason::NoEndpoint, .. }));
+        assert!(matches!(
+            gone,
+            Outcome::Park {
+                reason: ParkReason::NoEndpoint,
+                ..
+            }
+        ));
     }
 
     #[test]
@@ -264,8 +366,11 @@ mod tests {
             headers.insert(RETRY_AFTER, HeaderValue::from_str(text).unwrap());
             retry_after(&headers, now)
         };
-        assert_eq!(hint("120"), Some(Duration::from_secs(120)));
-        assert_eq!(hint("Mon, 02 Mar 2026 10:01:30 GMT"), Some(Duration::from_secs(90)));
+        assert_eq!(hint("120"), Some(Duration::from_mins(2)));
+        assert_eq!(
+            hint("Mon, 02 Mar 2026 10:01:30 GMT"),
+            Some(Duration::from_secs(90))
+        );
         assert_eq!(hint("Mon, 02 Mar 2026 09:00:00 GMT"), Some(Duration::ZERO));
         assert_eq!(hint("99999999999999999999"), Some(RETRY_AFTER_MAX));
         assert_eq!(hint("86401"), Some(RETRY_AFTER_MAX));

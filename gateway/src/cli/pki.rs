@@ -80,7 +80,7 @@ impl Authority {
     pub fn generate(name: &str, today: Date) -> anyhow::Result<Self> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).context("generate the authority's key")?;
         let mut params = ca_params(name);
-        (params.not_before, params.not_after) = period(today, CA_DAYS)?;
+        set_period(&mut params, today, CA_DAYS)?;
         let cert_pem = params.self_signed(&key).context("sign the authority's certificate")?.pem();
         Ok(Self { cert_pem, name: name.to_owned(), key })
     }
@@ -137,7 +137,7 @@ impl Authority {
             params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
         }
         params.use_authority_key_identifier_extension = true;
-        (params.not_before, params.not_after) = period(today, i64::from(ask.days))?;
+        set_period(&mut params, today, i64::from(ask.days))?;
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).context("generate a key")?;
         let issuer = Issuer::new(ca_params(&self.name), &self.key);
         let cert = params.signed_by(&key, &issuer).context("sign a certificate")?;
@@ -178,22 +178,15 @@ fn alternative_names(ask: &CertificateAsk) -> anyhow::Result<Vec<SanType>> {
 }
 
 /// From yesterday, so that a clock behind ours takes it too.
-fn period(today: Date, days: i64) -> anyhow::Result<(time_of::Instant, time_of::Instant)> {
-    let day = |date: Date| -> anyhow::Result<time_of::Instant> {
-        let (month, day) = (u8::try_from(date.month())?, u8::try_from(date.day())?);
-        Ok(rcgen::date_time_ymd(i32::from(date.year()), month, day))
+fn set_period(params: &mut CertificateParams, today: Date, days: i64) -> anyhow::Result<()> {
+    let parts = |date: Date| -> anyhow::Result<(i32, u8, u8)> {
+        Ok((i32::from(date.year()), u8::try_from(date.month())?, u8::try_from(date.day())?))
     };
-    Ok((day(today.checked_sub(1.day())?)?, day(today.checked_add(days.days())?)?))
-}
-
-/// The type of instant that the certificate library uses, named by what its constructor gives.
-mod time_of {
-    pub(super) type Instant = <Probe as Gives>::Of;
-
-    pub(super) struct Probe;
-    pub(super) trait Gives {
-        type Of;
-    }
+    let (year, month, day) = parts(today.checked_sub(1.day())?)?;
+    params.not_before = rcgen::date_time_ymd(year, month, day);
+    let (year, month, day) = parts(today.checked_add(days.days())?)?;
+    params.not_after = rcgen::date_time_ymd(year, month, day);
+    Ok(())
 }
 
 /// Issues and shows certificates of the development authority.

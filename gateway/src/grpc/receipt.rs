@@ -1,5 +1,7 @@
 //! Receipts: what proves that a message was durably taken, and what opens its entry's commitments.
 
+use std::time::Duration;
+
 use waymark_adapters::grpc::convert::timestamp_to_proto;
 use waymark_core::audit::{Commitment, CommitmentTag, LogEntry, leaf_hash};
 use waymark_core::error::ErrorKind;
@@ -9,12 +11,15 @@ use waymark_proto::v1;
 
 use super::face::Face;
 use super::write::service_of;
-use crate::service::{PROOF_WAIT_MAX, ServiceError};
+use crate::service::ServiceError;
+
+/// The longest wait for a proof (ruling 15).
+const PROOF_WAIT: Duration = Duration::from_secs(2);
 
 /// Whether a caller waits for a proof.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Proven {
-    /// It does, at most [`PROOF_WAIT_MAX`].
+    /// It does, at most [`PROOF_WAIT`].
     Wanted,
     /// It does not.
     NotWanted,
@@ -44,15 +49,15 @@ pub(super) async fn of_accept(
         referral_id: accepted.referral.to_string(),
         reference: accepted.reference.to_string(),
         event_id: accepted.event.to_string(),
-        stream_id: accepted.stream.as_bytes().to_vec().into(),
-        leaf_hash: accepted.leaf.to_vec().into(),
+        stream_id: accepted.stream.as_bytes().to_vec(),
+        leaf_hash: accepted.leaf.to_vec(),
         accepted_at: Some(timestamp_to_proto(accepted.at)),
         directory_release: accepted.release,
         legs: legs.collect(),
         duplicate: accepted.repeated,
         openings: openings(&accepted.openings, &accepted.entry, shown),
-        tlog_proof: proof(face, accepted.event, proven).await?.into(),
-        entry: accepted.entry.into(),
+        tlog_proof: proof(face, accepted.event, proven).await?,
+        entry: accepted.entry,
         version: 1,
     })
 }
@@ -82,15 +87,15 @@ pub(super) async fn of_event(
         referral_id: view.id.to_string(),
         reference: view.reference.to_string(),
         event_id: event.to_string(),
-        stream_id: view.stream.as_bytes().to_vec().into(),
-        leaf_hash: leaf_hash(&entry).to_vec().into(),
+        stream_id: view.stream.as_bytes().to_vec(),
+        leaf_hash: leaf_hash(&entry).to_vec(),
         accepted_at: Some(timestamp_to_proto(at)),
         directory_release: view.release,
         legs: legs.collect(),
         duplicate: repeated,
         openings: openings(&salts, &entry, shown),
-        tlog_proof: proof(face, event, proven).await?.into(),
-        entry: entry.into(),
+        tlog_proof: proof(face, event, proven).await?,
+        entry,
         version: view.version,
     })
 }
@@ -99,7 +104,7 @@ async fn proof(face: &Face, event: EventId, proven: Proven) -> Result<Vec<u8>, S
     if proven == Proven::NotWanted {
         return Ok(Vec::new());
     }
-    let proof = face.service.proof(event, PROOF_WAIT_MAX).await?;
+    let proof = face.service.proof(event, PROOF_WAIT).await?;
     Ok(proof.map(|proof| proof.tlog_proof).unwrap_or_default())
 }
 
@@ -113,8 +118,8 @@ fn openings(salts: &[Opening], entry: &[u8], content: Option<&[u8]>) -> Vec<v1::
         .iter()
         .map(|opening| v1::Opening {
             tag: tag(opening.tag),
-            salt: opening.salt.to_vec().into(),
-            content: content.filter(|bytes| opens(opening, bytes)).unwrap_or_default().to_vec().into(),
+            salt: opening.salt.to_vec(),
+            content: content.filter(|bytes| opens(opening, bytes)).unwrap_or_default().to_vec(),
         })
         .collect()
 }

@@ -17,7 +17,7 @@ use super::face::{Face, caller};
 use super::page::{Page, SCANS_MAX};
 use super::status::{field, refusal};
 use super::{receipt, write};
-use crate::service::{Amend, Cancel, Key, ListAsk, ServiceError, StatusUpdate, Withdraw};
+use crate::service::{Amend, Cancel, Key, ListAsk, ServiceError, Withdraw};
 
 mod document;
 mod read;

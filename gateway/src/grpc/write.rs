@@ -260,7 +260,7 @@ fn attempt(view: &AttemptView) -> v1::Attempt {
         reason: view.why.as_ref().map(|w| w.text.clone()).unwrap_or_default(),
         fault: if outcome == Rejected { fault_to_proto(Fault::Rec).into() } else { 0 },
         peer: String::new(),
-        body_sha256: Vec::new().into(),
+        body_sha256: Vec::new(),
     }
 }
 
@@ -291,7 +291,7 @@ pub(super) fn release(release: &Release, in_force: u64) -> v1::DirectoryRelease 
         applied_at: Some(timestamp_to_proto(release.at)),
         applied_by: release.by.clone(),
         comment: release.note.clone(),
-        sha256: hex::decode(&release.sha256).unwrap_or_default().into(),
+        sha256: hex::decode(&release.sha256).unwrap_or_default(),
         current: release.number == in_force,
         event_id: String::new(),
     }

@@ -96,6 +96,15 @@ impl Service {
     /// # Errors
     /// `Invalid` names every wrong field; `Conflict` a key used for something else.
     pub async fn submit(&self, caller: &Principal, ask: Submit) -> Result<Accepted, ServiceError> {
+        let accept = self.draft_submit(caller, ask)?;
+        Ok(self.parts.store.accept(accept).await?)
+    }
+
+    /// Decides a submit without keeping anything: permit, validation, routing, and what would be kept.
+    ///
+    /// # Errors
+    /// As [`Service::submit`].
+    pub fn draft_submit(&self, caller: &Principal, ask: Submit) -> Result<Accept, ServiceError> {
         check_request_id(&ask.request_id)?;
         let content = canonical(&ask.referral)?;
         let envelope = Envelope {
@@ -105,7 +114,7 @@ impl Service {
             original: None,
             traceparent: ask.traceparent,
         };
-        self.accept(caller, ask.referral, content, envelope).await
+        self.draft(caller, &ask.referral, content, envelope)
     }
 
     /// Accepts a parsed referral, whichever face it came by.
@@ -116,6 +125,17 @@ impl Service {
         content: Vec<u8>,
         envelope: Envelope,
     ) -> Result<Accepted, ServiceError> {
+        let accept = self.draft(caller, &referral, content, envelope)?;
+        Ok(self.parts.store.accept(accept).await?)
+    }
+
+    fn draft(
+        &self,
+        caller: &Principal,
+        referral: &Referral,
+        content: Vec<u8>,
+        envelope: Envelope,
+    ) -> Result<Accept, ServiceError> {
         permit(caller, Action::Submit, Relationship::Sender)?;
         let now = self.now();
         let today = now.london_date();
@@ -128,11 +148,9 @@ impl Service {
             return Err(ServiceError::invalid(prefixed.collect()));
         }
         let in_force = self.in_force();
-        let facts = Facts::of(&referral, &caller.agency, today);
+        let facts = Facts::of(referral, &caller.agency, today);
         let decision = decide(&in_force.directory, &facts, today).map_err(unroutable)?;
-        let accept = self.draft_accept(caller, &referral, content, envelope, &decision, &in_force, now)?;
-        let accepted = self.parts.store.accept(accept).await?;
-        Ok(accepted)
+        self.draft_accept(caller, referral, content, envelope, &decision, &in_force, now)
     }
 
     #[expect(clippy::too_many_arguments, reason = "each is a different part of one accept, and it is called once")]

@@ -6,11 +6,12 @@
 //! Every transaction takes its locks in this order, so that none waits for another in a circle: referral row,
 //! message and status keys, log stream, lanes by (endpoint, subject), alarms by (kind, subject), counters by name.
 
+pub mod bare;
 mod error;
 mod open;
 mod postgres;
 mod seal;
 mod sqlite;
 
-pub use open::{Mode, OpenError, OpenOptions, Schema, migrate, open};
+pub use open::{Mode, OpenError, OpenOptions, Schema, migrate, open, open_bare};
 pub use seal::{KEYRING_BYTES_MAX, Keyring, KeyringError};

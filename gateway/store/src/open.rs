@@ -7,6 +7,7 @@ use waymark_core::directory::Environment;
 use waymark_core::port::{Store, StoreError};
 use waymark_core::time::Timestamp;
 
+use crate::bare::BareStore;
 use crate::seal::{Keyring, Seal};
 use crate::{postgres, sqlite};
 
@@ -144,6 +145,18 @@ pub async fn open(options: OpenOptions) -> Result<Arc<dyn Store>, OpenError> {
     match Engine::of(&options.url)? {
         Engine::Sqlite => Ok(sqlite::queries::open(options, seal).await?),
         Engine::Postgres => Ok(postgres::queries::open(options, seal).await?),
+    }
+}
+
+/// Opens a database to measure the limit of grouped commits on it; its rows are of no use afterwards.
+///
+/// # Errors
+/// As [`open`].
+pub async fn open_bare(options: OpenOptions) -> Result<Arc<dyn BareStore>, OpenError> {
+    let seal = Seal::new(&options.keyring).map_err(OpenError::Store)?;
+    match Engine::of(&options.url)? {
+        Engine::Sqlite => Ok(sqlite::queries::open_bare(options, seal).await?),
+        Engine::Postgres => Ok(postgres::queries::open_bare(options, seal).await?),
     }
 }
 

@@ -20,7 +20,6 @@ macro_rules! locked {
 }
 
 /// As [`locked!`], passing over rows that others hold.
-#[allow(unused_macros, reason = "not every query module skips")]
 macro_rules! skip_locked {
     ($sql:literal) => {
         concat!($sql, " FOR UPDATE SKIP LOCKED")

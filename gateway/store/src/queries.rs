@@ -19,6 +19,8 @@ use crate::seal::Seal;
 
 #[path = "queries/accept.rs"]
 mod accept;
+#[path = "queries/bare.rs"]
+mod bare;
 #[path = "queries/change.rs"]
 mod change;
 #[path = "queries/claim.rs"]
@@ -50,6 +52,9 @@ mod accept_tests;
 #[cfg(test)]
 #[path = "queries/change_tests.rs"]
 mod change_tests;
+#[cfg(test)]
+#[path = "queries/speed_probe.rs"]
+mod speed_probe;
 #[cfg(test)]
 #[path = "queries/start_tests.rs"]
 mod start_tests;
@@ -96,8 +101,11 @@ mod lane_tests;
 #[cfg(test)]
 #[path = "queries/log_tests.rs"]
 mod log_tests;
+#[cfg(test)]
+#[path = "queries/operate_tests.rs"]
+mod operate_tests;
 
-pub(crate) use start::{migrate, open};
+pub(crate) use start::{migrate, open, open_bare};
 use write::Write;
 
 /// Shards of each counter: transactions of one process take them in turn, so that few wait for one another.

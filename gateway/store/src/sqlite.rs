@@ -23,7 +23,6 @@ macro_rules! locked {
 }
 
 /// As [`locked!`], passing over rows that others hold: with one writer there are none.
-#[allow(unused_macros, reason = "not every query module skips")]
 macro_rules! skip_locked {
     ($sql:literal) => {
         $sql

@@ -110,7 +110,11 @@ pub(super) const fn tested_to(tested: Tested) -> v1::Answer {
 
 /// The canonical form knows yes alone; that it is absent says nothing.
 pub(super) const fn yes_to(yes: bool) -> v1::Answer {
-    if yes { v1::Answer::Yes } else { v1::Answer::Unspecified }
+    if yes {
+        v1::Answer::Yes
+    } else {
+        v1::Answer::Unspecified
+    }
 }
 
 pub(super) const fn channel_to(channel: Channel) -> v1::ContactChannel {
@@ -131,9 +135,10 @@ pub(super) fn channel_from(number: i32) -> Code<(Channel, &'static str)> {
         Ok(v1::ContactChannel::Sms) => Ok(Some((Channel::Sms, ""))),
         Ok(v1::ContactChannel::Letter) => Ok(Some((Channel::Letter, ""))),
         Ok(v1::ContactChannel::Telephone) => Ok(Some((Channel::Phone, ""))),
-        Ok(v1::ContactChannel::ViaCarer) => {
-            Ok(Some((Channel::Unspecified, "asks to be contacted through a carer")))
-        }
+        Ok(v1::ContactChannel::ViaCarer) => Ok(Some((
+            Channel::Unspecified,
+            "asks to be contacted through a carer",
+        ))),
         Err(_) => Err(UnknownCode),
     }
 }

@@ -1,50 +1,25 @@
 //! A referral read from the contract's message.
 
 use std::fmt::Write as _;
-use std::str::FromStr as _;
 
 use waymark_core::error::Violation;
-use waymark_core::id::{DocumentId, Pathway, ServiceId};
-use waymark_core::identifier::{NhsNumber, Uln, Upn, Urn};
+use waymark_core::id::{DocumentId, IdError, Pathway, ServiceId};
+use waymark_core::identifier::Urn;
 use waymark_core::personal::Personal;
 use waymark_core::referral::{
-    Address, Channel, Child, Concern, Consent, ConsentGiver, ConsentStatus, Contact, ContactRole,
-    Cycle, DocumentRef, ExternalId, Flag, Format, LawfulBasis, LocalId, Name, Need,
-    NhsVerification, Priority, Reason, Referral, Referrer, SafeToContact, SenProvision, Setting,
-    SettingKind, Sex, Tested,
+    Concern, Consent, ConsentGiver, ConsentStatus, Cycle, DocumentRef, ExternalId, Flag,
+    LawfulBasis, LocalId, Need, Priority, Reason, Referral, SenProvision, Setting, SettingKind,
+    Tested,
 };
 use waymark_proto::v1;
 
-use super::reading::{Code, Reading, UnknownCode};
+use super::reading::{Reading, UnknownCode};
 use super::{ADJUSTMENT_SYSTEM, CHILD_ID_SYSTEM, UNCODED, code, sender_reference_from_proto};
 
-/// The contract's limits, in characters or items (`referral.proto`).
-mod limit {
-    pub(super) const NAME: usize = 100;
-    pub(super) const TITLE: usize = 40;
-    pub(super) const CODE: usize = 64;
-    pub(super) const ADJUSTMENT_CODE: usize = 100;
-    pub(super) const SYSTEM: usize = 200;
-    pub(super) const SHORT: usize = 200;
-    pub(super) const NOTE: usize = 1_000;
-    pub(super) const TEXT: usize = 2_000;
-    pub(super) const LONG: usize = 4_000;
-    pub(super) const NARRATIVE: usize = 20_000;
-    pub(super) const PHONE: usize = 40;
-    pub(super) const EMAIL: usize = 254;
-    pub(super) const LANGUAGE: usize = 35;
-    pub(super) const REFERENCE: usize = 80;
-    pub(super) const MEDIA_TYPE: usize = 127;
-    pub(super) const CONTACTS: usize = 16;
-    pub(super) const NEEDS: usize = 13;
-    pub(super) const CYCLES: usize = 24;
-    pub(super) const SAFEGUARDING: usize = 16;
-    pub(super) const ADJUSTMENTS: usize = 32;
-    pub(super) const DOCUMENTS: usize = 32;
-    pub(super) const EXTERNAL_IDS: usize = 16;
-    pub(super) const LINES: usize = 5;
-    pub(super) const DOCUMENT_BYTES: u64 = 25 * 1024 * 1024;
-}
+mod limit;
+mod people;
+
+use people::{child, contact, referrer};
 
 /// What stands in `narrative` before that which the canonical form has no field for.
 const CARRIED: &str = "The sender also states:";
@@ -59,11 +34,27 @@ pub fn referral_from_proto(message: v1::Referral) -> Result<Referral, Vec<Violat
     let sizes = [
         ("contacts", message.contacts.len(), limit::CONTACTS),
         ("needs", message.needs.len(), limit::NEEDS),
-        ("support_cycles", message.support_cycles.len(), limit::CYCLES),
-        ("safeguarding_flags", message.safeguarding_flags.len(), limit::SAFEGUARDING),
-        ("reasonable_adjustments", message.reasonable_adjustments.len(), limit::ADJUSTMENTS),
+        (
+            "support_cycles",
+            message.support_cycles.len(),
+            limit::CYCLES,
+        ),
+        (
+            "safeguarding_flags",
+            message.safeguarding_flags.len(),
+            limit::SAFEGUARDING,
+        ),
+        (
+            "reasonable_adjustments",
+            message.reasonable_adjustments.len(),
+            limit::ADJUSTMENTS,
+        ),
         ("documents", message.documents.len(), limit::DOCUMENTS),
-        ("external_ids", message.external_ids.len(), limit::EXTERNAL_IDS),
+        (
+            "external_ids",
+            message.external_ids.len(),
+            limit::EXTERNAL_IDS,
+        ),
     ];
     for (field, count, max) in sizes {
         r.count(field, count, max);
@@ -81,48 +72,45 @@ fn body(r: &mut Reading, m: v1::Referral) -> Option<Referral> {
         Some(message) => child(r, message, local_ids),
         None => missing(r, "child"),
     };
-    let contacts = m.contacts.into_iter().enumerate().filter_map(|(i, c)| contact(r, i, c)).collect();
+    let contacts = each(m.contacts, |i, c| contact(r, i, c));
     let referrer = match m.referrer {
         Some(message) => referrer(r, message),
         None => missing(r, "referrer"),
     };
-    let setting = m.setting.and_then(|s| setting(r, s));
-    let needs = m.needs.iter().enumerate().filter_map(|(i, n)| need(r, i, n)).collect();
-    let pathway = r.keep(
-        Pathway::from_str(&m.pathway).map_err(|e| Violation::new("pathway", e.to_string())),
-    );
-    let requested_service = (!m.requested_service_id.is_empty())
-        .then(|| {
-            r.keep(ServiceId::from_str(&m.requested_service_id).map_err(|e| {
-                Violation::new("requested_service_id", e.to_string())
-            }))
-        })
-        .flatten();
+    let setting = m.setting.and_then(|s| setting(r, &s));
+    let needs = each(m.needs, |i, n| need(r, i, n));
+    let pathway = m.pathway.parse();
+    let pathway: Option<Pathway> = r.keep(pathway.map_err(|e| bad("pathway", &e)));
+    let requested_service = requested_service(r, &m.requested_service_id);
     let priority = r.required("priority", m.priority, code::priority_from);
     let priority_reason = r.optional("priority_reason", &m.priority_reason, limit::TEXT);
     if priority_reason.is_none() && priority.is_some_and(|p| p != Priority::Routine) {
-        r.wrong("priority_reason", "is required for a priority above ROUTINE");
+        r.wrong(
+            "priority_reason",
+            "is required for a priority above ROUTINE",
+        );
     }
     let reason = match m.reason {
         Some(message) => reason(r, &message),
         None => missing(r, "reason"),
     };
-    let concerns = [("home_concern", "home", m.home_concern), ("setting_concern", "school", m.setting_concern)]
-        .into_iter()
-        .filter_map(|(field, place, c)| concern(r, field, place, &c?))
-        .collect();
-    let graduated_response = m.support_cycles.iter().enumerate().map(|(i, c)| cycle(r, i, c)).collect();
+    let concerns = [
+        ("home_concern", "home", m.home_concern),
+        ("setting_concern", "school", m.setting_concern),
+    ]
+    .into_iter()
+    .filter_map(|(field, place, c)| concern(r, field, place, &c?))
+    .collect();
+    let graduated_response = each(m.support_cycles, |i, c| Some(cycle(r, i, &c)));
     let hearing_checked = tested(r, "hearing_checked", m.hearing_checked);
     let vision_checked = tested(r, "vision_checked", m.vision_checked);
     let attendance_percent = m.attendance_percent.and_then(|p| percent(r, p));
-    let safeguarding: Vec<Flag> =
-        m.safeguarding_flags.iter().enumerate().filter_map(|(i, f)| safeguarding(r, i, f)).collect();
-    let reasonable_adjustments =
-        m.reasonable_adjustments.iter().enumerate().filter_map(|(i, f)| adjustment(r, i, f)).collect();
+    let safeguarding = each(m.safeguarding_flags, |i, f| safeguarding(r, i, &f));
+    let reasonable_adjustments = each(m.reasonable_adjustments, |i, f| adjustment(r, i, &f));
     let allergies = r.optional("allergies", &m.allergies, limit::TEXT);
     let consent = consent(r, m.consent);
     let lawful_basis = lawful_basis(r, m.lawful_basis, consent.as_ref(), &safeguarding);
-    let documents = m.documents.iter().enumerate().filter_map(|(i, d)| document(r, i, d)).collect();
+    let documents = each(m.documents, |i, d| document(r, i, &d));
     let reference = r.text("sender_reference", &m.sender_reference, limit::REFERENCE);
     let narrative = r.text("narrative", &m.narrative, limit::NARRATIVE);
     let narrative = with_carried(narrative, &r.carried);
@@ -154,6 +142,26 @@ fn body(r: &mut Reading, m: v1::Referral) -> Option<Referral> {
     })
 }
 
+/// Reads every item of a list that can be read; of the others the violations are noted.
+fn each<M, T>(items: Vec<M>, mut read: impl FnMut(usize, M) -> Option<T>) -> Vec<T> {
+    items
+        .into_iter()
+        .enumerate()
+        .filter_map(|(i, item)| read(i, item))
+        .collect()
+}
+
+fn bad(field: &str, error: &IdError) -> Violation {
+    Violation::new(field, error.to_string())
+}
+
+fn requested_service(r: &mut Reading, id: &str) -> Option<ServiceId> {
+    if id.is_empty() {
+        return None;
+    }
+    r.keep(id.parse().map_err(|e| bad("requested_service_id", &e)))
+}
+
 fn missing<T>(r: &mut Reading, field: &str) -> Option<T> {
     r.wrong(field, "is required");
     None
@@ -162,7 +170,7 @@ fn missing<T>(r: &mut Reading, field: &str) -> Option<T> {
 fn with_carried(mut narrative: String, carried: &[String]) -> Option<Personal<String>> {
     if !carried.is_empty() {
         let gap = if narrative.is_empty() { "" } else { "\n\n" };
-        narrative.push_str(&format!("{gap}{CARRIED}\n{}", carried.join("\n")));
+        narrative = format!("{narrative}{gap}{CARRIED}\n{}", carried.join("\n"));
     }
     (!narrative.is_empty()).then(|| Personal::new(narrative))
 }
@@ -170,122 +178,24 @@ fn with_carried(mut narrative: String, carried: &[String]) -> Option<Personal<St
 fn identifiers(r: &mut Reading, all: Vec<v1::ExternalId>) -> (Vec<ExternalId>, Vec<LocalId>) {
     let (mut external, mut local) = (Vec::new(), Vec::new());
     for (i, id) in all.into_iter().enumerate() {
-        let system = r.text(&format!("external_ids[{i}].system"), &id.system, limit::SYSTEM);
+        let system = r.text(
+            &format!("external_ids[{i}].system"),
+            &id.system,
+            limit::SYSTEM,
+        );
         let value = r.text(&format!("external_ids[{i}].value"), &id.value, limit::NAME);
         if system.is_empty() || value.is_empty() {
             r.wrong(&format!("external_ids[{i}]"), "needs a system and a value");
         }
         match system.strip_prefix(CHILD_ID_SYSTEM) {
-            Some(system) => local.push(LocalId { system: system.to_owned(), value: value.into() }),
+            Some(system) => local.push(LocalId {
+                system: system.to_owned(),
+                value: value.into(),
+            }),
             None => external.push(ExternalId { system, value }),
         }
     }
     (external, local)
-}
-
-fn name(r: &mut Reading, field: &str, message: Option<v1::PersonName>) -> Option<Name> {
-    let Some(m) = message else { return missing(r, field) };
-    let family = r.text(&format!("{field}.family"), &m.family, limit::NAME);
-    if family.is_empty() {
-        r.wrong(&format!("{field}.family"), "is required");
-    }
-    let given = r.text(&format!("{field}.given"), &m.given, limit::NAME);
-    let middle = r.optional(&format!("{field}.middle"), &m.middle, limit::NAME);
-    for (part, text) in [("prefix", &m.prefix), ("suffix", &m.suffix)] {
-        let path = format!("{field}.{part}");
-        let text = r.text(&path, text, limit::TITLE);
-        r.carry(&path, &text);
-    }
-    Some(Name { family: family.into(), given: given.into(), middle })
-}
-
-fn address(r: &mut Reading, field: &str, m: &v1::Address) -> Option<Address> {
-    r.count(&format!("{field}.lines"), m.lines.len(), limit::LINES);
-    let lines: Vec<Personal<String>> = m
-        .lines
-        .iter()
-        .enumerate()
-        .filter_map(|(i, line)| r.optional(&format!("{field}.lines[{i}]"), line, limit::NAME))
-        .collect();
-    let compact: String =
-        m.postcode.chars().filter(|c| !c.is_whitespace()).collect::<String>().to_ascii_uppercase();
-    let postcode = match compact.len() {
-        0 => None,
-        5..=7 if compact.bytes().all(|b| b.is_ascii_alphanumeric()) => {
-            let (outward, inward) = compact.split_at(compact.len() - 3);
-            Some(Personal::new(format!("{outward} {inward}")))
-        }
-        _ => {
-            r.wrong(&format!("{field}.postcode"), "is not a postcode such as SS1 1AA");
-            None
-        }
-    };
-    (!lines.is_empty() || postcode.is_some()).then_some(Address { lines, postcode })
-}
-
-fn child(r: &mut Reading, m: v1::Child, local_ids: Vec<LocalId>) -> Option<Child> {
-    let name = name(r, "child.name", m.name);
-    let born = r.date("child.date_of_birth", &m.date_of_birth);
-    if m.date_of_birth.is_empty() {
-        r.wrong("child.date_of_birth", "is required");
-    }
-    let sex = r.code("child.sex", m.sex, code::sex_from).unwrap_or(Sex::Unknown);
-    let nhs_number = r.identifier("child.nhs_number", &m.nhs_number, NhsNumber::parse);
-    let verified = r.code("child.nhs_number_verification", m.nhs_number_verification, verification);
-    let upn = r.identifier("child.upn", &m.upn, Upn::parse);
-    let uln = r.identifier("child.uln", &m.uln, Uln::parse);
-    let address = m.address.and_then(|a| address(r, "child.address", &a));
-    let language = r.text("child.preferred_language", &m.preferred_language, limit::LANGUAGE);
-    let interpreter = yes(r, "child.interpreter_required", m.interpreter_required);
-    let (nhs_verification, said) = verified.unwrap_or((NhsVerification::Unverified, ""));
-    r.carry("child.nhs_number_verification", said);
-    Some(Child {
-        name: name?,
-        date_of_birth: born?.into(),
-        sex,
-        nhs_number,
-        nhs_verification,
-        upn,
-        uln,
-        local_ids,
-        address,
-        language: (!language.is_empty()).then_some(language),
-        interpreter_required: interpreter,
-    })
-}
-
-/// Verified or not, and what it says beyond that (UKCore-NHSNumberVerificationStatus).
-fn verification(number: i32) -> Code<(NhsVerification, &'static str)> {
-    use v1::NhsNumberVerification as V;
-    let unverified = |said| Ok(Some((NhsVerification::Unverified, said)));
-    match V::try_from(number) {
-        Ok(V::Unspecified) => Ok(None),
-        Ok(V::PresentAndVerified) => Ok(Some((NhsVerification::Verified, ""))),
-        Ok(V::PresentNotTraced) => unverified(""),
-        Ok(V::TraceRequired) => unverified("trace required"),
-        Ok(V::TraceNoSingleMatch) => unverified("trace found nobody, or several people"),
-        Ok(V::TraceConflict) => unverified("the number and the details disagree"),
-        Ok(V::TraceInProgress) => unverified("trace in progress"),
-        Ok(V::NotPresentTraceNotRequired) => unverified("no number, and none is needed"),
-        Ok(V::TracePostponed) => unverified("trace postponed"),
-        Err(_) => Err(UnknownCode),
-    }
-}
-
-/// Whether the answer is yes. A stated no, or that it is not known, is kept in words.
-fn yes(r: &mut Reading, field: &str, number: i32) -> bool {
-    match r.code(field, number, code::answer_from) {
-        Some(Tested::Yes) => true,
-        Some(Tested::No) => {
-            r.carry(field, "no");
-            false
-        }
-        Some(Tested::Unknown) => {
-            r.carry(field, "asked, not known");
-            false
-        }
-        None => false,
-    }
 }
 
 fn tested(r: &mut Reading, field: &str, number: i32) -> Tested {
@@ -296,79 +206,16 @@ fn tested(r: &mut Reading, field: &str, number: i32) -> Tested {
     tested.unwrap_or(Tested::Unknown)
 }
 
-fn contact(r: &mut Reading, i: usize, m: v1::Contact) -> Option<Contact> {
-    let at = |field: &str| format!("contacts[{i}].{field}");
-    let name = name(r, &at("name"), m.name);
-    let role = r.required(&at("role"), m.role, code::role_from);
-    let parental_responsibility = yes(r, &at("parental_responsibility"), m.parental_responsibility);
-    let phone = r.optional(&at("phone"), &m.phone, limit::PHONE);
-    let email = r.optional(&at("email"), &m.email, limit::EMAIL);
-    let safe = r.code(&at("safe_to_contact"), m.safe_to_contact, code::safety_from);
-    let note = r.optional(&at("contact_note"), &m.contact_note, limit::NOTE);
-    if safe == Some(SafeToContact::WithCare) && note.is_none() {
-        r.wrong(&at("contact_note"), "is required when contact is RESTRICTED: say how it is safe");
-    }
-    let format = r.code(&at("preferred_format"), m.preferred_format, code::format_from);
-    let channel = r.code(&at("preferred_channel"), m.preferred_channel, code::channel_from);
-    let language = r.text(&at("preferred_language"), &m.preferred_language, limit::LANGUAGE);
-    r.carry(&at("preferred_language"), &language);
-    if yes(r, &at("interpreter_required"), m.interpreter_required) {
-        r.carry(&at("interpreter_required"), "yes");
-    }
-    if let Some(other) = m.address.and_then(|a| address(r, &at("address"), &a)) {
-        let lines = other.lines.iter().chain(&other.postcode).map(|l| l.expose().as_str());
-        r.carry(&at("address"), &lines.collect::<Vec<_>>().join(", "));
-    }
-    let (role, said) = role.unwrap_or((ContactRole::Other, ""));
-    r.carry(&at("role"), said);
-    let (channel, said) = channel.unwrap_or((Channel::Unspecified, ""));
-    r.carry(&at("preferred_channel"), said);
-    Some(Contact {
-        name: name?,
-        role,
-        parental_responsibility,
-        phone,
-        email,
-        safe_to_contact: safe.unwrap_or(SafeToContact::Unknown),
-        safe_contact_note: note,
-        format: format.unwrap_or(Format::Standard),
-        channel,
-    })
-}
-
-fn referrer(r: &mut Reading, m: v1::Referrer) -> Option<Referrer> {
-    let Some(n) = m.name else { return missing(r, "referrer.name") };
-    let parts = [
-        ("prefix", &n.prefix, limit::TITLE),
-        ("given", &n.given, limit::NAME),
-        ("middle", &n.middle, limit::NAME),
-        ("family", &n.family, limit::NAME),
-        ("suffix", &n.suffix, limit::TITLE),
-    ];
-    let whole: Vec<String> = parts
-        .into_iter()
-        .map(|(part, text, max)| r.text(&format!("referrer.name.{part}"), text, max))
-        .filter(|text| !text.is_empty())
-        .collect();
-    if n.family.trim().is_empty() {
-        r.wrong("referrer.name.family", "is required");
-    }
-    Some(Referrer {
-        name: whole.join(" ").into(),
-        role: r.text("referrer.role", &m.role, limit::NAME),
-        phone: r.optional("referrer.phone", &m.phone, limit::PHONE),
-        email: r.optional("referrer.email", &m.email, limit::EMAIL),
-    })
-}
-
 /// A setting of which nothing is stated is none.
-fn setting(r: &mut Reading, m: v1::Setting) -> Option<Setting> {
-    if m == v1::Setting::default() {
+fn setting(r: &mut Reading, m: &v1::Setting) -> Option<Setting> {
+    if *m == v1::Setting::default() {
         return None;
     }
     let urn = r.identifier("setting.urn", &m.urn, Urn::parse);
     let name = r.text("setting.name", &m.name, limit::SHORT);
-    let kind = r.code("setting.kind", m.kind, code::setting_from).unwrap_or(SettingKind::None);
+    let kind = r
+        .code("setting.kind", m.kind, code::setting_from)
+        .unwrap_or(SettingKind::None);
     let year_group = match m.year_group.trim() {
         "" => None,
         "N1" => Some(-2),
@@ -382,15 +229,17 @@ fn setting(r: &mut Reading, m: v1::Setting) -> Option<Setting> {
             year
         }
     };
-    let sen = r.code("setting.sen_provision", m.sen_provision, |n| {
-        match v1::SenProvision::try_from(n) {
+    let sen = r.code(
+        "setting.sen_provision",
+        m.sen_provision,
+        |n| match v1::SenProvision::try_from(n) {
             Ok(v1::SenProvision::Unspecified) => Ok(None),
             Ok(v1::SenProvision::EhcPlan) => Ok(Some(SenProvision::EhcPlan)),
             Ok(v1::SenProvision::SenSupport) => Ok(Some(SenProvision::SenSupport)),
             Ok(v1::SenProvision::None) => Ok(Some(SenProvision::None)),
             Err(_) => Err(UnknownCode),
-        }
-    });
+        },
+    );
     if sen == Some(SenProvision::None) {
         r.carry("setting.sen_provision", "N, no special educational need");
     }
@@ -403,13 +252,18 @@ fn setting(r: &mut Reading, m: v1::Setting) -> Option<Setting> {
     })
 }
 
-fn need(r: &mut Reading, i: usize, m: &v1::Need) -> Option<Need> {
+fn need(r: &mut Reading, i: usize, m: v1::Need) -> Option<Need> {
     let kind = r.required(&format!("needs[{i}].type"), m.r#type, code::need_from);
-    let rank = u8::try_from(m.rank).ok().filter(|rank| (1..=13).contains(rank));
+    let rank = u8::try_from(m.rank)
+        .ok()
+        .filter(|rank| (1..=13).contains(rank));
     if rank.is_none() {
         r.wrong(&format!("needs[{i}].rank"), "is from 1 to 13");
     }
-    Some(Need { kind: kind?, rank: rank? })
+    Some(Need {
+        kind: kind?,
+        rank: rank?,
+    })
 }
 
 /// A code of a named system is kept as `system|code`.
@@ -433,7 +287,12 @@ fn concern(r: &mut Reading, field: &str, place: &str, m: &v1::Concern) -> Option
     let onset = r.optional(&format!("{field}.onset"), &m.onset, limit::SHORT);
     let impact = r.optional(&format!("{field}.impact"), &m.impact, limit::LONG);
     let stated = !text.is_empty() || onset.is_some() || impact.is_some();
-    stated.then(|| Concern { setting: place.to_owned(), text: text.into(), onset, impact })
+    stated.then(|| Concern {
+        setting: place.to_owned(),
+        text: text.into(),
+        onset,
+        impact,
+    })
 }
 
 fn cycle(r: &mut Reading, i: usize, m: &v1::SupportCycle) -> Cycle {
@@ -473,9 +332,18 @@ fn adjustment(r: &mut Reading, i: usize, m: &v1::ReasonableAdjustment) -> Option
         None => (ADJUSTMENT_SYSTEM.to_owned(), code),
     };
     if code.chars().count() > limit::ADJUSTMENT_CODE {
-        r.wrong(&at("code"), format!("at most {} characters: shorten it", limit::ADJUSTMENT_CODE));
+        r.wrong(
+            &at("code"),
+            format!("at most {} characters: shorten it", limit::ADJUSTMENT_CODE),
+        );
     }
-    flag(r, &format!("reasonable_adjustments[{i}]"), system, code, text)
+    flag(
+        r,
+        &format!("reasonable_adjustments[{i}]"),
+        system,
+        code,
+        text,
+    )
 }
 
 fn flag(
@@ -489,7 +357,11 @@ fn flag(
         r.wrong(field, "needs a code or a text");
         return None;
     }
-    let code = if code.is_empty() { UNCODED.to_owned() } else { code };
+    let code = if code.is_empty() {
+        UNCODED.to_owned()
+    } else {
+        code
+    };
     Some(Flag { system, code, text })
 }
 
@@ -519,7 +391,14 @@ fn consent(r: &mut Reading, message: Option<v1::Consent>) -> Option<Consent> {
     let given_by = r.optional("consent.given_by", &m.given_by, limit::SHORT);
     let date = r.date("consent.date", &m.date);
     let evidence = r.optional("consent.evidence", &m.evidence, limit::NOTE);
-    Some(Consent { status: status?, given_by, role: role?, scope, date, evidence })
+    Some(Consent {
+        status: status?,
+        given_by,
+        role: role?,
+        scope,
+        date,
+        evidence,
+    })
 }
 
 /// The contract names the article 6 basis alone. A public task without consent, for a child who carries a
@@ -548,7 +427,10 @@ fn lawful_basis(
             None
         }
         Err(_) => {
-            r.wrong("lawful_basis", format!("{number} is not a value this release knows"));
+            r.wrong(
+                "lawful_basis",
+                format!("{number} is not a value this release knows"),
+            );
             None
         }
     }
@@ -556,13 +438,16 @@ fn lawful_basis(
 
 fn document(r: &mut Reading, i: usize, m: &v1::DocumentRef) -> Option<DocumentRef> {
     let at = |field: &str| format!("documents[{i}].{field}");
-    let id = DocumentId::from_str(&m.document_id);
-    let id = r.keep(id.map_err(|e| Violation::new(at("document_id"), e.to_string())));
+    let id = m.document_id.parse::<DocumentId>();
+    let id = r.keep(id.map_err(|e| bad(&at("document_id"), &e)));
     if m.sha256.len() != 32 {
         r.wrong(&at("sha256"), "is 32 bytes");
     }
     if !(1..=limit::DOCUMENT_BYTES).contains(&m.size_bytes) {
-        r.wrong(&at("size_bytes"), format!("is from 1 to {}", limit::DOCUMENT_BYTES));
+        r.wrong(
+            &at("size_bytes"),
+            format!("is from 1 to {}", limit::DOCUMENT_BYTES),
+        );
     }
     let media_type = r.text(&at("media_type"), &m.media_type, limit::MEDIA_TYPE);
     let title = r.optional(&at("title"), &m.title, limit::SHORT);

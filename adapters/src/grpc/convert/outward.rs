@@ -33,7 +33,10 @@ pub fn referral_to_proto(referral: &Referral) -> v1::Referral {
         needs: referral
             .needs
             .iter()
-            .map(|n| v1::Need { r#type: code::need_to(n.kind).into(), rank: n.rank.into() })
+            .map(|n| v1::Need {
+                r#type: code::need_to(n.kind).into(),
+                rank: n.rank.into(),
+            })
             .collect(),
         pathway: referral.pathway.as_str().to_owned(),
         requested_service_id: referral
@@ -43,7 +46,11 @@ pub fn referral_to_proto(referral: &Referral) -> v1::Referral {
             .unwrap_or_default(),
         priority: code::priority_to(referral.priority).into(),
         priority_reason: words(referral.priority_reason.as_ref()),
-        reason: Some(v1::Reason { code, system, text: words(referral.reason.text.as_ref()) }),
+        reason: Some(v1::Reason {
+            code,
+            system,
+            text: words(referral.reason.text.as_ref()),
+        }),
         home_concern,
         setting_concern,
         support_cycles: referral.graduated_response.iter().map(cycle).collect(),
@@ -51,7 +58,11 @@ pub fn referral_to_proto(referral: &Referral) -> v1::Referral {
         vision_checked: code::tested_to(referral.vision_checked).into(),
         attendance_percent: referral.attendance_percent.map(f64::from),
         safeguarding_flags: referral.safeguarding.iter().map(safeguarding).collect(),
-        reasonable_adjustments: referral.reasonable_adjustments.iter().map(adjustment).collect(),
+        reasonable_adjustments: referral
+            .reasonable_adjustments
+            .iter()
+            .map(adjustment)
+            .collect(),
         allergies: words(referral.allergies.as_ref()),
         consent: consent(&referral.consent, &mut carried),
         lawful_basis: lawful_basis(referral.lawful_basis, &mut carried).into(),
@@ -65,8 +76,16 @@ pub fn referral_to_proto(referral: &Referral) -> v1::Referral {
         narrative: words(referral.narrative.as_ref()),
     };
     if !carried.is_empty() {
-        let gap = if message.narrative.is_empty() { "" } else { "\n\n" };
-        message.narrative.push_str(&format!("{gap}{CARRIED}\n{}", carried.join("\n")));
+        let gap = if message.narrative.is_empty() {
+            ""
+        } else {
+            "\n\n"
+        };
+        message.narrative = format!(
+            "{}{gap}{CARRIED}\n{}",
+            message.narrative,
+            carried.join("\n")
+        );
     }
     message
 }
@@ -114,10 +133,22 @@ fn child(child: &Child) -> v1::Child {
         name: Some(name(&child.name)),
         date_of_birth: child.date_of_birth.expose().to_string(),
         sex: code::sex_to(child.sex).into(),
-        nhs_number: child.nhs_number.as_ref().map(|n| n.expose().to_owned()).unwrap_or_default(),
+        nhs_number: child
+            .nhs_number
+            .as_ref()
+            .map(|n| n.expose().to_owned())
+            .unwrap_or_default(),
         nhs_number_verification: verified.into(),
-        upn: child.upn.as_ref().map(|n| n.expose().to_owned()).unwrap_or_default(),
-        uln: child.uln.as_ref().map(|n| n.expose().to_owned()).unwrap_or_default(),
+        upn: child
+            .upn
+            .as_ref()
+            .map(|n| n.expose().to_owned())
+            .unwrap_or_default(),
+        uln: child
+            .uln
+            .as_ref()
+            .map(|n| n.expose().to_owned())
+            .unwrap_or_default(),
         address: child.address.as_ref().map(address),
         preferred_language: child.language.clone().unwrap_or_default(),
         interpreter_required: code::yes_to(child.interpreter_required).into(),
@@ -177,7 +208,11 @@ fn setting(setting: &Setting) -> v1::Setting {
         waymark_core::referral::SenProvision::None => v1::SenProvision::Unspecified,
     };
     v1::Setting {
-        urn: setting.urn.as_ref().map(|u| u.expose().to_owned()).unwrap_or_default(),
+        urn: setting
+            .urn
+            .as_ref()
+            .map(|u| u.expose().to_owned())
+            .unwrap_or_default(),
         name: setting.name.clone().unwrap_or_default(),
         kind: kind.into(),
         year_group: match setting.year_group {
@@ -207,14 +242,14 @@ fn concerns(
             "home" if home.is_none() => home = Some(message),
             "school" if school.is_none() => school = Some(message),
             place => {
-                let mut line = format!("concern ({place}): {}", message.text);
+                let mut parts = vec![message.text];
                 if !message.onset.is_empty() {
-                    line.push_str(&format!("; since {}", message.onset));
+                    parts.push(format!("since {}", message.onset));
                 }
                 if !message.impact.is_empty() {
-                    line.push_str(&format!("; impact: {}", message.impact));
+                    parts.push(format!("impact: {}", message.impact));
                 }
-                carried.push(line);
+                carried.push(format!("concern ({place}): {}", parts.join("; ")));
             }
         }
     }
@@ -231,7 +266,11 @@ fn cycle(cycle: &Cycle) -> v1::SupportCycle {
 }
 
 fn uncoded(code: &str) -> String {
-    if code == UNCODED { String::new() } else { code.to_owned() }
+    if code == UNCODED {
+        String::new()
+    } else {
+        code.to_owned()
+    }
 }
 
 fn safeguarding(flag: &Flag) -> v1::SafeguardingFlag {
@@ -247,7 +286,10 @@ fn adjustment(flag: &Flag) -> v1::ReasonableAdjustment {
         "" | ADJUSTMENT_SYSTEM => uncoded(&flag.code),
         system => format!("{system}|{}", uncoded(&flag.code)),
     };
-    v1::ReasonableAdjustment { code, text: words(flag.text.as_ref()) }
+    v1::ReasonableAdjustment {
+        code,
+        text: words(flag.text.as_ref()),
+    }
 }
 
 fn consent(consent: &Consent, carried: &mut Vec<String>) -> Option<v1::Consent> {
@@ -257,7 +299,10 @@ fn consent(consent: &Consent, carried: &mut Vec<String>) -> Option<v1::Consent> 
             let scope: Vec<&str> = consent.scope.iter().map(|s| s.as_str()).collect();
             carried.push(format!("consent scope: {}", scope.join(", ")));
         }
-        let said = [("given by", &consent.given_by), ("evidence", &consent.evidence)];
+        let said = [
+            ("given by", &consent.given_by),
+            ("evidence", &consent.evidence),
+        ];
         for (what, text) in said {
             if let Some(text) = text {
                 carried.push(format!("consent {what}: {}", text.expose()));
@@ -265,11 +310,18 @@ fn consent(consent: &Consent, carried: &mut Vec<String>) -> Option<v1::Consent> 
         }
         return None;
     };
-    debug_assert!(consent.status != ConsentStatus::NotSought, "has no message of its own");
+    debug_assert!(
+        consent.status != ConsentStatus::NotSought,
+        "has no message of its own"
+    );
     Some(v1::Consent {
         given_by: words(consent.given_by.as_ref()),
         role: code::giver_to(consent.role).into(),
-        scopes: consent.scope.iter().map(|s| code::scope_to(*s).into()).collect(),
+        scopes: consent
+            .scope
+            .iter()
+            .map(|s| code::scope_to(*s).into())
+            .collect(),
         date: consent.date.map(|d| d.to_string()).unwrap_or_default(),
         evidence: words(consent.evidence.as_ref()),
         status: status.into(),
@@ -310,7 +362,12 @@ fn document(document: &DocumentRef) -> v1::DocumentRef {
 
 /// The bytes of lower-case hexadecimal, which the canonical form has checked.
 fn digest_bytes(hex: &str) -> Vec<u8> {
-    let digit = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok()).unwrap_or(0);
+    let digit = |b: u8| {
+        char::from(b)
+            .to_digit(16)
+            .and_then(|d| u8::try_from(d).ok())
+            .unwrap_or(0)
+    };
     hex.as_bytes()
         .chunks_exact(2)
         .map(|pair| match pair {

@@ -68,7 +68,10 @@ impl Reading {
         if text.chars().count() > chars_max {
             self.wrong(field, format!("at most {chars_max} characters: shorten it"));
         }
-        if text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
+        if text
+            .chars()
+            .any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t'))
+        {
             self.wrong(field, "control characters are not allowed: remove them");
         }
         text.to_owned()

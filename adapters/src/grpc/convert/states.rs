@@ -81,9 +81,93 @@ pub fn notice_to_proto(notice: &StatusNotice) -> v1::StatusChange {
     v1::StatusChange {
         state: leg_state_to_proto(notice.state).into(),
         reason_code: notice.code.clone(),
-        text_for_family: notice.text.as_ref().map(|t| t.expose().clone()).unwrap_or_default(),
+        text_for_family: notice
+            .text
+            .as_ref()
+            .map(|t| t.expose().clone())
+            .unwrap_or_default(),
         occurred_at: Some(timestamp_to_proto(notice.at)),
         source_version: u64::try_from(notice.at.as_ms()).unwrap_or(1).max(1),
         ..v1::StatusChange::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use waymark_core::time::Timestamp;
+
+    use super::super::timestamp_from_proto;
+    use super::*;
+
+    #[test]
+    fn every_state_grade_kind_and_fault_comes_back_and_no_other_number_does() {
+        for s in LegState::ALL {
+            assert_eq!(
+                leg_state_from_proto("s", leg_state_to_proto(*s).into()),
+                Ok(*s)
+            );
+            let name = leg_state_to_proto(*s).as_str_name().to_ascii_lowercase();
+            assert_eq!(name, format!("leg_state_{s}"));
+        }
+        for s in DeliveryState::ALL {
+            assert_eq!(
+                delivery_state_from_proto("s", delivery_state_to_proto(*s).into()),
+                Ok(*s)
+            );
+            let name = delivery_state_to_proto(*s)
+                .as_str_name()
+                .to_ascii_lowercase();
+            assert_eq!(name, format!("delivery_state_{s}"));
+        }
+        for e in Evidence::ALL {
+            assert_eq!(
+                evidence_from_proto("e", evidence_to_proto(*e).into()),
+                Ok(*e)
+            );
+            let name = evidence_to_proto(*e).as_str_name().to_ascii_lowercase();
+            assert_eq!(name, format!("evidence_grade_{e}"));
+        }
+        for k in Kind::ALL {
+            assert_eq!(kind_from_proto("k", kind_to_proto(*k).into()), Ok(*k));
+        }
+        for f in [Fault::Send, Fault::Rec, Fault::Proxy] {
+            assert_eq!(fault_from_proto("f", fault_to_proto(f).into()), Ok(f));
+        }
+        for wrong in [0, 99, -1] {
+            assert_eq!(leg_state_from_proto("s", wrong).unwrap_err().field, "s");
+            assert_eq!(
+                delivery_state_from_proto("s", wrong).unwrap_err().field,
+                "s"
+            );
+            assert_eq!(evidence_from_proto("e", wrong).unwrap_err().field, "e");
+            assert_eq!(kind_from_proto("k", wrong).unwrap_err().field, "k");
+            assert_eq!(fault_from_proto("f", wrong).unwrap_err().field, "f");
+        }
+    }
+
+    #[test]
+    fn a_notice_carries_state_code_words_and_instant() {
+        let notice = StatusNotice {
+            from: "R1L".parse().unwrap(),
+            service: None,
+            state: LegState::Declined,
+            code: "RRNA".to_owned(),
+            text: Some("not this service".into()),
+            at: Timestamp::from_ms(1_772_445_600_123),
+        };
+        let change = notice_to_proto(&notice);
+        assert_eq!(
+            leg_state_from_proto("state", change.state),
+            Ok(LegState::Declined)
+        );
+        assert_eq!(
+            (change.reason_code.as_str(), change.text_for_family.as_str()),
+            ("RRNA", "not this service")
+        );
+        assert_eq!(
+            timestamp_from_proto("at", &change.occurred_at.unwrap()),
+            Ok(notice.at)
+        );
+        assert_eq!(change.source_version, 1_772_445_600_123);
     }
 }

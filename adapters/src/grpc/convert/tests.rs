@@ -1,13 +1,9 @@
-use prost::Message as _;
 use proptest::prelude::*;
-use waymark_core::delivery::{DeliveryState, Evidence, Kind};
-use waymark_core::error::Fault;
-use waymark_core::leg::LegState;
+use prost::Message as _;
 use waymark_core::personal::Personal;
-use waymark_core::port::StatusNotice;
 use waymark_core::referral::{
-    Channel, ConsentGiver, ConsentScope, ConsentStatus, ContactRole, Flag, Format,
-    LawfulBasis, LocalId, NeedType, Priority, Referral, SafeToContact, SettingKind, Sex, Tested,
+    Channel, ConsentGiver, ConsentScope, ConsentStatus, ContactRole, Flag, Format, LawfulBasis,
+    LocalId, NeedType, Priority, Referral, SafeToContact, SettingKind, Sex, Tested,
 };
 use waymark_proto::v1;
 
@@ -38,7 +34,10 @@ fn contact(message: &mut v1::Referral) -> &mut v1::Contact {
 }
 
 fn narrative(referral: &Referral) -> &str {
-    referral.narrative.as_ref().map_or("", |n| n.expose().as_str())
+    referral
+        .narrative
+        .as_ref()
+        .map_or("", |n| n.expose().as_str())
 }
 
 #[test]
@@ -69,7 +68,10 @@ fn every_code_comes_back_as_it_was() {
         assert_eq!(there_and_back(&r), r, "{sex}");
     }
     for priority in Priority::ALL {
-        let r = Referral { priority: *priority, ..base.clone() };
+        let r = Referral {
+            priority: *priority,
+            ..base.clone()
+        };
         assert_eq!(there_and_back(&r), r, "{priority}");
     }
     for kind in NeedType::ALL {
@@ -83,20 +85,30 @@ fn every_code_comes_back_as_it_was() {
         assert_eq!(there_and_back(&r), r, "{kind}");
     }
     for tested in Tested::ALL {
-        let r = Referral { hearing_checked: *tested, vision_checked: *tested, ..base.clone() };
+        let r = Referral {
+            hearing_checked: *tested,
+            vision_checked: *tested,
+            ..base.clone()
+        };
         assert_eq!(there_and_back(&r), r, "{tested}");
     }
     for scope in ConsentScope::ALL {
         let mut r = base.clone();
         r.consent.scope = vec![*scope];
         assert_eq!(there_and_back(&r), r, "{scope}");
-        assert_eq!(consent_scope_from_proto("x", consent_scope_to_proto(*scope).into()), Ok(*scope));
+        assert_eq!(
+            consent_scope_from_proto("x", consent_scope_to_proto(*scope).into()),
+            Ok(*scope)
+        );
     }
     for giver in ConsentGiver::ALL {
         let mut r = base.clone();
         r.consent.role = *giver;
         assert_eq!(there_and_back(&r), r, "{giver}");
-        assert_eq!(giver_from_proto("x", giver_to_proto(*giver).into()), Ok(*giver));
+        assert_eq!(
+            giver_from_proto("x", giver_to_proto(*giver).into()),
+            Ok(*giver)
+        );
     }
     for format in Format::ALL {
         let mut r = base.clone();
@@ -113,7 +125,10 @@ fn every_code_comes_back_as_it_was() {
         r.contacts.first_mut().unwrap().safe_to_contact = *safe;
         assert_eq!(there_and_back(&r), r, "{safe}");
     }
-    for status in ConsentStatus::ALL.iter().filter(|s| **s != ConsentStatus::NotSought) {
+    for status in ConsentStatus::ALL
+        .iter()
+        .filter(|s| **s != ConsentStatus::NotSought)
+    {
         let mut r = base.clone();
         r.consent.status = *status;
         r.lawful_basis = LawfulBasis::LegalObligation;
@@ -132,7 +147,10 @@ fn roles_that_the_contract_has_no_word_for_are_named_in_the_note() {
         r.contacts.first_mut().unwrap().role = role;
         let message = referral_to_proto(&r);
         let note = &message.contacts.first().unwrap().contact_note;
-        assert_eq!(note, &format!("Role: {word}. mobile only, never the home number"));
+        assert_eq!(
+            note,
+            &format!("Role: {word}. mobile only, never the home number")
+        );
     }
     let kept = taken(|m| contact(m).role = v1::ContactRole::FosterCarer.into());
     assert_eq!(kept.contacts.first().unwrap().role, ContactRole::Carer);
@@ -146,7 +164,10 @@ fn a_number_outside_a_vocabulary_is_refused_by_its_path() {
     assert_eq!(refused(|m| m.lawful_basis = NONE), ["lawful_basis"]);
     assert_eq!(refused(|m| m.hearing_checked = NONE), ["hearing_checked"]);
     assert_eq!(refused(|m| m.vision_checked = NONE), ["vision_checked"]);
-    assert_eq!(refused(|m| m.child.as_mut().unwrap().sex = NONE), ["child.sex"]);
+    assert_eq!(
+        refused(|m| m.child.as_mut().unwrap().sex = NONE),
+        ["child.sex"]
+    );
     assert_eq!(
         refused(|m| m.child.as_mut().unwrap().nhs_number_verification = NONE),
         ["child.nhs_number_verification"]
@@ -156,26 +177,50 @@ fn a_number_outside_a_vocabulary_is_refused_by_its_path() {
         ["child.interpreter_required"]
     );
     assert_eq!(refused(|m| contact(m).role = NONE), ["contacts[0].role"]);
-    assert_eq!(refused(|m| contact(m).safe_to_contact = NONE), ["contacts[0].safe_to_contact"]);
-    assert_eq!(refused(|m| contact(m).preferred_format = NONE), ["contacts[0].preferred_format"]);
-    assert_eq!(refused(|m| contact(m).preferred_channel = NONE), ["contacts[0].preferred_channel"]);
+    assert_eq!(
+        refused(|m| contact(m).safe_to_contact = NONE),
+        ["contacts[0].safe_to_contact"]
+    );
+    assert_eq!(
+        refused(|m| contact(m).preferred_format = NONE),
+        ["contacts[0].preferred_format"]
+    );
+    assert_eq!(
+        refused(|m| contact(m).preferred_channel = NONE),
+        ["contacts[0].preferred_channel"]
+    );
     assert_eq!(
         refused(|m| contact(m).parental_responsibility = NONE),
         ["contacts[0].parental_responsibility"]
     );
-    assert_eq!(refused(|m| m.setting.as_mut().unwrap().kind = NONE), ["setting.kind"]);
+    assert_eq!(
+        refused(|m| m.setting.as_mut().unwrap().kind = NONE),
+        ["setting.kind"]
+    );
     assert_eq!(
         refused(|m| m.setting.as_mut().unwrap().sen_provision = NONE),
         ["setting.sen_provision"]
     );
-    assert_eq!(refused(|m| m.needs.last_mut().unwrap().r#type = NONE), ["needs[1].type"]);
-    assert_eq!(refused(|m| m.consent.as_mut().unwrap().status = NONE), ["consent.status"]);
-    assert_eq!(refused(|m| m.consent.as_mut().unwrap().role = NONE), ["consent.role"]);
+    assert_eq!(
+        refused(|m| m.needs.last_mut().unwrap().r#type = NONE),
+        ["needs[1].type"]
+    );
+    assert_eq!(
+        refused(|m| m.consent.as_mut().unwrap().status = NONE),
+        ["consent.status"]
+    );
+    assert_eq!(
+        refused(|m| m.consent.as_mut().unwrap().role = NONE),
+        ["consent.role"]
+    );
     assert_eq!(
         refused(|m| m.consent.as_mut().unwrap().scopes = vec![1, NONE]),
         ["consent.scopes[1]"]
     );
-    assert_eq!(refused(|m| m.documents.first_mut().unwrap().kind = NONE), ["documents[0].kind"]);
+    assert_eq!(
+        refused(|m| m.documents.first_mut().unwrap().kind = NONE),
+        ["documents[0].kind"]
+    );
 }
 
 #[test]
@@ -184,11 +229,27 @@ fn what_must_be_stated_is_named_when_it_is_not() {
     let fields: Vec<&str> = empty.iter().map(|v| v.field.as_str()).collect();
     assert_eq!(
         fields,
-        ["child", "referrer", "pathway", "priority", "reason", "lawful_basis"]
+        [
+            "child",
+            "referrer",
+            "pathway",
+            "priority",
+            "reason",
+            "lawful_basis"
+        ]
     );
-    assert_eq!(refused(|m| m.needs.first_mut().unwrap().r#type = 0), ["needs[0].type"]);
-    assert_eq!(refused(|m| m.consent.as_mut().unwrap().scopes = vec![0]), ["consent.scopes[0]"]);
-    assert_eq!(refused(|m| contact(m).contact_note.clear()), ["contacts[0].contact_note"]);
+    assert_eq!(
+        refused(|m| m.needs.first_mut().unwrap().r#type = 0),
+        ["needs[0].type"]
+    );
+    assert_eq!(
+        refused(|m| m.consent.as_mut().unwrap().scopes = vec![0]),
+        ["consent.scopes[0]"]
+    );
+    assert_eq!(
+        refused(|m| contact(m).contact_note.clear()),
+        ["contacts[0].contact_note"]
+    );
     assert_eq!(refused(|m| m.priority_reason.clear()), ["priority_reason"]);
     assert_eq!(
         refused(|m| {
@@ -209,20 +270,37 @@ fn a_wrong_value_is_named_and_never_repeated() {
     child.address.as_mut().unwrap().postcode = "NOWHERE 99".to_owned();
     let violations = referral_from_proto(message).unwrap_err();
     let fields: Vec<&str> = violations.iter().map(|v| v.field.as_str()).collect();
-    assert_eq!(fields, ["child.date_of_birth", "child.nhs_number", "child.address.postcode"]);
+    assert_eq!(
+        fields,
+        [
+            "child.date_of_birth",
+            "child.nhs_number",
+            "child.address.postcode"
+        ]
+    );
     let shown = format!("{violations:?}");
-    assert!(!shown.contains("9434765871") && !shown.contains("04/05") && !shown.contains("NOWHERE"));
+    assert!(
+        !shown.contains("9434765871") && !shown.contains("04/05") && !shown.contains("NOWHERE")
+    );
 }
 
 #[test]
 fn texts_and_lists_are_taken_at_their_limit_and_refused_above_it() {
     let long = |n: usize| "x".repeat(n);
-    assert_eq!(narrative(&taken(|m| m.narrative = long(20_000))).len(), 20_000);
+    assert_eq!(
+        narrative(&taken(|m| m.narrative = long(20_000))).len(),
+        20_000
+    );
     assert_eq!(refused(|m| m.narrative = long(20_001)), ["narrative"]);
-    assert_eq!(refused(|m| m.allergies = "a\u{7}b".to_owned()), ["allergies"]);
-    let fill = |n| move |m: &mut v1::Referral| {
-        let one = m.contacts.last().unwrap().clone();
-        m.contacts = vec![one; n];
+    assert_eq!(
+        refused(|m| m.allergies = "a\u{7}b".to_owned()),
+        ["allergies"]
+    );
+    let fill = |n| {
+        move |m: &mut v1::Referral| {
+            let one = m.contacts.last().unwrap().clone();
+            m.contacts = vec![one; n];
+        }
     };
     assert_eq!(taken(fill(16)).contacts.len(), 16);
     assert_eq!(refused(fill(17)), ["contacts"]);
@@ -242,7 +320,10 @@ fn what_the_canonical_form_has_no_field_for_is_kept_in_words() {
         c.interpreter_required = v1::Answer::Yes.into();
         c.parental_responsibility = v1::Answer::No.into();
         c.preferred_channel = v1::ContactChannel::ViaCarer.into();
-        c.address = Some(v1::Address { lines: vec!["9 Elsewhere".to_owned()], postcode: "ss11aa".to_owned() });
+        c.address = Some(v1::Address {
+            lines: vec!["9 Elsewhere".to_owned()],
+            postcode: "ss11aa".to_owned(),
+        });
         m.child.as_mut().unwrap().nhs_number_verification =
             v1::NhsNumberVerification::TraceConflict.into();
     });
@@ -304,16 +385,24 @@ fn a_public_task_is_safeguarding_only_without_consent_and_with_a_flag() {
     assert_eq!(basis(true, true), LawfulBasis::PublicTaskCare);
     assert_eq!(basis(false, false), LawfulBasis::PublicTaskCare);
     assert_eq!(basis(false, true), LawfulBasis::Safeguarding);
-    for unusable in [v1::LawfulBasis::Consent, v1::LawfulBasis::LegitimateInterests] {
-        assert_eq!(refused(|m| m.lawful_basis = unusable.into()), ["lawful_basis"]);
+    for unusable in [
+        v1::LawfulBasis::Consent,
+        v1::LawfulBasis::LegitimateInterests,
+    ] {
+        assert_eq!(
+            refused(|m| m.lawful_basis = unusable.into()),
+            ["lawful_basis"]
+        );
     }
 }
 
 #[test]
 fn local_ids_uncoded_words_and_foreign_systems_come_back_as_they_were() {
     let mut r = sample::referral();
-    r.child.local_ids =
-        vec![LocalId { system: "R1L-PAS".to_owned(), value: Personal::from("X12345") }];
+    r.child.local_ids = vec![LocalId {
+        system: "R1L-PAS".to_owned(),
+        value: Personal::from("X12345"),
+    }];
     r.reason.code = "http://snomed.info/sct|35919005".to_owned();
     r.reasonable_adjustments.push(Flag {
         system: "http://snomed.info/sct".to_owned(),
@@ -326,18 +415,34 @@ fn local_ids_uncoded_words_and_foreign_systems_come_back_as_they_were() {
         text: Some("words alone".into()),
     });
     let message = referral_to_proto(&r);
-    assert_eq!(message.reason.as_ref().unwrap().system, "http://snomed.info/sct");
+    assert_eq!(
+        message.reason.as_ref().unwrap().system,
+        "http://snomed.info/sct"
+    );
     assert_eq!(message.safeguarding_flags.last().unwrap().code, "");
     assert_eq!(there_and_back(&r), r);
 }
 
 #[test]
 fn an_attendance_is_rounded_and_kept_within_its_bounds() {
-    assert_eq!(taken(|m| m.attendance_percent = Some(92.6)).attendance_percent, Some(93));
-    assert_eq!(taken(|m| m.attendance_percent = Some(100.0)).attendance_percent, Some(100));
-    assert_eq!(taken(|m| m.attendance_percent = None).attendance_percent, None);
+    assert_eq!(
+        taken(|m| m.attendance_percent = Some(92.6)).attendance_percent,
+        Some(93)
+    );
+    assert_eq!(
+        taken(|m| m.attendance_percent = Some(100.0)).attendance_percent,
+        Some(100)
+    );
+    assert_eq!(
+        taken(|m| m.attendance_percent = None).attendance_percent,
+        None
+    );
     for wrong in [-0.2, 100.2, 250.0, f64::NAN, f64::INFINITY] {
-        assert_eq!(refused(|m| m.attendance_percent = Some(wrong)), ["attendance_percent"], "{wrong}");
+        assert_eq!(
+            refused(|m| m.attendance_percent = Some(wrong)),
+            ["attendance_percent"],
+            "{wrong}"
+        );
     }
 }
 
@@ -350,69 +455,32 @@ fn year_groups_and_settings_without_a_kind_come_back_as_they_were() {
         assert_eq!(there_and_back(&r), r);
     }
     for wrong in ["0", "15", "N3", "Reception"] {
-        let change = |m: &mut v1::Referral| m.setting.as_mut().unwrap().year_group = wrong.to_owned();
+        let change =
+            |m: &mut v1::Referral| m.setting.as_mut().unwrap().year_group = wrong.to_owned();
         assert_eq!(refused(change), ["setting.year_group"], "{wrong}");
     }
-    assert!(taken(|m| m.setting = Some(v1::Setting::default())).setting.is_none());
+    assert!(
+        taken(|m| m.setting = Some(v1::Setting::default()))
+            .setting
+            .is_none()
+    );
     let mut r = sample::referral();
     r.setting.as_mut().unwrap().kind = SettingKind::None;
-    assert_eq!(referral_to_proto(&r).setting.unwrap().kind, 0, "a child of a named school is on a roll");
-}
-
-#[test]
-fn every_state_grade_kind_and_fault_comes_back_and_no_other_number_does() {
-    for s in LegState::ALL {
-        assert_eq!(leg_state_from_proto("s", leg_state_to_proto(*s).into()), Ok(*s));
-        let name = leg_state_to_proto(*s).as_str_name().to_ascii_lowercase();
-        assert_eq!(name, format!("leg_state_{s}"));
-    }
-    for s in DeliveryState::ALL {
-        assert_eq!(delivery_state_from_proto("s", delivery_state_to_proto(*s).into()), Ok(*s));
-        let name = delivery_state_to_proto(*s).as_str_name().to_ascii_lowercase();
-        assert_eq!(name, format!("delivery_state_{s}"));
-    }
-    for e in Evidence::ALL {
-        assert_eq!(evidence_from_proto("e", evidence_to_proto(*e).into()), Ok(*e));
-        let name = evidence_to_proto(*e).as_str_name().to_ascii_lowercase();
-        assert_eq!(name, format!("evidence_grade_{e}"));
-    }
-    for k in Kind::ALL {
-        assert_eq!(kind_from_proto("k", kind_to_proto(*k).into()), Ok(*k));
-    }
-    for f in [Fault::Send, Fault::Rec, Fault::Proxy] {
-        assert_eq!(fault_from_proto("f", fault_to_proto(f).into()), Ok(f));
-    }
-    for wrong in [0, 99, -1] {
-        assert_eq!(leg_state_from_proto("s", wrong).unwrap_err().field, "s");
-        assert_eq!(delivery_state_from_proto("s", wrong).unwrap_err().field, "s");
-        assert_eq!(evidence_from_proto("e", wrong).unwrap_err().field, "e");
-        assert_eq!(kind_from_proto("k", wrong).unwrap_err().field, "k");
-        assert_eq!(fault_from_proto("f", wrong).unwrap_err().field, "f");
-    }
-}
-
-#[test]
-fn a_notice_carries_state_code_words_and_instant() {
-    let notice = StatusNotice {
-        from: "R1L".parse().unwrap(),
-        service: None,
-        state: LegState::Declined,
-        code: "RRNA".to_owned(),
-        text: Some("not this service".into()),
-        at: Timestamp::from_ms(1_772_445_600_123),
-    };
-    let change = notice_to_proto(&notice);
-    assert_eq!(leg_state_from_proto("state", change.state), Ok(LegState::Declined));
-    assert_eq!((change.reason_code.as_str(), change.text_for_family.as_str()), ("RRNA", "not this service"));
-    assert_eq!(timestamp_from_proto("at", &change.occurred_at.unwrap()), Ok(notice.at));
-    assert_eq!(change.source_version, 1_772_445_600_123);
+    assert_eq!(
+        referral_to_proto(&r).setting.unwrap().kind,
+        0,
+        "a child of a named school is on a roll"
+    );
 }
 
 #[test]
 fn a_sender_reference_is_value_and_namespace() {
     for (text, value, namespace) in [("226839^EPIC", "226839", "EPIC"), ("A-1", "A-1", "")] {
         let reference = sender_reference_from_proto(text).unwrap();
-        assert_eq!((reference.value.as_str(), reference.namespace.as_str()), (value, namespace));
+        assert_eq!(
+            (reference.value.as_str(), reference.namespace.as_str()),
+            (value, namespace)
+        );
         assert_eq!(sender_reference_to_proto(&reference), text);
     }
     assert_eq!(sender_reference_from_proto("  "), None);
@@ -420,7 +488,8 @@ fn a_sender_reference_is_value_and_namespace() {
 
 #[test]
 fn instants_outside_the_calendar_are_refused() {
-    let at = |seconds, nanos| timestamp_from_proto("at", &pbjson_types::Timestamp { seconds, nanos });
+    let at =
+        |seconds, nanos| timestamp_from_proto("at", &pbjson_types::Timestamp { seconds, nanos });
     assert_eq!(at(1, 999_999_999), Ok(Timestamp::from_ms(1_999)));
     assert!(at(0, 1_000_000_000).is_err());
     assert!(at(0, -1).is_err());
@@ -430,7 +499,11 @@ fn instants_outside_the_calendar_are_refused() {
 
 #[test]
 fn a_debug_of_either_side_shows_nothing_personal() {
-    let shown = format!("{:?}{:?}", sample::referral(), referral_to_proto(&sample::referral()));
+    let shown = format!(
+        "{:?}{:?}",
+        sample::referral(),
+        referral_to_proto(&sample::referral())
+    );
     for word in sample::PERSONAL_WORDS {
         assert!(!shown.contains(word), "{word}");
     }

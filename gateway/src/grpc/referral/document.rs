@@ -15,10 +15,12 @@ use waymark_proto::v1::upload_document_request::Part as In;
 use super::super::face::{Caller, Face};
 use super::super::status::{CONTENT_DIFFERS, field, refusal};
 use super::{Answers, read, required};
-use crate::service::{DOCUMENT_BYTES_MAX, ServiceError, Upload};
+use crate::service::{ServiceError, Upload};
 
 /// Bytes in one chunk.
 pub const CHUNK_BYTES: usize = 256 * 1024;
+/// Bytes in one document, as the contract says.
+const DOCUMENT_BYTES_MAX: u64 = 25 * 1024 * 1024;
 /// Characters in a file's name or title.
 const NAME_MAX: usize = 200;
 
@@ -50,7 +52,7 @@ pub(super) async fn upload(
     if content.len() != said.size {
         return Err(refused(differs("size_bytes", "less came than it says")));
     }
-    if digest(&SHA256, &content).as_ref() != metadata.sha256.as_ref() {
+    if digest(&SHA256, &content).as_ref() != metadata.sha256 {
         return Err(refused(differs("sha256", "does not match what came: compute it over the whole file")));
     }
     let upload = Upload {
@@ -76,9 +78,8 @@ struct Said {
 }
 
 fn check(metadata: &v1::DocumentMetadata) -> Result<Said, ServiceError> {
-    let most = u64::try_from(DOCUMENT_BYTES_MAX).unwrap_or(u64::MAX);
-    if !(1..=most).contains(&metadata.size_bytes) {
-        return Err(field("size_bytes", format!("is 1 to {most}")));
+    if !(1..=DOCUMENT_BYTES_MAX).contains(&metadata.size_bytes) {
+        return Err(field("size_bytes", format!("is 1 to {DOCUMENT_BYTES_MAX}")));
     }
     if metadata.sha256.len() != 32 {
         return Err(field("sha256", "is 32 bytes: SHA-256 of the whole content"));
@@ -118,7 +119,7 @@ pub(super) async fn download(
     let (view, content) = face.service.download(&caller.principal, id, purpose).await?;
     let first = v1::DocumentRef {
         document_id: view.id.to_string(),
-        sha256: hex::decode(view.sha256.expose()).unwrap_or_default().into(),
+        sha256: hex::decode(view.sha256.expose()).unwrap_or_default(),
         media_type: view.media_type,
         size_bytes: view.size_bytes,
         ..v1::DocumentRef::default()
@@ -133,7 +134,7 @@ pub(super) async fn download(
             }
             None => {
                 let length = sending.rest.len().min(CHUNK_BYTES);
-                Out::Chunk(sending.rest.split_to(length))
+                Out::Chunk(sending.rest.split_to(length).to_vec())
             }
         };
         Some((Ok(v1::DownloadDocumentResponse { part: Some(part) }), sending))

@@ -12,7 +12,7 @@ use waymark_core::port::{
 use super::claim::{claim_documents, claim_messages, claim_references};
 use super::keep::keep;
 use super::subject::{SealedBody, seal_bodies, subject_hash};
-use super::write::Leaf;
+use super::write::{Leaf, Write};
 use super::{Shared, keys};
 use crate::error::{Fault, lost_race, unavailable};
 use crate::seal::Seal;
@@ -247,23 +247,12 @@ async fn accept_once(
     batch: &[Numbered<'_>],
 ) -> Result<Vec<(usize, Answer)>, StoreError> {
     let mut w = shared.begin_on(&shared.pools.committer).await?;
-    let mut answers = Vec::with_capacity(batch.len());
-    let mut by_key = batch.to_vec();
-    by_key.sort_by_key(|(_, item)| item.message);
-    let fresh = claim_messages(&mut w, by_key, &mut answers).await?;
-    let fresh = claim_references(&mut w, fresh, &mut answers).await?;
-    let mut fresh = claim_documents(&mut w, &shared.seal, fresh, &mut answers).await?;
-    // Twins of one lane keep the order in which they came.
-    fresh.sort_by_key(|(index, _)| *index);
-    if !fresh.is_empty() {
-        let items: Vec<&Item> = fresh.iter().map(|(_, item)| *item).collect();
-        keep(&mut w, &shared.seal, &items).await?;
-    }
-    let queued = fresh
+    let result = claim_and_keep(&mut w, shared, batch).await;
+    let (mut answers, fresh) = w.end(result).await?;
+    if fresh
         .iter()
-        .any(|(_, item)| !item.accept.deliveries.is_empty());
-    w.commit().await?;
-    if queued {
+        .any(|(_, item)| !item.accept.deliveries.is_empty())
+    {
         shared.work_was_added();
     }
     answers.extend(
@@ -272,4 +261,27 @@ async fn accept_once(
             .map(|(index, item)| (*index, Ok(Done::Accepted(Box::new(item.accepted()))))),
     );
     Ok(answers)
+}
+
+type Claimed<'a> = (Vec<(usize, Answer)>, Vec<Numbered<'a>>);
+
+/// Answers the items that came before or cannot be taken, and keeps the rest.
+async fn claim_and_keep<'a>(
+    w: &mut Write,
+    shared: &Shared,
+    batch: &[Numbered<'a>],
+) -> Result<Claimed<'a>, StoreError> {
+    let mut answers = Vec::with_capacity(batch.len());
+    let mut by_key = batch.to_vec();
+    by_key.sort_by_key(|(_, item)| item.message);
+    let fresh = claim_messages(w, by_key, &mut answers).await?;
+    let fresh = claim_references(w, fresh, &mut answers).await?;
+    let mut fresh = claim_documents(w, &shared.seal, fresh, &mut answers).await?;
+    // What came for one lane keeps the order in which it came.
+    fresh.sort_by_key(|(index, _)| *index);
+    if !fresh.is_empty() {
+        let items: Vec<&Item> = fresh.iter().map(|(_, item)| *item).collect();
+        keep(w, &shared.seal, &items).await?;
+    }
+    Ok((answers, fresh))
 }

@@ -42,6 +42,20 @@ async fn change_once(
     bodies: &[SealedBody],
 ) -> Result<Changed, StoreError> {
     let mut w = store.begin().await?;
+    let result = apply(&mut w, store, change, bodies).await;
+    let changed = w.end(result).await?;
+    if !changed.repeated {
+        store.work_was_added();
+    }
+    Ok(changed)
+}
+
+async fn apply(
+    w: &mut Write,
+    store: &Backend,
+    change: &ReferralChange,
+    bodies: &[SealedBody],
+) -> Result<Changed, StoreError> {
     let row = sqlx::query(LOCK)
         .bind(change.referral.as_bytes().as_slice())
         .fetch_optional(w.conn())
@@ -51,7 +65,7 @@ async fn change_once(
     let row = Fields::new(&row, "referral", "id");
     let version: u64 = row.int("version")?;
     let subject = row.id("subject_id", SubjectId::from_bytes)?;
-    if let Some(event) = earlier(&mut w, store, change).await? {
+    if let Some(event) = earlier(w, store, change).await? {
         return Ok(Changed {
             event,
             version,
@@ -61,35 +75,27 @@ async fn change_once(
     if version != change.expected_version {
         return Err(StoreError::Stale);
     }
-    claim_status(&mut w, change).await?;
+    claim_status(w, change).await?;
     let subject = load_subject(w.conn(), store.seal(), subject).await?;
     let subject = subject.ok_or(StoreError::NotFound("referral"))?;
-    append_entry(
-        &mut w,
-        change.entry.clone(),
-        &change.openings,
-        Some(&subject),
-    )
-    .await?;
-    store_bodies(&mut w, &subject, change.referral, bodies).await?;
-    move_legs(&mut w, change, row.int("leg_count")?).await?;
-    update_referral(&mut w, change).await?;
+    append_entry(w, change.entry.clone(), &change.openings, Some(&subject)).await?;
+    store_bodies(w, &subject, change.referral, bodies).await?;
+    move_legs(w, change, row.int("leg_count")?).await?;
+    update_referral(w, change).await?;
     let event = Happened {
         event: &change.event,
         referral: change.referral,
         at: change.at,
         delivery: None,
     };
-    insert_events(&mut w, &[event]).await?;
+    insert_events(w, &[event]).await?;
     if let Some((agency, reference)) = &change.receiver_reference {
         let named = (agency, reference.as_str());
-        note_receiver_reference(&mut w, store.seal(), change.referral, named).await?;
+        note_receiver_reference(w, store.seal(), change.referral, named).await?;
     }
     let mut alarms = Alarms::new(change.alarms.clone(), change.resolve.clone());
-    move_deliveries(&mut w, change, subject.id, &mut alarms).await?;
-    alarms.apply(&mut w, change.at).await?;
-    w.commit().await?;
-    store.work_was_added();
+    move_deliveries(w, change, subject.id, &mut alarms).await?;
+    alarms.apply(w, change.at).await?;
     Ok(Changed {
         event: change.event.id,
         version: version + 1,

@@ -442,10 +442,12 @@ async fn a_body_moved_to_another_row_does_not_open() {
         .unwrap()
         .content;
     let hex = |id: BodyId| hex::encode(id.as_bytes());
-    let literal = |id| match Db::NAME == "SQLite" {
-        true => format!("X'{}'", hex(id)),
-        false => format!("'\\x{}'", hex(id)),
+    let (open, close) = if Db::NAME == "SQLite" {
+        ("X'", "'")
+    } else {
+        ("'\\x", "'")
     };
+    let literal = |id| format!("{open}{}{close}", hex(id));
     let swap =
         "UPDATE body SET (wrapped_key, sealed) = (SELECT wrapped_key, sealed FROM body WHERE id = ";
     bench

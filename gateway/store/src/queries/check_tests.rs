@@ -1,7 +1,7 @@
 //! What the check finds, and what upkeep, alarms and directory releases promise.
 
 use futures::future::join_all;
-use waymark_core::alarm::{AlarmKind, NewAlarm};
+use waymark_core::alarm::AlarmKind;
 use waymark_core::audit::EntryKind;
 use waymark_core::delivery::{DeliveryState, Evidence};
 use waymark_core::id::StreamId;
@@ -12,18 +12,8 @@ use waymark_core::port::{
 };
 use waymark_tlog::note::SigningKey;
 
-use super::fixture::{Bench, bench, ms, next, owner};
+use super::fixture::{Bench, alarm, bench, ms, next};
 use super::upkeep::{MESSAGE_KEY_DAYS, PRUNE_ROWS};
-
-fn alarm(kind: AlarmKind, subject: impl ToString) -> NewAlarm {
-    NewAlarm {
-        kind,
-        subject: subject.to_string(),
-        owner: owner().agency,
-        role: "triage".to_owned(),
-        text: "look".to_owned(),
-    }
-}
 
 /// A referral that was attempted once and waits, and one whose entry is in the log.
 async fn at_work() -> Option<Bench> {
@@ -41,7 +31,7 @@ async fn at_work() -> Option<Bench> {
         .unwrap();
     let mut unrouted = b.draft("3", &["none"]);
     unrouted.deliveries.clear();
-    unrouted.alarms = vec![alarm(AlarmKind::Unrouted, unrouted.legs[0].id)];
+    unrouted.alarms = vec![alarm(AlarmKind::Unrouted, &unrouted.legs[0].id)];
     b.accept(unrouted).await;
     Some(b)
 }
@@ -147,7 +137,7 @@ async fn leg_whose_message_ended_unsent_needs_somebody_who_was_told() {
     b.open(&head, 1).await.unwrap();
     let end = next(DeliveryState::Rejected, Evidence::Sent);
     let mut close = b.closing(&head, 1, end, 2);
-    close.alarms = vec![alarm(AlarmKind::Rejected, sent.deliveries[0])];
+    close.alarms = vec![alarm(AlarmKind::Rejected, &sent.deliveries[0])];
     b.store.close_attempt(close).await.unwrap();
     assert_eq!(b.faults().await, [], "its owner was told");
     let subject = sent.deliveries[0].to_string();
@@ -197,7 +187,7 @@ async fn parked_delivery_without_an_open_alarm_is_a_fault() {
     let rules: Vec<_> = b.faults().await.into_iter().map(|f| f.rule).collect();
     assert_eq!(rules, ["parked_without_alarm"]);
     b.store
-        .raise_alarm(&alarm(AlarmKind::Parked, sent.deliveries[0]), ms(2))
+        .raise_alarm(&alarm(AlarmKind::Parked, &sent.deliveries[0]), ms(2))
         .await
         .unwrap();
     assert_eq!(b.faults().await, []);
@@ -206,7 +196,7 @@ async fn parked_delivery_without_an_open_alarm_is_a_fault() {
 #[tokio::test]
 async fn alarm_is_open_once_and_listed_before_resolved_ones() {
     let Some(b) = bench().await else { return };
-    let down = alarm(AlarmKind::EndpointDown, "mllp");
+    let down = alarm(AlarmKind::EndpointDown, &"mllp");
     assert!(b.store.raise_alarm(&down, ms(1)).await.unwrap());
     assert!(!b.store.raise_alarm(&down, ms(2)).await.unwrap());
     b.store
@@ -218,7 +208,7 @@ async fn alarm_is_open_once_and_listed_before_resolved_ones() {
         .resolve_alarm(down.kind, "mllp", ms(5))
         .await
         .unwrap();
-    let standing = alarm(AlarmKind::NetworkIdentity, "mllp");
+    let standing = alarm(AlarmKind::NetworkIdentity, &"mllp");
     b.store.raise_alarm(&standing, ms(0)).await.unwrap();
     let all = b.store.alarms(OpenOnly::No, 10).await.unwrap();
     let shown: Vec<_> = all
@@ -316,18 +306,13 @@ async fn message_keys_are_pruned_past_their_window_alone() {
     assert_eq!(b.number("SELECT COUNT(*) FROM message_key").await, 2);
     let more = (0..=PRUNE_ROWS).map(|n| format!("('{n:064}', '', '', '', 0)"));
     let more: Vec<String> = more.collect();
+    let mut more = more.join(", ");
     if !b.is_postgres() {
         // STRICT takes blobs alone.
-        let blobs = more.join(", ").replace("('", "(X'").replace(" ''", " X''");
-        b.run(&format!("INSERT INTO message_key VALUES {blobs}"))
-            .await;
-    } else {
-        b.run(&format!(
-            "INSERT INTO message_key VALUES {}",
-            more.join(", ")
-        ))
-        .await;
+        more = more.replace("('", "(X'").replace(" ''", " X''");
     }
+    b.run(&format!("INSERT INTO message_key VALUES {more}"))
+        .await;
     b.store.upkeep(edge).await.unwrap();
     assert_eq!(
         b.number("SELECT COUNT(*) FROM message_key").await,

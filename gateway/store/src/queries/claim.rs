@@ -18,8 +18,8 @@ const MESSAGE_KEY: (&str, &str) = (
     "ON CONFLICT (hash) DO NOTHING RETURNING hash",
 );
 const READ_MESSAGE_KEY: (&str, &str) = (
-    "SELECT m.hash, m.content_hash, m.referral_id, CASE WHEN r.event_id = m.event_id THEN 1 ELSE 0 END AS accepts \
-     FROM message_key m JOIN referral r ON r.id = m.referral_id WHERE m.hash IN",
+    "SELECT m.hash, m.content_hash, m.referral_id, m.event_id, r.event_id AS accepted_by FROM message_key m \
+     JOIN referral r ON r.id = m.referral_id WHERE m.hash IN",
     "",
 );
 
@@ -52,7 +52,11 @@ pub(super) async fn claim_messages<'a>(
         let referral = row.id("referral_id", ReferralId::from_bytes)?;
         known.insert(
             row.fixed::<32>("hash")?,
-            (same, referral, row.flag("accepts")?),
+            (
+                same,
+                referral,
+                row.fixed::<16>("event_id")? == row.fixed("accepted_by")?,
+            ),
         );
     }
     for (index, item) in used {

@@ -83,9 +83,10 @@ pub(super) async fn put(store: &Backend, document: NewDocument) -> Result<(), St
             Err(StoreError::Document(id))
         };
     }
+    let body = BodyRow::new(&body, &subject, None)?;
     append_entry(&mut w, entry, &openings, Some(&subject)).await?;
     insert_subjects(&mut w, &[(subject.id, wrapped, at.as_ms())]).await?;
-    insert_bodies(&mut w, &[BodyRow::new(&body, &subject, None)?]).await?;
+    insert_bodies(&mut w, &[body]).await?;
     w.commit().await
 }
 

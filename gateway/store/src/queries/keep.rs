@@ -77,17 +77,14 @@ async fn subjects(w: &mut Write, seal: &Seal, items: &[&Item]) -> Result<Vec<Sub
     }
     let mut subjects = Vec::with_capacity(items.len());
     for item in items {
-        subjects.push(match item.subject {
-            Some((kind, hash)) => found
-                .get(&(kind.to_owned(), hash))
-                .cloned()
-                .ok_or_else(|| internal(Fault::Missing("a subject")))?,
-            None => {
-                let (subject, wrapped) = seal.new_subject()?;
-                made.push((subject.id, wrapped, at));
-                subject
-            }
-        });
+        if let Some((kind, hash)) = item.subject {
+            let found = found.get(&(kind.to_owned(), hash)).cloned();
+            subjects.push(found.ok_or_else(|| internal(Fault::Missing("a subject")))?);
+        } else {
+            let (subject, wrapped) = seal.new_subject()?;
+            made.push((subject.id, wrapped, at));
+            subjects.push(subject);
+        }
     }
     made.sort_by_key(|(id, ..)| *id);
     insert_subjects(w, &made).await?;

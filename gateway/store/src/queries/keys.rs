@@ -1,6 +1,6 @@
 //! Keyed hashes that messages and referrals are found by, and the legs' rows.
 
-use waymark_core::id::{AgencyId, EventId, Reference, ReferralId};
+use waymark_core::id::{AgencyId, EventId, Reference, ReferralId, RuleId};
 use waymark_core::leg::LegState;
 use waymark_core::port::{MessageKey, NewLeg, StoreError};
 use waymark_core::referral::SenderReference;
@@ -118,7 +118,7 @@ pub(super) async fn insert_legs(w: &mut Write, legs: &[Opened<'_>]) -> Result<()
             .push_bind(opened.position)
             .push_bind(leg.service.as_str())
             .push_bind(leg.agency.as_str())
-            .push_bind(leg.rule.as_ref().map(|r| r.as_str()))
+            .push_bind(leg.rule.as_ref().map(RuleId::as_str))
             .push_bind(leg.triage.as_deref())
             .push_bind(leg.owner.agency.as_str())
             .push_bind(leg.owner.role.as_str())

@@ -31,7 +31,8 @@ const DUE_ENDPOINTS: &str = "WITH RECURSIVE e (endpoint_id) AS (
         FROM e WHERE e.endpoint_id IS NOT NULL
     )
     SELECT e.endpoint_id FROM e WHERE e.endpoint_id IS NOT NULL
-    AND EXISTS (SELECT 1 FROM lane l WHERE l.class = $1 AND l.endpoint_id = e.endpoint_id AND l.due_ms <= $2)
+    AND (SELECT l.due_ms FROM lane l WHERE l.class = $1 AND l.endpoint_id = e.endpoint_id AND l.due_ms IS NOT NULL
+        ORDER BY l.due_ms LIMIT 1) <= $2
     ORDER BY e.endpoint_id LIMIT $3";
 
 const LEASE: &str = concat!(
@@ -187,8 +188,8 @@ pub(super) async fn renew(
         let mut lanes = BTreeMap::new();
         for row in &rows {
             let row = Fields::new(row, "lane", "head_id");
-            let head = row.id("head_id", DeliveryId::from_bytes)?;
-            if let Some(token) = piece.iter().find(|token| token.delivery == head) {
+            let delivery = row.id("head_id", DeliveryId::from_bytes)?;
+            if let Some(token) = piece.iter().find(|token| token.delivery == delivery) {
                 lanes.insert((row.text("endpoint_id")?, row.bytes("subject_id")?), token);
             }
         }

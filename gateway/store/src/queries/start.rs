@@ -8,7 +8,9 @@ use tokio::sync::{Notify, mpsc};
 use waymark_core::port::{Store, UpkeepStore as _};
 
 use super::super::{MIGRATIONS, check_durability, connect};
+use super::bare::Bare;
 use super::{Backend, Db, Shared, committer};
+use crate::bare::BareStore;
 use crate::open::{Mode, OpenError, OpenOptions, Schema};
 use crate::seal::Seal;
 
@@ -26,6 +28,19 @@ pub(crate) async fn open(options: OpenOptions, seal: Seal) -> Result<Arc<dyn Sto
             .map_err(OpenError::Store)?;
     }
     Ok(backend)
+}
+
+/// Opens the database for measuring; see [`crate::open_bare`].
+pub(crate) async fn open_bare(
+    options: OpenOptions,
+    seal: Seal,
+) -> Result<Arc<dyn BareStore>, OpenError> {
+    let backend = start(&options, seal).await?;
+    backend
+        .upkeep(options.now)
+        .await
+        .map_err(OpenError::Store)?;
+    Ok(Arc::new(Bare::new(backend)))
 }
 
 /// Opens the database without upkeep.

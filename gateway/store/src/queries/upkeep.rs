@@ -44,7 +44,8 @@ const BACKLOG: &str = "WITH RECURSIVE e (endpoint_id) AS (
         FROM e WHERE e.endpoint_id IS NOT NULL
     )
     SELECT e.endpoint_id,
-        (SELECT COUNT(*) FROM (SELECT 1 AS one FROM lane l WHERE l.endpoint_id = e.endpoint_id LIMIT $1) c) AS lanes,
+        (SELECT COUNT(*) FROM (SELECT 1 AS one FROM lane l WHERE l.endpoint_id = e.endpoint_id
+            ORDER BY l.queued_ms LIMIT $1) c) AS lanes,
         (SELECT l.queued_ms FROM lane l WHERE l.endpoint_id = e.endpoint_id ORDER BY l.queued_ms LIMIT 1) AS oldest_ms
     FROM e WHERE e.endpoint_id IS NOT NULL ORDER BY e.endpoint_id LIMIT $2";
 const WAITING: &str = "SELECT COUNT(*) AS waiting, 'log_outbox' AS name,

@@ -6,7 +6,8 @@ use sqlx::Transaction;
 use waymark_core::alarm::{AlarmKind, NewAlarm};
 use waymark_core::audit::{ENTRY_BYTES_MAX, EntryDraft, LogEntry, leaf_hash};
 use waymark_core::delivery::{DeliveryState, Evidence};
-use waymark_core::id::{AgencyId, EndpointId, EventId, ReferralId, StreamId, SubjectId};
+use waymark_core::id::{AgencyId, EndpointId, EventId, ReferralId, ServiceId, StreamId, SubjectId};
+use waymark_core::leg::{LegState, Reception};
 use waymark_core::port::{NewDelivery, NewEvent, Opening, StoreError};
 use waymark_core::time::Timestamp;
 
@@ -75,6 +76,22 @@ impl Write {
         })
         .await?;
         self.tx.commit().await.map_err(commit)
+    }
+}
+
+impl Write {
+    /// Ends the write as its result says. Rolling back here, and not when the write is dropped, gives its locks back
+    /// before the caller goes on: a dropped one gives them back a moment later, and what skips locked rows would
+    /// skip these.
+    pub(super) async fn end<T>(self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        match result {
+            Ok(value) => self.commit().await.map(|()| value),
+            Err(error) => {
+                // The connection may be gone; then the database rolls back by itself.
+                self.tx.rollback().await.ok();
+                Err(error)
+            }
+        }
     }
 }
 
@@ -330,7 +347,7 @@ async fn insert_deliveries_at(
             .push_bind(d.kind.as_str())
             .push_bind(d.endpoint.as_str())
             .push_bind(d.recipient.as_str())
-            .push_bind(d.service.as_ref().map(|s| s.as_str()))
+            .push_bind(d.service.as_ref().map(ServiceId::as_str))
             .push_bind(q.subject.as_bytes().as_slice())
             .push_bind(d.wire_id.as_str())
             .push_bind(d.content.as_ref().map(|id| id.as_bytes().as_slice()))
@@ -441,8 +458,8 @@ pub(super) async fn insert_events(
             .push_bind(e.kind.as_str())
             .push_bind(e.source.as_str())
             .push_bind(*version)
-            .push_bind(e.state.map(|s| s.as_str()))
-            .push_bind(e.reception.map(|r| r.as_str()))
+            .push_bind(e.state.map(LegState::as_str))
+            .push_bind(e.reception.map(Reception::as_str))
             .push_bind(e.code.as_str())
             .push_bind(e.text.as_ref().map(|id| id.as_bytes().as_slice()))
             .push_bind(h.delivery.map(|(state, _)| state.as_str()))

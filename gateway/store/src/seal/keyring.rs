@@ -258,6 +258,6 @@ mod tests {
     #[test]
     fn debug_shows_epochs_alone() {
         let ring = parse(&[&format!("index {KEY}"), &format!("kek 3 {KEY}")]).unwrap();
-        assert_eq!(format!("{ring:?}"), "Keyring { epochs: {3}, .. }");
+        assert_eq!(format!("{ring:?}"), "Keyring { epochs: [3], .. }");
     }
 }

@@ -1,0 +1,177 @@
+//! `waymark send`: referrals from files, as JSON over gRPC and as HL7 v2 over MLLP, one answer for each file.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use indicatif::ProgressBar;
+use tonic::transport::Channel;
+
+use super::client::{ClientArgs, ClientDuty};
+use super::failure::Failure;
+use super::output::{self, Format};
+
+mod grpc;
+mod mllp;
+mod outcome;
+mod source;
+
+pub use outcome::{Accepted, Item, Outcome, Refused, SendReport};
+use source::{Content, Kind, Source};
+
+/// Items at work at the same time unless asked otherwise.
+const IN_FLIGHT: usize = 16;
+
+/// Sends referrals from files.
+#[derive(Args, Debug)]
+#[command(after_long_help = "Examples:
+  waymark send --as EE123456 referral.json
+  waymark send --as EE123456 --want-proof --receipts receipts/ outbox/
+  waymark send --as R1L --mllp 127.0.0.1:2576 --mllp-plain messages/
+
+Files:
+  *.json  a referral in the canonical form (`waymark send --example` prints one)
+  *.hl7   one HL7 v2 message; lines may end in CR, LF or CRLF
+  FHIR (*.xml, or JSON with a resourceType) is not taken yet.
+A folder stands for its *.json, *.hl7 and *.xml files in the order of their names. A JSON file is sent under the
+SHA-256 of its bytes as its message key, so sending the same file again is harmless and answered as a repeat.
+
+Exit codes: 0 everything was accepted, 1 something was refused, 2 nothing to send, 3 no connection.")]
+pub struct Options {
+    /// Files and folders.
+    #[arg(required_unless_present = "example")]
+    paths: Vec<PathBuf>,
+    /// Message key to send one JSON file under, in place of its digest.
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
+    /// Wait for the log's proof of each accept.
+    #[arg(long)]
+    want_proof: bool,
+    /// Folder for proofs and entries; implies --want-proof.
+    #[arg(long, value_name = "DIR")]
+    receipts: Option<PathBuf>,
+    /// Most referrals at work at the same time, over gRPC; HL7 v2 goes one by one.
+    #[arg(long, value_name = "N", default_value_t = IN_FLIGHT, value_parser = in_flight)]
+    in_flight: usize,
+    /// MLLP listener for HL7 v2: an address, or a listener's name in waymark.toml. Without it, the first there.
+    #[arg(long, value_name = "HOST:PORT|NAME")]
+    mllp: Option<String>,
+    /// Speak plain MLLP to the address given; a listener of waymark.toml says itself.
+    #[arg(long, requires = "mllp")]
+    mllp_plain: bool,
+    /// Print an example referral and end.
+    #[arg(long, exclusive = true)]
+    example: bool,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+/// The most items of one stream at work that the gateway allows at all.
+const IN_FLIGHT_MAX: usize = 1_024;
+
+fn in_flight(text: &str) -> Result<usize, String> {
+    let count: Option<usize> = text.parse().ok();
+    count.filter(|n| (1..=IN_FLIGHT_MAX).contains(n)).ok_or_else(|| format!("is 1 to {IN_FLIGHT_MAX}"))
+}
+
+/// An example of the canonical form, with data of nobody.
+const EXAMPLE: &str = include_str!("send/example.json");
+
+/// What every file of one run of `send` shares.
+struct Sending<'a> {
+    options: &'a Options,
+    bar: ProgressBar,
+    items: Vec<Item>,
+    channel: Option<Channel>,
+    /// Items put on streams so far: the name of the last one.
+    numbered: u64,
+}
+
+impl Options {
+    /// Sends, and shows what became of each file.
+    ///
+    /// # Errors
+    /// When nothing is to be sent, or no connection can be made.
+    pub async fn run(self) -> anyhow::Result<ExitCode> {
+        if self.example {
+            output::line(EXAMPLE.trim_end())?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let report = self.send().await?;
+        match output::format() {
+            Format::Json => output::json(&report)?,
+            Format::Human => output::line(&report.summary())?,
+        }
+        Ok(if report.all_taken() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    async fn send(&self) -> anyhow::Result<SendReport> {
+        let sources = source::collect(&self.paths)?;
+        if self.request_id.is_some() && sources.iter().filter(|s| s.kind == Kind::Json).count() != 1 {
+            return Err(Failure::usage("--request-id is for one JSON file"));
+        }
+        let bar = output::progress(sources.len(), "sending");
+        let mut sending = Sending { options: self, bar, items: Vec::new(), channel: None, numbered: 0 };
+        // Runs of files of one kind go together, so that the order of the names is the order of sending.
+        for run in sources.chunk_by(|a, b| a.kind == b.kind) {
+            match run.first().map(|s| s.kind) {
+                Some(Kind::Json) => grpc::send(&mut sending, run).await?,
+                Some(Kind::Hl7) => mllp::send(&mut sending, run).await?,
+                Some(Kind::Fhir | Kind::Other) | None => {
+                    for source in run {
+                        sending.done(source, Outcome::Refused(source::not_taken(source)))?;
+                    }
+                }
+            }
+        }
+        sending.bar.finish_and_clear();
+        Ok(SendReport::of(sending.items))
+    }
+
+    fn wants_proof(&self) -> bool {
+        self.want_proof || self.receipts.is_some()
+    }
+}
+
+impl Sending<'_> {
+    /// The connection to the gateway, made at first use.
+    async fn channel(&mut self) -> anyhow::Result<Channel> {
+        match &self.channel {
+            Some(channel) => Ok(channel.clone()),
+            None => {
+                let channel = self.options.client.connect(ClientDuty::Agency).await?;
+                Ok(self.channel.insert(channel).clone())
+            }
+        }
+    }
+
+    /// Notes what became of a file and shows it.
+    fn done(&mut self, source: &Source, outcome: Outcome) -> anyhow::Result<()> {
+        let item = Item { file: source.path.display().to_string(), outcome };
+        if output::format() == Format::Human {
+            self.bar.suspend(|| output::line(&item.to_string()))?;
+        }
+        self.bar.inc(1);
+        self.items.push(item);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use waymark_core::referral::Referral;
+
+    use super::*;
+
+    #[test]
+    fn the_example_is_a_valid_referral() {
+        let referral = Referral::from_canonical(EXAMPLE.as_bytes()).unwrap();
+        assert_eq!(referral.violations(jiff::civil::date(2026, 3, 2)), []);
+    }
+
+    #[test]
+    fn items_in_flight_have_a_limit() {
+        assert_eq!(in_flight("1024"), Ok(1024));
+        assert!(in_flight("1025").is_err() && in_flight("0").is_err());
+    }
+}

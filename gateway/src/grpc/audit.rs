@@ -1,0 +1,279 @@
+//! The delivery log, for anyone who wants to check it.
+
+use std::collections::BTreeMap;
+
+use tonic::{Request, Response, Status};
+use waymark_core::audit::{LogEntry, leaf_hash};
+use waymark_core::error::ErrorKind;
+use waymark_core::id::{EventId, StreamId};
+use waymark_core::port::LogState;
+use waymark_proto::v1;
+use waymark_proto::v1::audit_service_server::AuditService;
+use waymark_proto::v1::{get_entry_request, get_inclusion_proof_request, get_receipt_request};
+use waymark_tlog::note::VerifierKey;
+use waymark_tlog::{Checkpoint, Hash, TileId, TlogProof, root_from_tiles, tiles_for_root};
+
+use super::cursor::Kind;
+use super::face::{Caller, Face, caller};
+use super::page::{Page, SCANS_MAX};
+use super::receipt;
+use super::referral::{key, page_scope, required};
+use super::status::{field, refusal};
+use crate::service::{ReceiptKey, ServiceError};
+
+/// The service.
+#[derive(Clone)]
+pub(super) struct Audits {
+    face: Face,
+}
+
+impl Audits {
+    pub(super) fn new(face: Face) -> Self {
+        Self { face }
+    }
+}
+
+#[tonic::async_trait]
+impl AuditService for Audits {
+    async fn get_receipt(
+        &self,
+        request: Request<v1::GetReceiptRequest>,
+    ) -> Result<Response<v1::GetReceiptResponse>, Status> {
+        let caller = caller(&request)?;
+        let ask = request.into_inner();
+        let answer = async {
+            let key = match ask.subject {
+                Some(get_receipt_request::Subject::EventId(id)) => ReceiptKey::Event(required("event_id", &id)?),
+                Some(get_receipt_request::Subject::Key(named)) => ReceiptKey::Referral(key("key", Some(named))?),
+                Some(get_receipt_request::Subject::RequestId(_)) => {
+                    let why = "send the same message again under its request_id: it answers with the same receipt";
+                    return Err(field("request_id", why));
+                }
+                None => return Err(field("subject", "is required: an event, a referral or a request_id")),
+            };
+            let accepted = self.face.service.receipt(&caller.principal, &key).await?;
+            let receipt = receipt::of_accept(&self.face, accepted, None, ask.want_proof.into()).await?;
+            Ok(v1::GetReceiptResponse { receipt: Some(receipt) })
+        };
+        answer.await.map(Response::new).map_err(|e| refusal(&e))
+    }
+
+    async fn get_checkpoint(
+        &self,
+        request: Request<v1::GetCheckpointRequest>,
+    ) -> Result<Response<v1::GetCheckpointResponse>, Status> {
+        let caller = caller(&request)?;
+        let answer = async {
+            let state = self.face.service.log_state(&caller.principal).await?;
+            let note = state.checkpoint.ok_or_else(|| ServiceError::new(ErrorKind::NotFound, "EMPTY_LOG"))?;
+            Ok::<_, ServiceError>(v1::GetCheckpointResponse { checkpoint: Some(self.checkpoint(note)?) })
+        };
+        answer.await.map(Response::new).map_err(|e| refusal(&e))
+    }
+
+    async fn list_entries(
+        &self,
+        request: Request<v1::ListEntriesRequest>,
+    ) -> Result<Response<v1::ListEntriesResponse>, Status> {
+        let caller = caller(&request)?;
+        let answer = self.entries(&caller, request.into_inner()).await;
+        answer.map(Response::new).map_err(|e| refusal(&e))
+    }
+
+    async fn get_entry(
+        &self,
+        request: Request<v1::GetEntryRequest>,
+    ) -> Result<Response<v1::GetEntryResponse>, Status> {
+        let caller = caller(&request)?;
+        let answer = self.entry(&caller, request.into_inner()).await;
+        answer.map(Response::new).map_err(|e| refusal(&e))
+    }
+
+    async fn get_inclusion_proof(
+        &self,
+        request: Request<v1::GetInclusionProofRequest>,
+    ) -> Result<Response<v1::GetInclusionProofResponse>, Status> {
+        let caller = caller(&request)?;
+        let answer = self.inclusion(&caller, request.into_inner()).await;
+        answer.map(Response::new).map_err(|e| refusal(&e))
+    }
+
+    async fn get_consistency_proof(
+        &self,
+        request: Request<v1::GetConsistencyProofRequest>,
+    ) -> Result<Response<v1::GetConsistencyProofResponse>, Status> {
+        let caller = caller(&request)?;
+        let answer = self.consistency(&caller, request.into_inner()).await;
+        answer.map(Response::new).map_err(|e| refusal(&e))
+    }
+}
+
+fn no_entry() -> ServiceError {
+    ServiceError::new(ErrorKind::NotFound, "NO_SUCH_ENTRY")
+}
+
+fn corrupt() -> ServiceError {
+    ServiceError::new(ErrorKind::Corrupt, "STORED_DATA_CORRUPT")
+}
+
+fn by_leaf_hash() -> ServiceError {
+    field("leaf_hash", "entries are found by index or event: a receipt names its event")
+}
+
+fn show(index: u64, bytes: Vec<u8>) -> Result<v1::Entry, ServiceError> {
+    let event = LogEntry::decode(&bytes).map_err(|_| corrupt())?.event;
+    Ok(v1::Entry { index, leaf_hash: leaf_hash(&bytes).to_vec(), event_id: event.to_string(), entry: bytes })
+}
+
+impl Audits {
+    async fn entries(
+        &self,
+        caller: &Caller,
+        ask: v1::ListEntriesRequest,
+    ) -> Result<v1::ListEntriesResponse, ServiceError> {
+        let stream: Option<StreamId> = match ask.stream_id.as_slice() {
+            [] => None,
+            bytes => {
+                let bytes = bytes.try_into().map_err(|_| field("stream_id", "is 16 bytes"))?;
+                Some(StreamId::from_bytes(bytes))
+            }
+        };
+        if ask.start_index > 0 && !ask.page_token.is_empty() {
+            return Err(field("start_index", "does not go with a token: leave it out"));
+        }
+        let bare = v1::ListEntriesRequest {
+            page_size: 0,
+            page_token: String::new(),
+            start_index: 0,
+            stream_id: ask.stream_id.clone(),
+        };
+        let scope = page_scope(&caller.principal, &bare);
+        let page = Page::read(Kind::Entries, scope, ask.page_size, &ask.page_token)?;
+        let mut next = page.number().unwrap_or(ask.start_index);
+        // Only what the tree of this size holds, so that the pages of one list are of a growing, never a changing, log.
+        let tree_size = self.face.service.log_state(&caller.principal).await?.size;
+        let mut entries = Vec::new();
+        for _ in 0..SCANS_MAX {
+            let found = self.face.service.entries(&caller.principal, next, page.size).await?;
+            if found.is_empty() {
+                break;
+            }
+            for entry in found {
+                if entry.index >= tree_size || entries.len() == page.len() {
+                    break;
+                }
+                next = entry.index + 1;
+                let own = LogEntry::decode(&entry.bytes).map_err(|_| corrupt())?.stream;
+                if stream.is_none_or(|stream| stream == own) {
+                    entries.push(show(entry.index, entry.bytes)?);
+                }
+            }
+            if entries.len() == page.len() || next >= tree_size {
+                break;
+            }
+        }
+        let next_page_token = if next < tree_size { page.token(&next.to_be_bytes()) } else { String::new() };
+        Ok(v1::ListEntriesResponse { entries, next_page_token, tree_size })
+    }
+
+    async fn entry(&self, caller: &Caller, ask: v1::GetEntryRequest) -> Result<v1::GetEntryResponse, ServiceError> {
+        let (index, bytes) = match ask.subject {
+            Some(get_entry_request::Subject::Index(index)) => self.entry_at(caller, index).await?,
+            Some(get_entry_request::Subject::EventId(id)) => {
+                let id: EventId = required("event_id", &id)?;
+                let (index, bytes) = self.face.service.entry(&caller.principal, id).await?;
+                (index.ok_or_else(no_entry)?, bytes)
+            }
+            Some(get_entry_request::Subject::LeafHash(_)) => return Err(by_leaf_hash()),
+            None => return Err(field("subject", "is required: an index or an event")),
+        };
+        Ok(v1::GetEntryResponse { entry: Some(show(index, bytes)?) })
+    }
+
+    async fn entry_at(&self, caller: &Caller, index: u64) -> Result<(u64, Vec<u8>), ServiceError> {
+        let found = self.face.service.entries(&caller.principal, index, 1).await?;
+        let found = found.into_iter().find(|entry| entry.index == index).ok_or_else(no_entry)?;
+        Ok((found.index, found.bytes))
+    }
+
+    async fn inclusion(
+        &self,
+        caller: &Caller,
+        ask: v1::GetInclusionProofRequest,
+    ) -> Result<v1::GetInclusionProofResponse, ServiceError> {
+        let index = match ask.subject {
+            Some(get_inclusion_proof_request::Subject::Index(index)) => index,
+            Some(get_inclusion_proof_request::Subject::LeafHash(_)) => return Err(by_leaf_hash()),
+            None => return Err(field("subject", "is required: an index")),
+        };
+        let state = self.face.service.log_state(&caller.principal).await?;
+        let size = if ask.tree_size == 0 { state.size } else { ask.tree_size };
+        let hashes = self.face.service.inclusion(index, size).await?;
+        let note = self.note(&state, size).await?;
+        let tlog_proof = note.as_ref().map(|note| {
+            let proof = TlogProof { index, hashes: hashes.clone(), checkpoint_note: note.clone(), extra: None };
+            proof.encode().into_bytes()
+        });
+        Ok(v1::GetInclusionProofResponse {
+            index,
+            tree_size: size,
+            root_hash: self.root(&state, size).await?,
+            hashes: hashes.iter().map(|hash| hash.as_bytes().to_vec()).collect(),
+            checkpoint: note.map(|note| self.checkpoint(note)).transpose()?,
+            tlog_proof: tlog_proof.unwrap_or_default(),
+        })
+    }
+
+    async fn consistency(
+        &self,
+        caller: &Caller,
+        ask: v1::GetConsistencyProofRequest,
+    ) -> Result<v1::GetConsistencyProofResponse, ServiceError> {
+        let state = self.face.service.log_state(&caller.principal).await?;
+        let to = if ask.to_size == 0 { state.size } else { ask.to_size };
+        if ask.from_size == 0 || ask.from_size > to {
+            return Err(field("from_size", format!("is 1 to {to}")));
+        }
+        let hashes = self.face.service.consistency(&caller.principal, ask.from_size, to).await?;
+        let newest = state.checkpoint.clone().filter(|_| to == state.size);
+        Ok(v1::GetConsistencyProofResponse {
+            from_size: ask.from_size,
+            to_size: to,
+            hashes: hashes.iter().map(|hash| hash.as_bytes().to_vec()).collect(),
+            from_root_hash: self.root(&state, ask.from_size).await?,
+            to_root_hash: self.root(&state, to).await?,
+            checkpoint: newest.map(|note| self.checkpoint(note)).transpose()?,
+        })
+    }
+
+    /// The checkpoint that was signed at a size, if one was.
+    async fn note(&self, state: &LogState, size: u64) -> Result<Option<String>, ServiceError> {
+        if size == state.size {
+            return Ok(state.checkpoint.clone());
+        }
+        Ok(self.face.service.store().checkpoint(size).await?)
+    }
+
+    /// The root of the tree of a size, computed from its tiles.
+    async fn root(&self, state: &LogState, size: u64) -> Result<Vec<u8>, ServiceError> {
+        if size == state.size {
+            return Ok(state.root.to_vec());
+        }
+        let ids = tiles_for_root(size).map_err(|_| corrupt())?;
+        let tiles: BTreeMap<TileId, Vec<u8>> = self.face.service.store().tiles(&ids).await?.into_iter().collect();
+        let root: Hash = root_from_tiles(size, &tiles).map_err(|_| corrupt())?;
+        Ok(root.as_bytes().to_vec())
+    }
+
+    fn checkpoint(&self, note: String) -> Result<v1::Checkpoint, ServiceError> {
+        let key = VerifierKey::parse(self.face.service.log_vkey()).map_err(|_| corrupt())?;
+        let read = Checkpoint::open(&note, &key).map_err(|_| corrupt())?;
+        Ok(v1::Checkpoint {
+            origin: read.origin().to_owned(),
+            tree_size: read.size(),
+            root_hash: read.root().as_bytes().to_vec(),
+            note: note.into_bytes(),
+            signed_at: None,
+        })
+    }
+}

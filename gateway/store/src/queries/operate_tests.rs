@@ -1,0 +1,283 @@
+//! What happens to a delivery outside an attempt: evidence, and operators.
+
+use waymark_core::alarm::AlarmKind;
+use waymark_core::audit::EntryKind;
+use waymark_core::delivery::{DeliveryState, Evidence, Kind};
+use waymark_core::port::{
+    Act, DeliveryStore as _, LogStore as _, NewEvent, OpenOnly, Operation, RaiseEvidence,
+    StoreError, UpkeepStore as _, WorkClass,
+};
+
+use super::fixture::{Bench, Sent, alarm, bench, due, ms, next};
+
+const FRESH: WorkClass = WorkClass::Fresh;
+const RETRY: WorkClass = WorkClass::Retry;
+
+fn operation(b: &Bench, of: &Sent, index: usize, act: Act, at: i64) -> Operation {
+    let delivery = of.deliveries[index];
+    let entry = b.entry(EntryKind::AdminAction, of.stream, ms(at));
+    let alarms = match act {
+        Act::Park => vec![alarm(AlarmKind::Parked, &delivery)],
+        Act::Resume => Vec::new(),
+    };
+    let note = b.body(b"asked by telephone");
+    let event = b.event(entry.event, Some(delivery));
+    Operation {
+        delivery,
+        act,
+        at: ms(at),
+        deadline: ms(at + 86_400_000),
+        event: NewEvent {
+            text: Some(note.id),
+            ..event
+        },
+        note,
+        alarms,
+        resolve: Vec::new(),
+        entry,
+        openings: Vec::new(),
+    }
+}
+
+fn raise(b: &Bench, of: &Sent, grade: Evidence, at: i64) -> RaiseEvidence {
+    RaiseEvidence {
+        delivery: of.deliveries[0],
+        grade,
+        releases_at: Evidence::ApplicationAck,
+        at: ms(at),
+        receiver_reference: Some("FAR-1".to_owned()),
+        receipt: Some(b.body(b"signed")),
+        event: None,
+        entry: b.entry(EntryKind::Receipt, of.stream, ms(at)),
+        openings: Vec::new(),
+    }
+}
+
+#[tokio::test]
+async fn parked_head_parks_its_followers_and_no_other_referral_and_resume_restores_order() {
+    let Some(b) = bench().await else { return };
+    let sent = b.send("1", &["mllp"]).await;
+    let other = b.send("1", &["mllp"]).await;
+    let amend = b.follow_up(&sent, 1, (Kind::Amend, "mllp"), ms(1)).await;
+    b.store
+        .operate(operation(&b, &sent, 0, Act::Park, 2))
+        .await
+        .unwrap();
+    assert_eq!(b.state(amend).await, DeliveryState::Parked);
+    assert_eq!(b.state(other.deliveries[0]).await, DeliveryState::Queued);
+    assert_eq!(b.faults().await, []);
+    let early = Operation {
+        delivery: amend,
+        ..operation(&b, &sent, 0, Act::Resume, 3)
+    };
+    assert!(
+        matches!(b.store.operate(early).await, Err(StoreError::Stale)),
+        "nothing overtakes"
+    );
+
+    b.store
+        .operate(operation(&b, &sent, 0, Act::Resume, 4))
+        .await
+        .unwrap();
+    let mut order = Vec::new();
+    for at in 5..8 {
+        let head = b.head(FRESH, "mllp", at).await;
+        order.push(head.token.delivery);
+        b.attempt(
+            &head,
+            next(DeliveryState::Done, Evidence::ApplicationAck),
+            at,
+        )
+        .await;
+    }
+    assert_eq!(order, [sent.deliveries[0], other.deliveries[0], amend]);
+    assert!(b.store.alarms(OpenOnly::Yes, 10).await.unwrap().is_empty());
+    assert_eq!(b.faults().await, []);
+}
+
+#[tokio::test]
+async fn resumed_message_goes_before_what_its_referral_sent_after_it() {
+    let Some(b) = bench().await else { return };
+    // Its number in the lane is 2; the lane then ends and is made again.
+    let first = b.send("1", &["mllp"]).await;
+    let sent = b.send("1", &["mllp"]).await;
+    b.store
+        .operate(operation(&b, &sent, 0, Act::Park, 1))
+        .await
+        .unwrap();
+    let head = b.head(FRESH, "mllp", 1).await;
+    assert_eq!(head.token.delivery, first.deliveries[0]);
+    b.attempt(
+        &head,
+        next(DeliveryState::Done, Evidence::ApplicationAck),
+        2,
+    )
+    .await;
+    assert_eq!(b.number("SELECT COUNT(*) FROM lane").await, 0);
+    let cancel = b.follow_up(&sent, 1, (Kind::Cancel, "mllp"), ms(3)).await;
+    b.store
+        .operate(operation(&b, &sent, 0, Act::Resume, 4))
+        .await
+        .unwrap();
+    let head = b.head(FRESH, "mllp", 5).await;
+    assert_eq!(head.token.delivery, sent.deliveries[0]);
+    b.attempt(
+        &head,
+        next(DeliveryState::Done, Evidence::ApplicationAck),
+        6,
+    )
+    .await;
+    assert_eq!(b.head(FRESH, "mllp", 7).await.token.delivery, cancel);
+}
+
+#[tokio::test]
+async fn an_open_attempt_cannot_be_parked_and_a_leased_head_can() {
+    let Some(b) = bench().await else { return };
+    let sent = b.send("1", &["mllp"]).await;
+    let leased = b.head(FRESH, "mllp", 0).await;
+    b.store
+        .operate(operation(&b, &sent, 0, Act::Park, 1))
+        .await
+        .unwrap();
+    assert!(matches!(
+        b.open(&leased, 2).await,
+        Err(StoreError::LeaseLost)
+    ));
+    b.store
+        .operate(operation(&b, &sent, 0, Act::Resume, 3))
+        .await
+        .unwrap();
+    assert!(
+        matches!(b.open(&leased, 4).await, Err(StoreError::LeaseLost)),
+        "an old lease"
+    );
+    let leased = b.head(FRESH, "mllp", 4).await;
+    b.open(&leased, 5).await.unwrap();
+    let park = b.store.operate(operation(&b, &sent, 0, Act::Park, 6)).await;
+    assert!(matches!(park, Err(StoreError::Stale)));
+    let resume = b
+        .store
+        .operate(operation(&b, &sent, 0, Act::Resume, 6))
+        .await;
+    assert!(matches!(resume, Err(StoreError::Stale)));
+}
+
+#[tokio::test]
+async fn attempt_of_unknown_end_is_resumed_as_unknown() {
+    let Some(b) = bench().await else { return };
+    let sent = b.send("1", &["mllp"]).await;
+    let leased = b.head(FRESH, "mllp", 0).await;
+    b.open(&leased, 1).await.unwrap();
+    let mut close = b.closing(&leased, 1, due(DeliveryState::Unknown, 10), 2);
+    close.outcome = "unknown";
+    b.store.close_attempt(close).await.unwrap();
+    b.store
+        .operate(operation(&b, &sent, 0, Act::Park, 3))
+        .await
+        .unwrap();
+    b.store
+        .operate(operation(&b, &sent, 0, Act::Resume, 4))
+        .await
+        .unwrap();
+    assert_eq!(b.head(RETRY, "mllp", 5).await.state, DeliveryState::Unknown);
+}
+
+#[tokio::test]
+async fn lane_waits_for_the_evidence_that_its_endpoint_names() {
+    let Some(b) = bench().await else { return };
+    let sent = b.send("1", &["mllp"]).await;
+    let behind = b.send("1", &["mllp"]).await;
+    let leased = b.head(FRESH, "mllp", 0).await;
+    b.open(&leased, 1).await.unwrap();
+    let wait = next(DeliveryState::AwaitingEvidence, Evidence::TransportAck);
+    let mut close = b.closing(&leased, 1, wait, 2);
+    close.evidence_due = Some(ms(1_000));
+    b.store.close_attempt(close).await.unwrap();
+    for class in [FRESH, RETRY] {
+        assert!(b.lease(class, "mllp", 999_999).await.is_empty());
+    }
+    assert!(b.store.overdue(ms(999), 10).await.unwrap().is_empty());
+    let told = b.store.overdue(ms(1_000), 10).await.unwrap();
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].kind, AlarmKind::EvidenceOverdue);
+    assert!(b.store.raise_alarm(&told[0], ms(1_000)).await.unwrap());
+    assert!(
+        b.store.overdue(ms(2_000), 10).await.unwrap().is_empty(),
+        "told once"
+    );
+
+    b.store
+        .raise_evidence(raise(&b, &sent, Evidence::Sent, 3))
+        .await
+        .unwrap();
+    let view = b.store.delivery(sent.deliveries[0]).await.unwrap().unwrap();
+    assert_eq!(view.evidence, Evidence::TransportAck, "never worse");
+    assert_eq!(view.receiver_reference.as_deref(), Some("FAR-1"));
+    b.store
+        .raise_evidence(raise(&b, &sent, Evidence::ApplicationAck, 4))
+        .await
+        .unwrap();
+    assert_eq!(b.state(sent.deliveries[0]).await, DeliveryState::Done);
+    assert!(b.store.alarms(OpenOnly::Yes, 10).await.unwrap().is_empty());
+    assert_eq!(
+        b.head(FRESH, "mllp", 5).await.token.delivery,
+        behind.deliveries[0]
+    );
+    b.store
+        .raise_evidence(raise(&b, &sent, Evidence::HumanAcceptance, 6))
+        .await
+        .unwrap();
+    let view = b.store.delivery(sent.deliveries[0]).await.unwrap().unwrap();
+    assert_eq!(
+        (view.state, view.evidence),
+        (DeliveryState::Done, Evidence::HumanAcceptance)
+    );
+    assert_eq!(b.faults().await, []);
+}
+
+#[tokio::test]
+async fn evidence_that_overtakes_the_answer_ends_the_delivery_once() {
+    let Some(b) = bench().await else { return };
+    let sent = b.send("1", &["webhook"]).await;
+    let leased = b.head(FRESH, "webhook", 0).await;
+    b.open(&leased, 1).await.unwrap();
+    b.store
+        .raise_evidence(raise(&b, &sent, Evidence::ApplicationAck, 2))
+        .await
+        .unwrap();
+    assert_eq!(b.state(sent.deliveries[0]).await, DeliveryState::Done);
+    let wait = next(DeliveryState::AwaitingEvidence, Evidence::TransportAck);
+    let late = b.store.close_attempt(b.closing(&leased, 1, wait, 3)).await;
+    assert!(matches!(late, Err(StoreError::LeaseLost)));
+    let view = b.store.delivery(sent.deliveries[0]).await.unwrap().unwrap();
+    assert_eq!(view.attempts[0].outcome.as_deref(), Some("evidence"));
+    assert_eq!(b.faults().await, []);
+}
+
+#[tokio::test]
+async fn evidence_without_an_attempt_sends_the_message_all_the_same() {
+    let Some(b) = bench().await else { return };
+    let sent = b.send("1", &["webhook"]).await;
+    b.store
+        .raise_evidence(raise(&b, &sent, Evidence::SignedReceipt, 1))
+        .await
+        .unwrap();
+    let leased = b.head(FRESH, "webhook", 2).await;
+    assert_eq!(
+        (leased.state, leased.evidence),
+        (DeliveryState::Queued, Evidence::SignedReceipt)
+    );
+}
+
+#[tokio::test]
+async fn entries_of_moves_reach_the_log() {
+    let Some(b) = bench().await else { return };
+    let sent = b.send("1", &["mllp"]).await;
+    b.follow_up(&sent, 1, (Kind::Amend, "mllp"), ms(1)).await;
+    let park = operation(&b, &sent, 0, Act::Park, 2);
+    let event = park.entry.event;
+    b.store.operate(park).await.unwrap();
+    assert!(b.store.entry_of(event).await.unwrap().is_some());
+    // Accept, amend, park, and the amendment that was parked behind.
+    assert_eq!(b.store.outbox(ms(10)).await.unwrap(), (4, 10));
+}
