@@ -31,7 +31,7 @@ use crate::tls::{self, Failure, Profiles};
 use config::Settings;
 use receipt::Receipted;
 
-pub(crate) mod config;
+mod config;
 pub mod convert;
 pub mod receipt;
 pub mod wire;

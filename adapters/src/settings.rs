@@ -9,7 +9,7 @@ use waymark_core::directory::Endpoint;
 use waymark_core::error::Violation;
 use zeroize::Zeroizing;
 
-use crate::context::{EgressPolicy, Secrets};
+use crate::context::{DEFAULT_PROFILE, EgressPolicy, Secrets};
 use crate::egress::Reach;
 use crate::tls::Profiles;
 
@@ -79,6 +79,19 @@ impl SecretName {
     /// The secret itself.
     pub(crate) fn resolve(&self, secrets: &dyn Secrets) -> Option<Zeroizing<Vec<u8>>> {
         secrets.secret(&self.0)
+    }
+}
+
+/// The TLS profile of an endpoint that names none.
+pub(crate) fn default_profile() -> String {
+    DEFAULT_PROFILE.to_owned()
+}
+
+/// Notes a peer identity that can be no SAN URI.
+pub(crate) fn check_identity(identity: &str, faults: &mut Vec<Violation>) {
+    if Url::parse(identity).is_err() || identity.chars().any(char::is_whitespace) {
+        let why = "is the SAN URI of the agency's certificate, such as spiffe://area/agency/R1L";
+        faults.push(Violation::new("settings.peer_identity", why));
     }
 }
 

@@ -33,7 +33,7 @@ pub use failure::{Failure, Refusal};
 pub use init::{Deployment, InitOptions, Ports, init_deployment};
 pub use output::Format;
 pub use pki::{Authority, CertificateAsk, Issued};
-pub use send::{Outcome, SendReport};
+pub use send::{Accepted, Item, Outcome, Refused, SendReport};
 
 /// Referrals for children with special educational needs: routed, delivered, answered and proven.
 #[derive(Debug, Parser)]

@@ -203,7 +203,7 @@ pub struct Limits {
     pub agency_per_second: u32,
     /// Calls of one agency that may come at once.
     pub agency_burst: u32,
-    /// Items of one SubmitReferrals stream at work at the same time.
+    /// Items of one `SubmitReferrals` stream at work at the same time.
     pub stream_in_flight: u32,
 }
 
@@ -408,9 +408,9 @@ fn read(path: &Path) -> Result<String, ConfigError> {
 
 fn syntax(text: &str, file: &str, error: &toml::de::Error) -> ConfigError {
     let at = error.span().map_or(0, |span| span.start);
-    let before: Vec<u8> = text.bytes().take(at).collect();
-    let line = 1 + before.iter().filter(|b| **b == b'\n').count();
-    let column = 1 + before.iter().rev().take_while(|b| **b != b'\n').count();
+    let before: String = text.char_indices().take_while(|(byte, _)| *byte < at).map(|(_, c)| c).collect();
+    let line = 1 + before.chars().filter(|c| *c == '\n').count();
+    let column = 1 + before.chars().rev().take_while(|c| *c != '\n').count();
     let message = error.message().lines().map(str::trim).collect::<Vec<_>>().join(", ");
     ConfigError::Syntax { file: file.to_owned(), line, column, message }
 }
@@ -484,7 +484,7 @@ mod defaults {
     impl Default for Limits {
         fn default() -> Self {
             Self {
-                request_timeout: Lasting::new(Duration::from_secs(60)),
+                request_timeout: Lasting::new(Duration::from_mins(1)),
                 in_flight: 1_024,
                 streams: 1_024,
                 agency_per_second: 5_000,

@@ -1,4 +1,6 @@
 //! The one integration binary.
 
+mod crash;
+mod scenarios;
 mod store;
 mod tidy;

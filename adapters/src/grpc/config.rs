@@ -5,7 +5,7 @@ use waymark_core::directory::Endpoint;
 use waymark_core::error::Violation;
 
 use super::receipt::ReceiptKey;
-use crate::context::{DEFAULT_PROFILE, EgressPolicy};
+use crate::context::EgressPolicy;
 use crate::settings::{self, Address};
 
 /// The settings of one endpoint.
@@ -26,16 +26,12 @@ pub(super) struct Settings {
 struct Raw {
     url: String,
     peer_identity: String,
-    #[serde(default = "default_profile")]
+    #[serde(default = "settings::default_profile")]
     tls_profile: String,
     #[serde(default)]
     private_network: bool,
     #[serde(default)]
     receipt_keys: Vec<ReceiptKey>,
-}
-
-pub(crate) fn default_profile() -> String {
-    DEFAULT_PROFILE.to_owned()
 }
 
 impl Settings {
@@ -53,7 +49,7 @@ impl Settings {
                 "is scheme, host and port alone",
             ));
         }
-        check_identity(&raw.peer_identity, &mut faults);
+        settings::check_identity(&raw.peer_identity, &mut faults);
         match address {
             Some(address) if faults.is_empty() => Ok(Self {
                 address,
@@ -63,13 +59,5 @@ impl Settings {
             }),
             _ => Err(faults),
         }
-    }
-}
-
-/// Notes a peer identity that can be no SAN URI.
-pub(crate) fn check_identity(identity: &str, faults: &mut Vec<Violation>) {
-    if url::Url::parse(identity).is_err() || identity.chars().any(char::is_whitespace) {
-        let why = "is the SAN URI of the agency's certificate, such as spiffe://area/agency/R1L";
-        faults.push(Violation::new("settings.peer_identity", why));
     }
 }

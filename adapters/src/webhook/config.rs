@@ -5,7 +5,6 @@ use waymark_core::directory::Endpoint;
 use waymark_core::error::Violation;
 
 use crate::context::EgressPolicy;
-use crate::grpc::config::{check_identity, default_profile};
 use crate::settings::{self, Address, SECRETS_MAX, SecretName};
 
 /// The settings of one endpoint.
@@ -28,7 +27,7 @@ pub(super) struct Settings {
 struct Raw {
     url: String,
     peer_identity: Option<String>,
-    #[serde(default = "default_profile")]
+    #[serde(default = "settings::default_profile")]
     tls_profile: String,
     #[serde(default)]
     plain: bool,
@@ -52,7 +51,7 @@ impl Settings {
             &mut faults,
         );
         if let Some(identity) = &raw.peer_identity {
-            check_identity(identity, &mut faults);
+            settings::check_identity(identity, &mut faults);
             if raw.plain {
                 let why = "proves nothing over plain HTTP: leave it out";
                 faults.push(Violation::new("settings.peer_identity", why));

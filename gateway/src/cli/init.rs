@@ -129,10 +129,7 @@ pub fn init_deployment(dir: &Path, options: &InitOptions) -> anyhow::Result<Depl
     let dir = std::path::absolute(dir).with_context(|| format!("find {}", dir.display()))?;
     let parent = dir.parent().context("the root folder cannot be a deployment")?;
     fs::create_dir_all(parent).with_context(|| format!("make {}", parent.display()))?;
-    let building = tempfile::Builder::new()
-        .prefix(".waymark-init-")
-        .tempdir_in(parent)
-        .with_context(|| format!("write to {}", parent.display()))?;
+    let building = building_folder(parent).with_context(|| format!("write to {}", parent.display()))?;
     let (clients, log_vkey) = build(building.path(), options)?;
     // Renaming onto an empty folder replaces it; onto one that was filled meanwhile it fails.
     fs::rename(building.path(), &dir).with_context(|| format!("make {}", dir.display()))?;
@@ -145,6 +142,15 @@ pub fn init_deployment(dir: &Path, options: &InitOptions) -> anyhow::Result<Depl
         log_vkey,
         dir,
     })
+}
+
+/// A folder that its owner alone can enter, removed again unless it gets its own name.
+fn building_folder(parent: &Path) -> std::io::Result<tempfile::TempDir> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".waymark-init-");
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
+    builder.tempdir_in(parent)
 }
 
 fn build(dir: &Path, options: &InitOptions) -> anyhow::Result<(Vec<String>, String)> {

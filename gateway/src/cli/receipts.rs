@@ -62,7 +62,7 @@ pub(super) fn save(folder: &Path, receipt: &v1::Receipt, key: Option<&VerifierKe
     for opening in &receipt.openings {
         let plain = opening.tag.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
         ensure!(plain && !opening.tag.is_empty(), "the receipt has an opening without a proper tag");
-        let bytes = [opening.salt.as_ref(), opening.content.as_ref()].concat();
+        let bytes = [opening.salt.as_slice(), opening.content.as_slice()].concat();
         write(format!("{event}.{}.opening", opening.tag), &bytes)?;
     }
     let proof = write(format!("{event}.tlog-proof"), &receipt.tlog_proof)?;
@@ -74,7 +74,7 @@ fn check(receipt: &v1::Receipt, key: Option<&VerifierKey>) -> anyhow::Result<u64
     let text = std::str::from_utf8(&receipt.tlog_proof).context("the proof is not text")?;
     let proof = TlogProof::parse(text).context("the proof does not parse")?;
     let leaf = leaf_hash(&receipt.entry);
-    ensure!(leaf.as_ref() == &*receipt.leaf_hash, "the receipt's leaf hash is not that of its entry");
+    ensure!(leaf.as_bytes().as_slice() == receipt.leaf_hash, "the receipt's leaf hash is not that of its entry");
     if let Some(key) = key {
         proof.verify(&leaf, key).context("the proof does not hold")?;
     }
@@ -99,13 +99,13 @@ mod tests {
         let proof = TlogProof { index: 0, hashes: Vec::new(), checkpoint_note, extra: None };
         let receipt = v1::Receipt {
             event_id: EVENT.to_owned(),
-            leaf_hash: leaf_hash(&entry).as_ref().to_vec().into(),
-            entry: entry.into(),
-            tlog_proof: proof.encode().into_bytes().into(),
+            leaf_hash: leaf_hash(&entry).as_bytes().to_vec(),
+            entry,
+            tlog_proof: proof.encode().into_bytes(),
             openings: vec![v1::Opening {
                 tag: "payload".to_owned(),
-                salt: vec![1; 32].into(),
-                content: b"body".to_vec().into(),
+                salt: vec![1; 32],
+                content: b"body".to_vec(),
             }],
             ..v1::Receipt::default()
         };
@@ -128,7 +128,7 @@ mod tests {
     fn a_receipt_that_does_not_hold_is_not_written() {
         let dir = tempfile::tempdir().unwrap();
         let (good, key) = receipt();
-        let altered = v1::Receipt { entry: b"another entry".to_vec().into(), ..good.clone() };
+        let altered = v1::Receipt { entry: b"another entry".to_vec(), ..good.clone() };
         assert!(save(dir.path(), &altered, Some(&key)).is_err());
         let other = SigningKey::from_seed("waymark/test/x", [8; 32]).unwrap().verifier();
         assert!(save(dir.path(), &good, Some(&other)).is_err());

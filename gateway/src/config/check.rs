@@ -13,9 +13,9 @@ pub mod limits {
     use std::time::Duration;
 
     /// Longest drain.
-    pub const DRAIN_MAX: Duration = Duration::from_secs(10 * 60);
+    pub const DRAIN_MAX: Duration = Duration::from_mins(10);
     /// Longest call.
-    pub const REQUEST_TIMEOUT_MAX: Duration = Duration::from_secs(10 * 60);
+    pub const REQUEST_TIMEOUT_MAX: Duration = Duration::from_mins(10);
     /// Most calls at work.
     pub const IN_FLIGHT_MAX: u32 = 100_000;
     /// Most calls of one agency in one second.
@@ -27,11 +27,11 @@ pub mod limits {
     /// Shortest lease.
     pub const LEASE_MIN: Duration = Duration::from_secs(2);
     /// Longest lease.
-    pub const LEASE_MAX: Duration = Duration::from_secs(10 * 60);
+    pub const LEASE_MAX: Duration = Duration::from_mins(10);
     /// Longest pause between two looks for due work.
     pub const POLL_MAX: Duration = Duration::from_secs(10);
     /// Longest pause between two rounds of the sequencer.
-    pub const LOG_INTERVAL_MAX: Duration = Duration::from_secs(60);
+    pub const LOG_INTERVAL_MAX: Duration = Duration::from_mins(1);
     /// Most entries of one round.
     pub const LOG_ROUND_MAX: u32 = 100_000;
     /// Longest pause between two looks for a release: an instance follows within 5 seconds (ruling 21).

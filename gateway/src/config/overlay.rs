@@ -29,7 +29,6 @@ const SECTIONS: [&str; 12] = [
 ];
 
 /// Every variable of ours.
-#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
 pub(super) fn variables() -> Vec<(String, String)> {
     let mut ours: Vec<(String, String)> =
         std::env::vars_os()

@@ -37,9 +37,15 @@ fn with_examples() -> String {
 
 fn keys(prefix: &str, value: &Value, into: &mut Vec<String>) {
     match value {
-        Value::Table(table) => table.iter().for_each(|(key, value)| keys(&format!("{prefix}.{key}"), value, into)),
+        Value::Table(table) => {
+            for (key, value) in table {
+                keys(&format!("{prefix}.{key}"), value, into);
+            }
+        }
         Value::Array(items) if items.iter().any(Value::is_table) => {
-            items.iter().for_each(|item| keys(prefix, item, into));
+            for item in items {
+                keys(prefix, item, into);
+            }
         }
         _ => into.push(prefix.to_owned()),
     }

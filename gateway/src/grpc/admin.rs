@@ -40,7 +40,9 @@ impl AdminService for Admin {
         request: Request<v1::ListDeliveriesRequest>,
     ) -> Result<Response<v1::ListDeliveriesResponse>, Status> {
         let caller = caller(&request)?;
-        let answer = self.deliveries(&caller.principal, request.into_inner()).await;
+        let answer = self
+            .deliveries(&caller.principal, request.into_inner())
+            .await;
         answer.map(Response::new).map_err(|e| refusal(&e))
     }
 
@@ -54,7 +56,10 @@ impl AdminService for Admin {
             let id: DeliveryId = required("delivery_id", &ask.delivery_id)?;
             let view = self.face.service.delivery(&caller.principal, id).await?;
             let delivery = Some(self.whole(&caller.principal, &view).await?);
-            Ok::<_, ServiceError>(v1::GetDeliveryResponse { delivery, attempts: write::attempts(&view) })
+            Ok::<_, ServiceError>(v1::GetDeliveryResponse {
+                delivery,
+                attempts: write::attempts(&view),
+            })
         };
         answer.await.map(Response::new).map_err(|e| refusal(&e))
     }
@@ -68,22 +73,35 @@ impl AdminService for Admin {
         answer.map(Response::new).map_err(|e| refusal(&e))
     }
 
-    async fn resend(&self, request: Request<v1::ResendRequest>) -> Result<Response<v1::ResendResponse>, Status> {
+    async fn resend(
+        &self,
+        request: Request<v1::ResendRequest>,
+    ) -> Result<Response<v1::ResendResponse>, Status> {
         let caller = caller(&request)?;
         let ask = request.into_inner();
         let answer = async {
             let id: DeliveryId = required("delivery_id", &ask.delivery_id)?;
-            self.as_seen(&caller.principal, id, ask.expected_version).await?;
-            let view = self.face.service.resend(&caller.principal, id, &ask.reason).await?;
+            self.as_seen(&caller.principal, id, ask.expected_version)
+                .await?;
+            let view = self
+                .face
+                .service
+                .resend(&caller.principal, id, &ask.reason)
+                .await?;
             let delivery = Some(self.whole(&caller.principal, &view).await?);
             Ok::<_, ServiceError>(v1::ResendResponse { delivery })
         };
         answer.await.map(Response::new).map_err(|e| refusal(&e))
     }
 
-    async fn redirect(&self, request: Request<v1::RedirectRequest>) -> Result<Response<v1::RedirectResponse>, Status> {
+    async fn redirect(
+        &self,
+        request: Request<v1::RedirectRequest>,
+    ) -> Result<Response<v1::RedirectResponse>, Status> {
         let caller = caller(&request)?;
-        let answer = self.redirected(&caller.principal, request.into_inner()).await;
+        let answer = self
+            .redirected(&caller.principal, request.into_inner())
+            .await;
         answer.map(Response::new).map_err(|e| refusal(&e))
     }
 
@@ -103,7 +121,10 @@ impl AdminService for Admin {
             let id = required("delivery_id", &id.unwrap_or_default())?;
             let moved = self.parked(&caller.principal, id, &ask.reason).await?;
             let parked = u32::try_from(moved.len()).unwrap_or(u32::MAX);
-            Ok::<_, ServiceError>(v1::ParkLaneResponse { deliveries: moved, parked })
+            Ok::<_, ServiceError>(v1::ParkLaneResponse {
+                deliveries: moved,
+                parked,
+            })
         };
         answer.await.map(Response::new).map_err(|e| refusal(&e))
     }
@@ -124,7 +145,10 @@ impl AdminService for Admin {
             let id = required("delivery_id", &id.unwrap_or_default())?;
             let moved = self.resumed(&caller.principal, id, &ask.reason).await?;
             let resumed = u32::try_from(moved.len()).unwrap_or(u32::MAX);
-            Ok::<_, ServiceError>(v1::ResumeLaneResponse { deliveries: moved, resumed })
+            Ok::<_, ServiceError>(v1::ResumeLaneResponse {
+                deliveries: moved,
+                resumed,
+            })
         };
         answer.await.map(Response::new).map_err(|e| refusal(&e))
     }
@@ -143,7 +167,9 @@ impl AdminService for Admin {
         request: Request<v1::ListReleasesRequest>,
     ) -> Result<Response<v1::ListReleasesResponse>, Status> {
         let caller = caller(&request)?;
-        let answer = self.releases(&caller.principal, &request.into_inner()).await;
+        let answer = self
+            .releases(&caller.principal, &request.into_inner())
+            .await;
         answer.map(Response::new).map_err(|e| refusal(&e))
     }
 
@@ -168,13 +194,21 @@ impl AdminService for Admin {
 
 impl Admin {
     /// One delivery with all that is known of it: who was told of its park, and what replaced it.
-    async fn whole(&self, principal: &Principal, view: &DeliveryView) -> Result<v1::Delivery, ServiceError> {
+    async fn whole(
+        &self,
+        principal: &Principal,
+        view: &DeliveryView,
+    ) -> Result<v1::Delivery, ServiceError> {
         let told = self.told(principal, std::slice::from_ref(view)).await?;
         let mut shown = self.shown(view, &told);
         if view.state.is_terminal() {
             let siblings = self.of_referral(principal, view, None).await?;
-            let newer = siblings.iter().find(|other| other.delivery.replaces == Some(view.delivery.id));
-            shown.replaced_by_delivery_id = newer.map(|other| other.delivery.id.to_string()).unwrap_or_default();
+            let newer = siblings
+                .iter()
+                .find(|other| other.delivery.replaces == Some(view.delivery.id));
+            shown.replaced_by_delivery_id = newer
+                .map(|other| other.delivery.id.to_string())
+                .unwrap_or_default();
         }
         Ok(shown)
     }
@@ -183,7 +217,9 @@ impl Admin {
     fn shown(&self, view: &DeliveryView, told: &[Alarm]) -> v1::Delivery {
         let mut shown = write::delivery(view, &self.face.service.in_force());
         let id = view.delivery.id.to_string();
-        let alarm = told.iter().find(|alarm| alarm.alarm.subject == id && alarm.alarm.kind == AlarmKind::Parked);
+        let alarm = told
+            .iter()
+            .find(|alarm| alarm.alarm.subject == id && alarm.alarm.kind == AlarmKind::Parked);
         if let (Some(park), Some(alarm)) = (shown.park.as_mut(), alarm) {
             let alarm = write::alarm(alarm);
             park.owner = alarm.owner;
@@ -193,7 +229,11 @@ impl Admin {
     }
 
     /// The open alarms, where one of these deliveries is parked.
-    async fn told(&self, principal: &Principal, views: &[DeliveryView]) -> Result<Vec<Alarm>, ServiceError> {
+    async fn told(
+        &self,
+        principal: &Principal,
+        views: &[DeliveryView],
+    ) -> Result<Vec<Alarm>, ServiceError> {
         if views.iter().all(|view| view.state != DeliveryState::Parked) {
             return Ok(Vec::new());
         }
@@ -207,7 +247,12 @@ impl Admin {
         view: &DeliveryView,
         state: Option<DeliveryState>,
     ) -> Result<Vec<DeliveryView>, ServiceError> {
-        let query = DeliveryQuery { state, referral: Some(view.referral), limit: PAGE_MAX, ..DeliveryQuery::default() };
+        let query = DeliveryQuery {
+            state,
+            referral: Some(view.referral),
+            limit: PAGE_MAX,
+            ..DeliveryQuery::default()
+        };
         self.face.service.deliveries(principal, query).await
     }
 
@@ -219,17 +264,26 @@ impl Admin {
         expected_version: u64,
     ) -> Result<DeliveryView, ServiceError> {
         if expected_version == 0 {
-            return Err(field("expected_version", "is required: the version that was shown"));
+            return Err(field(
+                "expected_version",
+                "is required: the version that was shown",
+            ));
         }
         let view = self.face.service.delivery(principal, id).await?;
         if write::delivery_version(&view) != expected_version {
             let moved = ServiceError::new(ErrorKind::Precondition, CHANGED_MEANWHILE);
-            return Err(moved.with_violation("expected_version", format!("the delivery is {} now: look again", view.state)));
+            return Err(moved.with_violation(
+                "expected_version",
+                format!("the delivery is {} now: look again", view.state),
+            ));
         }
         Ok(view)
     }
 }
 
 fn no_lane_ids() -> ServiceError {
-    field("lane_id", "lanes are not named in this release: name a delivery of the lane by its delivery_id")
+    field(
+        "lane_id",
+        "lanes are not named in this release: name a delivery of the lane by its delivery_id",
+    )
 }

@@ -21,6 +21,8 @@ use super::referral::{key, page_scope, required};
 use super::status::{field, refusal};
 use crate::service::{ReceiptKey, ServiceError};
 
+mod leaf;
+
 /// The service.
 #[derive(Clone)]
 pub(super) struct Audits {
@@ -43,17 +45,36 @@ impl AuditService for Audits {
         let ask = request.into_inner();
         let answer = async {
             let key = match ask.subject {
-                Some(get_receipt_request::Subject::EventId(id)) => ReceiptKey::Event(required("event_id", &id)?),
-                Some(get_receipt_request::Subject::Key(named)) => ReceiptKey::Referral(key("key", Some(named))?),
+                Some(get_receipt_request::Subject::EventId(id)) => {
+                    ReceiptKey::Event(required("event_id", &id)?)
+                }
+                Some(get_receipt_request::Subject::Key(named)) => {
+                    ReceiptKey::Referral(key("key", Some(named))?)
+                }
                 Some(get_receipt_request::Subject::RequestId(_)) => {
                     let why = "send the same message again under its request_id: it answers with the same receipt";
                     return Err(field("request_id", why));
                 }
-                None => return Err(field("subject", "is required: an event, a referral or a request_id")),
+                None => {
+                    return Err(field(
+                        "subject",
+                        "is required: an event, a referral or a request_id",
+                    ));
+                }
             };
-            let accepted = self.face.service.receipt(&caller.principal, &key).await?;
-            let receipt = receipt::of_accept(&self.face, accepted, None, ask.want_proof.into()).await?;
-            Ok(v1::GetReceiptResponse { receipt: Some(receipt) })
+            let mut accepted = self.face.service.receipt(&caller.principal, &key).await?;
+            // The salts open what the sender wrote: they are the sender's alone.
+            let sender = LogEntry::decode(&accepted.entry)
+                .map_err(|_| corrupt())?
+                .org;
+            if !caller.principal.speaks_for(&sender) {
+                accepted.openings.clear();
+            }
+            let receipt =
+                receipt::of_accept(&self.face, accepted, None, ask.want_proof.into()).await?;
+            Ok(v1::GetReceiptResponse {
+                receipt: Some(receipt),
+            })
         };
         answer.await.map(Response::new).map_err(|e| refusal(&e))
     }
@@ -65,8 +86,12 @@ impl AuditService for Audits {
         let caller = caller(&request)?;
         let answer = async {
             let state = self.face.service.log_state(&caller.principal).await?;
-            let note = state.checkpoint.ok_or_else(|| ServiceError::new(ErrorKind::NotFound, "EMPTY_LOG"))?;
-            Ok::<_, ServiceError>(v1::GetCheckpointResponse { checkpoint: Some(self.checkpoint(note)?) })
+            let note = state
+                .checkpoint
+                .ok_or_else(|| ServiceError::new(ErrorKind::NotFound, "EMPTY_LOG"))?;
+            Ok::<_, ServiceError>(v1::GetCheckpointResponse {
+                checkpoint: Some(self.checkpoint(note)?),
+            })
         };
         answer.await.map(Response::new).map_err(|e| refusal(&e))
     }
@@ -116,13 +141,24 @@ fn corrupt() -> ServiceError {
     ServiceError::new(ErrorKind::Corrupt, "STORED_DATA_CORRUPT")
 }
 
-fn by_leaf_hash() -> ServiceError {
-    field("leaf_hash", "entries are found by index or event: a receipt names its event")
+/// A tree's size: the log's own when the caller names none.
+fn size_within(name: &str, asked: u64, state: &LogState) -> Result<u64, ServiceError> {
+    match asked {
+        _ if state.size == 0 => Err(no_entry()),
+        0 => Ok(state.size),
+        size if size <= state.size => Ok(size),
+        _ => Err(field(name, format!("the log has {} entries", state.size))),
+    }
 }
 
 fn show(index: u64, bytes: Vec<u8>) -> Result<v1::Entry, ServiceError> {
     let event = LogEntry::decode(&bytes).map_err(|_| corrupt())?.event;
-    Ok(v1::Entry { index, leaf_hash: leaf_hash(&bytes).to_vec(), event_id: event.to_string(), entry: bytes })
+    Ok(v1::Entry {
+        index,
+        leaf_hash: leaf_hash(&bytes).to_vec(),
+        event_id: event.to_string(),
+        entry: bytes,
+    })
 }
 
 impl Audits {
@@ -134,12 +170,17 @@ impl Audits {
         let stream: Option<StreamId> = match ask.stream_id.as_slice() {
             [] => None,
             bytes => {
-                let bytes = bytes.try_into().map_err(|_| field("stream_id", "is 16 bytes"))?;
+                let bytes = bytes
+                    .try_into()
+                    .map_err(|_| field("stream_id", "is 16 bytes"))?;
                 Some(StreamId::from_bytes(bytes))
             }
         };
         if ask.start_index > 0 && !ask.page_token.is_empty() {
-            return Err(field("start_index", "does not go with a token: leave it out"));
+            return Err(field(
+                "start_index",
+                "does not go with a token: leave it out",
+            ));
         }
         let bare = v1::ListEntriesRequest {
             page_size: 0,
@@ -154,7 +195,11 @@ impl Audits {
         let tree_size = self.face.service.log_state(&caller.principal).await?.size;
         let mut entries = Vec::new();
         for _ in 0..SCANS_MAX {
-            let found = self.face.service.entries(&caller.principal, next, page.size).await?;
+            let found = self
+                .face
+                .service
+                .entries(&caller.principal, next, page.size)
+                .await?;
             if found.is_empty() {
                 break;
             }
@@ -163,7 +208,9 @@ impl Audits {
                     break;
                 }
                 next = entry.index + 1;
-                let own = LogEntry::decode(&entry.bytes).map_err(|_| corrupt())?.stream;
+                let own = LogEntry::decode(&entry.bytes)
+                    .map_err(|_| corrupt())?
+                    .stream;
                 if stream.is_none_or(|stream| stream == own) {
                     entries.push(show(entry.index, entry.bytes)?);
                 }
@@ -172,11 +219,23 @@ impl Audits {
                 break;
             }
         }
-        let next_page_token = if next < tree_size { page.token(&next.to_be_bytes()) } else { String::new() };
-        Ok(v1::ListEntriesResponse { entries, next_page_token, tree_size })
+        let next_page_token = if next < tree_size {
+            page.token(&next.to_be_bytes())
+        } else {
+            String::new()
+        };
+        Ok(v1::ListEntriesResponse {
+            entries,
+            next_page_token,
+            tree_size,
+        })
     }
 
-    async fn entry(&self, caller: &Caller, ask: v1::GetEntryRequest) -> Result<v1::GetEntryResponse, ServiceError> {
+    async fn entry(
+        &self,
+        caller: &Caller,
+        ask: v1::GetEntryRequest,
+    ) -> Result<v1::GetEntryResponse, ServiceError> {
         let (index, bytes) = match ask.subject {
             Some(get_entry_request::Subject::Index(index)) => self.entry_at(caller, index).await?,
             Some(get_entry_request::Subject::EventId(id)) => {
@@ -184,15 +243,36 @@ impl Audits {
                 let (index, bytes) = self.face.service.entry(&caller.principal, id).await?;
                 (index.ok_or_else(no_entry)?, bytes)
             }
-            Some(get_entry_request::Subject::LeafHash(_)) => return Err(by_leaf_hash()),
-            None => return Err(field("subject", "is required: an index or an event")),
+            Some(get_entry_request::Subject::LeafHash(hash)) => {
+                let size = self.face.service.log_state(&caller.principal).await?.size;
+                self.entry_at(
+                    caller,
+                    leaf::index_of(&self.face.service, &hash, size).await?,
+                )
+                .await?
+            }
+            None => {
+                return Err(field(
+                    "subject",
+                    "is required: an index, an event or a leaf hash",
+                ));
+            }
         };
-        Ok(v1::GetEntryResponse { entry: Some(show(index, bytes)?) })
+        Ok(v1::GetEntryResponse {
+            entry: Some(show(index, bytes)?),
+        })
     }
 
     async fn entry_at(&self, caller: &Caller, index: u64) -> Result<(u64, Vec<u8>), ServiceError> {
-        let found = self.face.service.entries(&caller.principal, index, 1).await?;
-        let found = found.into_iter().find(|entry| entry.index == index).ok_or_else(no_entry)?;
+        let found = self
+            .face
+            .service
+            .entries(&caller.principal, index, 1)
+            .await?;
+        let found = found
+            .into_iter()
+            .find(|entry| entry.index == index)
+            .ok_or_else(no_entry)?;
         Ok((found.index, found.bytes))
     }
 
@@ -201,26 +281,50 @@ impl Audits {
         caller: &Caller,
         ask: v1::GetInclusionProofRequest,
     ) -> Result<v1::GetInclusionProofResponse, ServiceError> {
+        let service = &self.face.service;
+        let state = service.log_state(&caller.principal).await?;
+        let size = size_within("tree_size", ask.tree_size, &state)?;
         let index = match ask.subject {
-            Some(get_inclusion_proof_request::Subject::Index(index)) => index,
-            Some(get_inclusion_proof_request::Subject::LeafHash(_)) => return Err(by_leaf_hash()),
-            None => return Err(field("subject", "is required: an index")),
+            Some(get_inclusion_proof_request::Subject::Index(index)) if index < size => index,
+            Some(get_inclusion_proof_request::Subject::Index(_)) => {
+                return Err(field(
+                    "index",
+                    format!("is below the size of the tree, {size}"),
+                ));
+            }
+            Some(get_inclusion_proof_request::Subject::LeafHash(hash)) => {
+                leaf::index_of(service, &hash, size).await?
+            }
+            None => return Err(field("subject", "is required: an index or a leaf hash")),
         };
-        let state = self.face.service.log_state(&caller.principal).await?;
-        let size = if ask.tree_size == 0 { state.size } else { ask.tree_size };
-        let hashes = self.face.service.inclusion(index, size).await?;
-        let note = self.note(&state, size).await?;
-        let tlog_proof = note.as_ref().map(|note| {
-            let proof = TlogProof { index, hashes: hashes.clone(), checkpoint_note: note.clone(), extra: None };
-            proof.encode().into_bytes()
-        });
+        let hashes = service.inclusion(index, size).await?;
+        let (mut checkpoint, mut tlog_proof) = (None, Vec::new());
+        if let Some(note) = self.note(&state, size).await? {
+            let entries = service.store().entries(index, 1).await?;
+            let (_, bytes) = entries
+                .first()
+                .filter(|(at, _)| *at == index)
+                .ok_or_else(corrupt)?;
+            let proof = TlogProof {
+                index,
+                hashes: hashes.clone(),
+                checkpoint_note: note.clone(),
+                extra: None,
+            };
+            // What does not verify is never handed out.
+            proof
+                .verify(&Hash::from_bytes(leaf_hash(bytes)), &self.key()?)
+                .map_err(|_| corrupt())?;
+            tlog_proof = proof.encode().into_bytes();
+            checkpoint = Some(self.checkpoint(note)?);
+        }
         Ok(v1::GetInclusionProofResponse {
             index,
             tree_size: size,
-            root_hash: self.root(&state, size).await?,
             hashes: hashes.iter().map(|hash| hash.as_bytes().to_vec()).collect(),
-            checkpoint: note.map(|note| self.checkpoint(note)).transpose()?,
-            tlog_proof: tlog_proof.unwrap_or_default(),
+            root_hash: self.root(&state, size).await?,
+            checkpoint,
+            tlog_proof,
         })
     }
 
@@ -230,11 +334,15 @@ impl Audits {
         ask: v1::GetConsistencyProofRequest,
     ) -> Result<v1::GetConsistencyProofResponse, ServiceError> {
         let state = self.face.service.log_state(&caller.principal).await?;
-        let to = if ask.to_size == 0 { state.size } else { ask.to_size };
+        let to = size_within("to_size", ask.to_size, &state)?;
         if ask.from_size == 0 || ask.from_size > to {
             return Err(field("from_size", format!("is 1 to {to}")));
         }
-        let hashes = self.face.service.consistency(&caller.principal, ask.from_size, to).await?;
+        let hashes = self
+            .face
+            .service
+            .consistency(&caller.principal, ask.from_size, to)
+            .await?;
         let newest = state.checkpoint.clone().filter(|_| to == state.size);
         Ok(v1::GetConsistencyProofResponse {
             from_size: ask.from_size,
@@ -260,14 +368,24 @@ impl Audits {
             return Ok(state.root.to_vec());
         }
         let ids = tiles_for_root(size).map_err(|_| corrupt())?;
-        let tiles: BTreeMap<TileId, Vec<u8>> = self.face.service.store().tiles(&ids).await?.into_iter().collect();
+        let tiles: BTreeMap<TileId, Vec<u8>> = self
+            .face
+            .service
+            .store()
+            .tiles(&ids)
+            .await?
+            .into_iter()
+            .collect();
         let root: Hash = root_from_tiles(size, &tiles).map_err(|_| corrupt())?;
         Ok(root.as_bytes().to_vec())
     }
 
+    fn key(&self) -> Result<VerifierKey, ServiceError> {
+        VerifierKey::parse(self.face.service.log_vkey()).map_err(|_| corrupt())
+    }
+
     fn checkpoint(&self, note: String) -> Result<v1::Checkpoint, ServiceError> {
-        let key = VerifierKey::parse(self.face.service.log_vkey()).map_err(|_| corrupt())?;
-        let read = Checkpoint::open(&note, &key).map_err(|_| corrupt())?;
+        let read = Checkpoint::open(&note, &self.key()?).map_err(|_| corrupt())?;
         Ok(v1::Checkpoint {
             origin: read.origin().to_owned(),
             tree_size: read.size(),
@@ -275,5 +393,33 @@ impl Audits {
             note: note.into_bytes(),
             signed_at: None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_is_at_most_the_log() {
+        let state = |size| LogState {
+            size,
+            root: [0; 32],
+            checkpoint: None,
+            accepted: 0,
+        };
+        assert_eq!(size_within("tree_size", 0, &state(7)).unwrap(), 7);
+        assert_eq!(size_within("tree_size", 7, &state(7)).unwrap(), 7);
+        assert_eq!(
+            size_within("tree_size", 8, &state(7))
+                .unwrap_err()
+                .violations[0]
+                .field,
+            "tree_size"
+        );
+        assert_eq!(
+            size_within("tree_size", 0, &state(0)).unwrap_err().kind,
+            ErrorKind::NotFound
+        );
     }
 }

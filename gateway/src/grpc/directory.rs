@@ -26,18 +26,18 @@ const NUMBER_BYTES: usize = 8;
 
 /// The service.
 #[derive(Clone)]
-pub(super) struct Directory {
+pub(super) struct Directories {
     face: Face,
 }
 
-impl Directory {
+impl Directories {
     pub(super) fn new(face: Face) -> Self {
         Self { face }
     }
 }
 
 #[tonic::async_trait]
-impl DirectoryService for Directory {
+impl DirectoryService for Directories {
     async fn list_services(
         &self,
         request: Request<v1::ListServicesRequest>,
@@ -76,7 +76,10 @@ impl Position {
     fn read(bytes: &[u8]) -> Option<Self> {
         let (number, after) = bytes.split_at_checked(NUMBER_BYTES)?;
         let after = std::str::from_utf8(after).ok()?.to_owned();
-        Some(Self { number: u64::from_be_bytes(number.try_into().ok()?), after })
+        Some(Self {
+            number: u64::from_be_bytes(number.try_into().ok()?),
+            after,
+        })
     }
 
     fn write(number: u64, after: &ServiceId) -> Vec<u8> {
@@ -86,7 +89,7 @@ impl Position {
     }
 }
 
-impl Directory {
+impl Directories {
     async fn services(
         &self,
         principal: &Principal,
@@ -95,20 +98,35 @@ impl Directory {
         let pathway: Option<Pathway> = parsed("pathway", &ask.pathway)?;
         let agency: Option<AgencyId> = parsed("agency_id", &ask.agency_id)?;
         let current = self.face.service.read_directory(principal)?;
-        let rest = v1::ListServicesRequest { page_size: 0, page_token: String::new(), ..ask.clone() };
-        let page = Page::read(Kind::Services, page_scope(principal, &rest), ask.page_size, &ask.page_token)?;
+        let rest = v1::ListServicesRequest {
+            page_size: 0,
+            page_token: String::new(),
+            ..ask.clone()
+        };
+        let page = Page::read(
+            Kind::Services,
+            page_scope(principal, &rest),
+            ask.page_size,
+            &ask.page_token,
+        )?;
         let position = page.position.as_deref().and_then(Position::read);
         let release = match &position {
             Some(position) => self.at(current, position.number).await?,
             None => current,
         };
         let today = self.face.service.now().london_date();
-        let after = position.as_ref().map_or("", |position| position.after.as_str());
+        let after = position
+            .as_ref()
+            .map_or("", |position| position.after.as_str());
         let mut found = release.directory.services.values().filter(|service| {
             service.id.as_str() > after
                 && service.validity.valid_to.is_none_or(|last| last >= today)
-                && pathway.as_ref().is_none_or(|pathway| service.pathways.contains(pathway))
-                && agency.as_ref().is_none_or(|agency| service.agency == *agency)
+                && pathway
+                    .as_ref()
+                    .is_none_or(|pathway| service.pathways.contains(pathway))
+                && agency
+                    .as_ref()
+                    .is_none_or(|agency| service.agency == *agency)
         });
         let shown: Vec<&directory::Service> = found.by_ref().take(page.len()).collect();
         let more = found.next().and(shown.last());
@@ -126,22 +144,47 @@ impl Directory {
         if number == current.number {
             return Ok(current);
         }
-        let gone = || field("page_token", "is of a release that is not there any more: begin again without one");
-        let release = self.face.service.store().release_by_number(number).await?.ok_or_else(gone)?;
+        let gone = || {
+            field(
+                "page_token",
+                "is of a release that is not there any more: begin again without one",
+            )
+        };
+        let release = self
+            .face
+            .service
+            .store()
+            .release_by_number(number)
+            .await?
+            .ok_or_else(gone)?;
         let loaded = load_release(&release);
-        let directory = loaded.map_err(|_| ServiceError::new(ErrorKind::Corrupt, "STORED_RELEASE"))?;
+        let directory =
+            loaded.map_err(|_| ServiceError::new(ErrorKind::Corrupt, "STORED_RELEASE"))?;
         Ok(Arc::new(InForce { number, directory }))
     }
 
-    fn agency(&self, principal: &Principal, ask: &v1::GetAgencyRequest) -> Result<v1::GetAgencyResponse, ServiceError> {
+    fn agency(
+        &self,
+        principal: &Principal,
+        ask: &v1::GetAgencyRequest,
+    ) -> Result<v1::GetAgencyResponse, ServiceError> {
         let id = agency_id("agency_id", &ask.agency_id)?;
         let release = self.face.service.read_directory(principal)?;
         let found = release.directory.agencies.get(&id);
-        let agency = found.ok_or_else(|| ServiceError::new(ErrorKind::NotFound, "NO_SUCH_AGENCY"))?;
+        let agency =
+            found.ok_or_else(|| ServiceError::new(ErrorKind::NotFound, "NO_SUCH_AGENCY"))?;
         let own = principal.speaks_for(&id);
         let shown = own || permit(principal, Action::ApplyDirectory, Relationship::None).is_ok();
-        let identities = release.directory.identities.values().filter(|identity| shown && identity.agency == id);
-        let services = release.directory.services.values().filter(|service| service.agency == id);
+        let identities = release
+            .directory
+            .identities
+            .values()
+            .filter(|identity| shown && identity.agency == id);
+        let services = release
+            .directory
+            .services
+            .values()
+            .filter(|service| service.agency == id);
         let (valid_from, valid_to) = days(agency.validity);
         let agency = v1::Agency {
             agency_id: id.to_string(),
@@ -152,7 +195,10 @@ impl Directory {
             valid_from,
             valid_to,
         };
-        Ok(v1::GetAgencyResponse { agency: Some(agency), directory_release: release.number })
+        Ok(v1::GetAgencyResponse {
+            agency: Some(agency),
+            directory_release: release.number,
+        })
     }
 
     async fn release(
@@ -161,31 +207,49 @@ impl Directory {
         ask: &v1::GetReleaseRequest,
     ) -> Result<v1::GetReleaseResponse, ServiceError> {
         let current = self.face.service.read_directory(principal)?.number;
-        let number = if ask.directory_release == 0 { current } else { ask.directory_release };
+        let number = if ask.directory_release == 0 {
+            current
+        } else {
+            ask.directory_release
+        };
         if !ask.include_files {
             let listed = self.face.service.releases(principal).await?;
             let found = listed.iter().find(|release| release.number == number);
             if let Some(found) = found {
                 let release = Some(write::release(found, current));
-                return Ok(v1::GetReleaseResponse { release, files: Vec::new() });
+                return Ok(v1::GetReleaseResponse {
+                    release,
+                    files: Vec::new(),
+                });
             }
         }
-        let found = self.face.service.release(principal, Some(number)).await.map_err(|refused| match refused.kind {
-            // Whoever may not read the files learns only that the release is not among those listed.
-            ErrorKind::Denied if !ask.include_files => ServiceError::new(ErrorKind::NotFound, "NO_SUCH_RELEASE"),
-            _ => refused,
-        })?;
+        let found = self
+            .face
+            .service
+            .release(principal, Some(number))
+            .await
+            .map_err(|refused| match refused.kind {
+                // Whoever may not read the files learns only that the release is not among those listed.
+                ErrorKind::Denied if !ask.include_files => {
+                    ServiceError::new(ErrorKind::NotFound, "NO_SUCH_RELEASE")
+                }
+                _ => refused,
+            })?;
         let mut files = Vec::new();
         if ask.include_files {
             let bundled = unbundle(&found.bundle).map_err(|e| ServiceError {
                 cause: Some(Box::new(e)),
                 ..ServiceError::new(ErrorKind::Corrupt, "STORED_RELEASE")
             })?;
-            files.extend(
-                bundled.into_iter().map(|file| v1::DirectoryFile { path: file.path, content: file.text.into_bytes().into() }),
-            );
+            files.extend(bundled.into_iter().map(|file| v1::DirectoryFile {
+                path: file.path,
+                content: file.text.into_bytes(),
+            }));
         }
-        Ok(v1::GetReleaseResponse { release: Some(write::release(&found, current)), files })
+        Ok(v1::GetReleaseResponse {
+            release: Some(write::release(&found, current)),
+            files,
+        })
     }
 }
 
@@ -210,8 +274,15 @@ fn days(validity: Validity) -> (String, String) {
 /// The ODS code of an agency whose id is one.
 fn ods_code(id: &AgencyId) -> String {
     let text = id.as_str();
-    let is_code = text.len() <= ODS_CODE_MAX && text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
-    if is_code { text.to_owned() } else { String::new() }
+    let is_code = text.len() <= ODS_CODE_MAX
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
+    if is_code {
+        text.to_owned()
+    } else {
+        String::new()
+    }
 }
 
 #[cfg(test)]

@@ -1,25 +1,18 @@
 //! An agency without a server fetches its own post: lent under a lease, a bounded number at a time.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, digest};
-use futures::stream;
 use prost::Message as _;
-use tokio::sync::{Notify, OwnedSemaphorePermit};
-use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 use waymark_adapters::grpc::convert::{
-    delivery_state_to_proto, evidence_to_proto, fault_from_proto, timestamp_to_proto,
+    delivery_state_to_proto, evidence_to_proto, fault_from_proto, timestamp_from_proto,
 };
 use waymark_adapters::grpc::receipt::{Receipted, grade};
 use waymark_adapters::mailbox::receipt_keys;
 use waymark_core::delivery::{DeliveryState, Evidence, Why};
 use waymark_core::id::{DeliveryId, ServiceId};
 use waymark_core::personal::Payload;
-use waymark_core::port::Leased;
-use waymark_core::time::Timestamp;
+use waymark_core::port::{DeliveryView, LeaseToken, Leased};
 use waymark_proto::v1;
 use waymark_proto::v1::mailbox_service_server::MailboxService;
 
@@ -27,7 +20,12 @@ use super::cursor::{self, Kind};
 use super::face::{Caller, Face, caller};
 use super::referral::{Answers, required, service_id};
 use super::status::{field, refusal};
-use crate::service::{MAILBOX_CREDIT_MAX, MailboxItem, ServiceError};
+use crate::service::{MAILBOX_CREDIT_MAX, ServiceError};
+
+mod lending;
+mod loans;
+
+pub(super) use loans::Loans;
 
 /// Deliveries lent on one stream and not yet answered, at most.
 pub const CREDIT_MAX: u32 = MAILBOX_CREDIT_MAX;
@@ -39,61 +37,30 @@ pub const LEASE_SECONDS_MAX: u32 = 3_600;
 const LEASE_SECONDS_DEFAULT: u32 = 60;
 /// Services that one stream may name.
 const SERVICES_MAX: usize = 100;
-/// Loans remembered, of all streams; of more, the credit comes back when the loan ends.
-const LOANS_MAX: usize = 100_000;
-/// How often due post is looked for when nothing says that there is some.
-const LOOK: Duration = Duration::from_secs(1);
-/// How long a draining stream without credit waits for an answer.
-const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
 /// Characters in a code, in words and in a reference.
 const CODE_MAX: usize = 64;
 const WORDS_MAX: usize = 1_000;
 const REFERENCE_MAX: usize = 80;
+/// Characters in the name of a key.
+const KEY_ID_MAX: usize = 100;
+/// Bytes of an Ed25519 signature.
+const SIGNATURE_BYTES: usize = 64;
 
-/// What this process has lent: an answer frees the credit of the stream that lent it.
-#[derive(Default)]
-pub(super) struct Loans {
-    out: Mutex<BTreeMap<DeliveryId, Loan>>,
-    answered: Notify,
+/// What a stream of post asks for, as read.
+struct Ask {
+    services: Vec<ServiceId>,
+    credit: u32,
+    lease: Duration,
+    drain: Drain,
 }
 
-#[derive(Clone)]
-struct Loan {
-    leased: Leased,
-    until: Timestamp,
-}
-
-impl Loans {
-    fn lend(&self, leased: Leased, until: Timestamp, now: Timestamp) {
-        let mut out = self.lock();
-        if out.len() >= LOANS_MAX {
-            out.retain(|_, loan| loan.until > now);
-        }
-        if out.len() < LOANS_MAX {
-            out.insert(leased.token.delivery, Loan { leased, until });
-        }
-    }
-
-    fn find(&self, id: DeliveryId, fence: i64) -> Option<Leased> {
-        self.lock().get(&id).filter(|loan| loan.leased.token.fence == fence).map(|loan| loan.leased.clone())
-    }
-
-    fn answer(&self, id: DeliveryId, fence: i64) {
-        let mut out = self.lock();
-        if out.get(&id).is_some_and(|loan| loan.leased.token.fence == fence) {
-            out.remove(&id);
-        }
-        drop(out);
-        self.answered.notify_waiters();
-    }
-
-    fn is_out(&self, id: DeliveryId, fence: i64) -> bool {
-        self.lock().get(&id).is_some_and(|loan| loan.leased.token.fence == fence)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<DeliveryId, Loan>> {
-        self.out.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// Whether a stream ends when nothing more is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Drain {
+    /// It does.
+    Yes,
+    /// It waits for more.
+    No,
 }
 
 /// The service.
@@ -117,13 +84,10 @@ impl MailboxService for Mailboxes {
         request: Request<v1::ReceiveRequest>,
     ) -> Result<Response<Self::ReceiveStream>, Status> {
         let caller = caller(&request)?;
+        let ask = Ask::read(&request.into_inner()).map_err(|e| refusal(&e))?;
         let room = self.face.open_stream()?;
-        let receiving = Receiving::begin(self.face.clone(), caller, request.into_inner(), room);
-        let receiving = receiving.map_err(|e| refusal(&e))?;
-        Ok(Response::new(Box::pin(stream::try_unfold(receiving, |mut receiving| async move {
-            let next = receiving.next().await?;
-            Ok(next.map(|response| (response, receiving)))
-        }))))
+        let post = lending::begin(self.face.clone(), caller, ask, room).await;
+        post.map(Response::new).map_err(|e| refusal(&e))
     }
 
     async fn acknowledge(
@@ -135,23 +99,30 @@ impl MailboxService for Mailboxes {
         answer.map(Response::new).map_err(|e| refusal(&e))
     }
 
-    async fn reject(&self, request: Request<v1::RejectRequest>) -> Result<Response<v1::RejectResponse>, Status> {
+    async fn reject(
+        &self,
+        request: Request<v1::RejectRequest>,
+    ) -> Result<Response<v1::RejectResponse>, Status> {
         let caller = caller(&request)?;
         let ask = request.into_inner();
         let answer = async {
             let (id, fence) = loan_of(&ask.delivery_id, &ask.lease_token)?;
-            let code = ask.reason_code.trim();
-            if !(1..=CODE_MAX).contains(&code.chars().count()) {
-                return Err(field("reason_code", format!("is 1 to {CODE_MAX} characters")));
-            }
+            let code = printable("reason_code", &ask.reason_code, CODE_MAX)?;
             if ask.reason.chars().count() > WORDS_MAX {
                 return Err(field("reason", format!("at most {WORDS_MAX} characters")));
             }
-            let fault = fault_from_proto("fault", ask.fault).map_err(|v| ServiceError::invalid(vec![v]))?;
-            let why = Why::new(code, ask.reason);
-            let view = self.face.service.reject(&caller.principal, id, fence, why, fault).await?;
-            self.face.loans.answer(id, fence);
-            Ok(v1::RejectResponse { state: delivery_state_to_proto(view.state).into() })
+            let fault =
+                fault_from_proto("fault", ask.fault).map_err(|v| ServiceError::invalid(vec![v]))?;
+            let why = Why::new(code, ask.reason.as_str());
+            let view = self
+                .face
+                .service
+                .reject(&caller.principal, id, fence, why, fault)
+                .await?;
+            self.face.loans.answered(id, fence);
+            Ok(v1::RejectResponse {
+                state: delivery_state_to_proto(view.state).into(),
+            })
         };
         answer.await.map(Response::new).map_err(|e| refusal(&e))
     }
@@ -164,21 +135,28 @@ impl Mailboxes {
         ask: v1::AcknowledgeRequest,
     ) -> Result<v1::AcknowledgeResponse, ServiceError> {
         let (id, fence) = loan_of(&ask.delivery_id, &ask.lease_token)?;
-        let store = self.face.service.store();
-        let before = store.delivery(id).await?;
-        let reference = ask.receipt.as_ref().map(|receipt| receipt.receiver_reference.trim().to_owned());
-        if reference.as_ref().is_some_and(|r| !(1..=REFERENCE_MAX).contains(&r.chars().count())) {
-            return Err(field("receipt.receiver_reference", format!("is 1 to {REFERENCE_MAX} characters")));
-        }
-        let receipt = match ask.receipt {
-            None => None,
-            Some(receipt) => {
-                let grade = self.grade(id, fence, &receipt).await?;
+        let receipt = ask
+            .receipt
+            .map(|receipt| checked(&receipt).map(|()| receipt))
+            .transpose()?;
+        let reference = receipt
+            .as_ref()
+            .map(|receipt| receipt.receiver_reference.clone());
+        // Shown to nobody before the use case has decided that the caller may answer for it.
+        let before = self.face.service.store().delivery(id).await?;
+        let receipt = match (receipt, &before) {
+            (Some(receipt), Some(view)) => {
+                let grade = self.grade(view, fence, &receipt).await?;
                 Some((Payload::new(receipt.encode_to_vec()), grade))
             }
+            _ => None,
         };
-        let view = self.face.service.acknowledge(&caller.principal, id, fence, reference, receipt).await?;
-        self.face.loans.answer(id, fence);
+        let view = self
+            .face
+            .service
+            .acknowledge(&caller.principal, id, fence, reference, receipt)
+            .await?;
+        self.face.loans.answered(id, fence);
         Ok(v1::AcknowledgeResponse {
             state: delivery_state_to_proto(view.state).into(),
             evidence: evidence_to_proto(view.evidence).into(),
@@ -189,23 +167,34 @@ impl Mailboxes {
     /// What a receipt is worth: its signature is checked against the bytes that were lent, by keys of the directory.
     async fn grade(
         &self,
-        id: DeliveryId,
+        view: &DeliveryView,
         fence: i64,
         receipt: &v1::AgencyReceipt,
     ) -> Result<Evidence, ServiceError> {
-        let Some(leased) = self.face.loans.find(id, fence) else { return Ok(Evidence::ApplicationAck) };
         let in_force = self.face.service.in_force();
-        let Some(endpoint) = in_force.directory.endpoints.get(&leased.endpoint) else {
-            return Ok(Evidence::ApplicationAck);
-        };
-        let keys = receipt_keys(endpoint);
+        let keys = in_force
+            .directory
+            .endpoints
+            .get(&view.delivery.endpoint)
+            .map(receipt_keys)
+            .unwrap_or_default();
         if keys.is_empty() || receipt.signature.is_empty() {
             return Ok(Evidence::ApplicationAck);
         }
-        let Some(body) = self.face.service.store().content(&leased).await?.rendered else {
+        let content = self
+            .face
+            .service
+            .store()
+            .content(&as_leased(view, fence))
+            .await?;
+        let Some(body) = content.rendered else {
             return Ok(Evidence::ApplicationAck);
         };
-        let of = Receipted { delivery: id, wire_id: &leased.wire_id, body: body.bytes.expose() };
+        let of = Receipted {
+            delivery: view.delivery.id,
+            wire_id: &view.delivery.wire_id,
+            body: body.bytes.expose(),
+        };
         // An acknowledgement says by itself that the message was taken.
         Ok(grade(&of, receipt, &keys).max(Evidence::ApplicationAck))
     }
@@ -214,8 +203,10 @@ impl Mailboxes {
 /// The delivery and the loan that an answer is about.
 fn loan_of(delivery_id: &str, token: &[u8]) -> Result<(DeliveryId, i64), ServiceError> {
     let id: DeliveryId = required("delivery_id", delivery_id)?;
-    let fence = cursor::read(Kind::Loan, id.as_bytes(), token).and_then(|fence| fence.try_into().ok());
-    let fence = fence.ok_or_else(|| field("lease_token", "is not a token of this delivery's loan"))?;
+    let fence =
+        cursor::read(Kind::Loan, id.as_bytes(), token).and_then(|fence| fence.try_into().ok());
+    let fence =
+        fence.ok_or_else(|| field("lease_token", "is not a token of this delivery's loan"))?;
     Ok((id, i64::from_be_bytes(fence)))
 }
 
@@ -224,115 +215,101 @@ fn token(id: DeliveryId, fence: i64) -> Vec<u8> {
     cursor::write(Kind::Loan, id.as_bytes(), &fence.to_be_bytes())
 }
 
-/// A stream of post at work. The next is fetched when the client takes the last one.
-struct Receiving {
-    face: Face,
-    caller: Caller,
-    services: Vec<ServiceId>,
-    credit: u32,
-    lease: Duration,
-    drain: bool,
-    out: BTreeMap<DeliveryId, (i64, Timestamp)>,
-    ready: VecDeque<v1::ReceiveResponse>,
-    lent: Instant,
-    _room: OwnedSemaphorePermit,
-}
-
-impl Receiving {
-    fn begin(
-        face: Face,
-        caller: Caller,
-        ask: v1::ReceiveRequest,
-        room: OwnedSemaphorePermit,
-    ) -> Result<Self, ServiceError> {
+impl Ask {
+    fn read(ask: &v1::ReceiveRequest) -> Result<Self, ServiceError> {
         if ask.service_ids.len() > SERVICES_MAX {
             return Err(field("service_ids", format!("at most {SERVICES_MAX}")));
         }
-        let services = ask.service_ids.iter().zip(0..).map(|(id, at)| service_id(&format!("service_ids[{at}]"), id));
+        let named = ask.service_ids.iter().zip(0..);
+        let services = named
+            .map(|(id, at)| service_id(&format!("service_ids[{at}]"), id))
+            .collect::<Result<_, _>>()?;
         if !(1..=CREDIT_MAX).contains(&ask.credit) {
             return Err(field("credit", format!("is 1 to {CREDIT_MAX}")));
         }
         let seconds = match ask.lease_seconds {
             0 => LEASE_SECONDS_DEFAULT,
             seconds if (LEASE_SECONDS_MIN..=LEASE_SECONDS_MAX).contains(&seconds) => seconds,
-            _ => return Err(field("lease_seconds", format!("is {LEASE_SECONDS_MIN} to {LEASE_SECONDS_MAX}"))),
+            _ => {
+                return Err(field(
+                    "lease_seconds",
+                    format!("is {LEASE_SECONDS_MIN} to {LEASE_SECONDS_MAX}"),
+                ));
+            }
         };
+        let drain = if ask.drain { Drain::Yes } else { Drain::No };
         Ok(Self {
-            face,
-            caller,
-            services: services.collect::<Result<_, _>>()?,
+            services,
             credit: ask.credit,
             lease: Duration::from_secs(u64::from(seconds)),
-            drain: ask.drain,
-            out: BTreeMap::new(),
-            ready: VecDeque::new(),
-            lent: Instant::now(),
-            _room: room,
+            drain,
         })
-    }
-
-    async fn next(&mut self) -> Result<Option<v1::ReceiveResponse>, Status> {
-        loop {
-            if let Some(response) = self.ready.pop_front() {
-                return Ok(Some(response));
-            }
-            if self.face.stopping.is_cancelled() {
-                return Err(Face::gone());
-            }
-            let free = self.free();
-            if free > 0 {
-                self.fetch(free).await.map_err(|e| refusal(&e))?;
-                if !self.ready.is_empty() {
-                    continue;
-                }
-            }
-            if self.drain && (free > 0 || self.lent.elapsed() >= DRAIN_PATIENCE) {
-                return Ok(None);
-            }
-            let (stopping, loans) = (self.face.stopping.clone(), self.face.loans.clone());
-            tokio::select! {
-                () = stopping.cancelled() => {}
-                () = loans.answered.notified() => {}
-                () = self.face.service.log_grown(LOOK) => {}
-            }
-        }
-    }
-
-    /// How many more may be lent: what was answered and what ran out is free again.
-    fn free(&mut self) -> u32 {
-        let now = self.face.service.now();
-        let loans = &self.face.loans;
-        self.out.retain(|id, (fence, until)| *until > now && loans.is_out(*id, *fence));
-        self.credit.saturating_sub(u32::try_from(self.out.len()).unwrap_or(u32::MAX))
-    }
-
-    async fn fetch(&mut self, free: u32) -> Result<(), ServiceError> {
-        let principal = self.face.principal(&self.caller.peer)?;
-        let items = self.face.service.receive(&principal, &self.services, free, self.lease).await?;
-        for item in items {
-            self.lent = Instant::now();
-            let now = self.face.service.now();
-            let (id, fence) = (item.leased.token.delivery, item.leased.token.fence);
-            self.out.insert(id, (fence, item.until));
-            self.face.loans.lend(item.leased.clone(), item.until, now);
-            self.ready.push_back(response(item));
-        }
-        Ok(())
     }
 }
 
-fn response(item: MailboxItem) -> v1::ReceiveResponse {
-    let token = token(item.leased.token.delivery, item.leased.token.fence);
-    let body = item.body.bytes.into_inner();
-    v1::ReceiveResponse {
-        delivery_id: item.leased.token.delivery.to_string(),
-        wire_id: item.leased.wire_id.to_string(),
-        body_sha256: digest(&SHA256, &body).as_ref().to_vec(),
-        body,
-        lease_token: token,
-        lease_expires_at: Some(timestamp_to_proto(item.until)),
-        attempt: item.attempt,
-        traceparent: item.leased.traceparent.unwrap_or_default(),
+/// Checks the shape of a receipt; what its signature is worth is another question.
+fn checked(receipt: &v1::AgencyReceipt) -> Result<(), ServiceError> {
+    let at = receipt
+        .received_at
+        .as_ref()
+        .ok_or_else(|| field("receipt.received_at", "is required"))?;
+    timestamp_from_proto("receipt.received_at", at).map_err(|v| ServiceError::invalid(vec![v]))?;
+    printable(
+        "receipt.receiver_reference",
+        &receipt.receiver_reference,
+        REFERENCE_MAX,
+    )?;
+    if receipt.signature.is_empty() {
+        return Ok(());
+    }
+    if receipt.signature.len() != SIGNATURE_BYTES {
+        return Err(field(
+            "receipt.signature",
+            format!("is {SIGNATURE_BYTES} bytes, or empty"),
+        ));
+    }
+    printable("receipt.key_id", &receipt.key_id, KEY_ID_MAX).map(|_| ())
+}
+
+/// Text that is there, within its limit and without control characters.
+fn printable<'t>(name: &str, text: &'t str, max: usize) -> Result<&'t str, ServiceError> {
+    let count = text.chars().count();
+    if count == 0 || count > max || text.chars().any(char::is_control) {
+        return Err(field(
+            name,
+            format!("is 1 to {max} characters, none of them a control character"),
+        ));
+    }
+    Ok(text)
+}
+
+/// A stored delivery as the holder of a loan names it: its bodies are found by the delivery alone.
+fn as_leased(view: &DeliveryView, fence: i64) -> Leased {
+    Leased {
+        token: LeaseToken {
+            delivery: view.delivery.id,
+            fence,
+        },
+        referral: view.referral,
+        reference: view.reference.clone(),
+        stream: view.stream,
+        sender: view.sender.clone(),
+        leg: view.delivery.leg,
+        kind: view.delivery.kind,
+        endpoint: view.delivery.endpoint.clone(),
+        recipient: view.delivery.recipient.clone(),
+        service: view.delivery.service.clone(),
+        wire_id: view.delivery.wire_id.clone(),
+        state: view.state,
+        attempts: view.attempts_opened,
+        failures: 0,
+        soft_rejects: 0,
+        unfinished: 0,
+        evidence: view.evidence,
+        deadline: view.delivery.deadline,
+        urgent: view.delivery.urgent,
+        queued: view.queued,
+        traceparent: None,
     }
 }
 
@@ -342,12 +319,117 @@ mod tests {
 
     #[test]
     fn a_loan_s_token_is_of_its_delivery_alone() {
-        let (one, other) = (DeliveryId::from_bytes([1; 16]), DeliveryId::from_bytes([2; 16]));
+        let (one, other) = (
+            DeliveryId::from_bytes([1; 16]),
+            DeliveryId::from_bytes([2; 16]),
+        );
         let lent = token(one, 7);
         assert!(lent.len() <= 64);
         assert_eq!(loan_of(&one.to_string(), &lent).unwrap(), (one, 7));
         let refused = loan_of(&other.to_string(), &lent).unwrap_err();
         assert_eq!(refused.violations[0].field, "lease_token");
         assert!(loan_of(&one.to_string(), &[]).is_err());
+    }
+
+    fn wrong(ask: &v1::ReceiveRequest) -> String {
+        Ask::read(ask)
+            .err()
+            .map(|e| e.violations[0].field.clone())
+            .unwrap_or_default()
+    }
+
+    #[test]
+    fn a_stream_keeps_its_limits() {
+        let ask = || v1::ReceiveRequest {
+            credit: 1,
+            ..v1::ReceiveRequest::default()
+        };
+        assert_eq!(
+            Ask::read(&ask()).unwrap().lease.as_secs(),
+            u64::from(LEASE_SECONDS_DEFAULT)
+        );
+        for credit in [1, CREDIT_MAX] {
+            assert_eq!(wrong(&v1::ReceiveRequest { credit, ..ask() }), "");
+        }
+        for credit in [0, CREDIT_MAX + 1] {
+            assert_eq!(wrong(&v1::ReceiveRequest { credit, ..ask() }), "credit");
+        }
+        for lease_seconds in [LEASE_SECONDS_MIN, LEASE_SECONDS_MAX] {
+            assert_eq!(
+                wrong(&v1::ReceiveRequest {
+                    lease_seconds,
+                    ..ask()
+                }),
+                ""
+            );
+        }
+        for lease_seconds in [LEASE_SECONDS_MIN - 1, LEASE_SECONDS_MAX + 1] {
+            assert_eq!(
+                wrong(&v1::ReceiveRequest {
+                    lease_seconds,
+                    ..ask()
+                }),
+                "lease_seconds"
+            );
+        }
+        let named = |count| v1::ReceiveRequest {
+            service_ids: vec!["s1".to_owned(); count],
+            ..ask()
+        };
+        assert_eq!(wrong(&named(SERVICES_MAX)), "");
+        assert_eq!(wrong(&named(SERVICES_MAX + 1)), "service_ids");
+        assert_eq!(
+            wrong(&v1::ReceiveRequest {
+                service_ids: vec!["a b".to_owned()],
+                ..ask()
+            }),
+            "service_ids[0]"
+        );
+    }
+
+    #[test]
+    fn a_receipt_without_its_parts_is_refused_by_name() {
+        let good = v1::AgencyReceipt {
+            received_at: Some(pbjson_types::Timestamp {
+                seconds: 1_772_445_601,
+                nanos: 0,
+            }),
+            receiver_reference: "x".repeat(REFERENCE_MAX),
+            signature: vec![1; SIGNATURE_BYTES],
+            key_id: "k".repeat(KEY_ID_MAX),
+        };
+        checked(&good).unwrap();
+        let name =
+            |receipt: &v1::AgencyReceipt| checked(receipt).unwrap_err().violations[0].field.clone();
+        assert_eq!(
+            name(&v1::AgencyReceipt {
+                received_at: None,
+                ..good.clone()
+            }),
+            "receipt.received_at"
+        );
+        let long = "x".repeat(REFERENCE_MAX + 1);
+        assert_eq!(
+            name(&v1::AgencyReceipt {
+                receiver_reference: long,
+                ..good.clone()
+            }),
+            "receipt.receiver_reference"
+        );
+        let short = vec![1; SIGNATURE_BYTES - 1];
+        assert_eq!(
+            name(&v1::AgencyReceipt {
+                signature: short,
+                ..good.clone()
+            }),
+            "receipt.signature"
+        );
+        assert_eq!(
+            name(&v1::AgencyReceipt {
+                key_id: String::new(),
+                ..good
+            }),
+            "receipt.key_id"
+        );
     }
 }

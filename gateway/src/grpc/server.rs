@@ -39,9 +39,9 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 /// How long it has to answer.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How old a connection grows: a revoked certificate is looked at again with the next one.
-const CONNECTION_AGE_MAX: Duration = Duration::from_secs(60 * 60);
+const CONNECTION_AGE_MAX: Duration = Duration::from_hours(1);
 /// How long calls on an old connection have to end.
-const CONNECTION_AGE_GRACE: Duration = Duration::from_secs(5 * 60);
+const CONNECTION_AGE_GRACE: Duration = Duration::from_mins(5);
 /// How long open calls have to end when the process stops. Streams of ours end at once; those of the health service
 /// end with their connection.
 const STOP_GRACE: Duration = Duration::from_secs(20);
@@ -100,7 +100,7 @@ pub fn serve(
         health.set_serving::<AdminServiceServer<Admin>>().await;
         let serving = server.serve_with_incoming_shutdown(connections, stopping.clone().cancelled_owned());
         tokio::select! {
-            served = serving => served,
+            ended = serving => ended,
             () = async { stopping.cancelled().await; tokio::time::sleep(STOP_GRACE).await } => {
                 warn!("gRPC connections that did not end are closed");
                 Ok(())

@@ -20,6 +20,17 @@ pub enum Mode {
     ReadOnly,
 }
 
+/// How a write-ahead log of our own stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wal {
+    /// Leave it.
+    Short,
+    /// Worth folding into the database, beside the writer.
+    Grown,
+    /// The writer itself must fold it and begin it anew.
+    Long,
+}
+
 /// What to do with a schema that is older than this program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Schema {

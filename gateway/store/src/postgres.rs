@@ -7,7 +7,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Pool, Transaction};
 use waymark_core::port::StoreError;
 
-use crate::open::{Mode, OpenError};
+use crate::open::{Mode, OpenError, Wal};
 
 /// The engine.
 pub(crate) type Db = sqlx::Postgres;
@@ -126,7 +126,17 @@ pub(crate) async fn fold_wal(_pools: &Pools, _engine: &Engine) -> Result<(), Sto
     Ok(())
 }
 
+/// The server folds its own log.
+pub(crate) async fn fold_wal_beside(_pools: &Pools, _engine: &Engine) -> Result<(), StoreError> {
+    Ok(())
+}
+
+/// The server folds its own log.
+pub(crate) async fn truncate_wal(_pools: &Pools, _engine: &Engine) -> Result<(), StoreError> {
+    Ok(())
+}
+
 /// The server's log is its own care.
-pub(crate) fn wal_is_long(_engine: &Engine) -> bool {
-    false
+pub(crate) fn wal(_engine: &Engine) -> Wal {
+    Wal::Short
 }

@@ -53,9 +53,6 @@ mod accept_tests;
 #[path = "queries/change_tests.rs"]
 mod change_tests;
 #[cfg(test)]
-#[path = "queries/speed_probe.rs"]
-mod speed_probe;
-#[cfg(test)]
 #[path = "queries/start_tests.rs"]
 mod start_tests;
 
@@ -82,6 +79,8 @@ mod operate;
 mod overdue;
 #[path = "queries/partition.rs"]
 mod partition;
+#[path = "queries/rule.rs"]
+mod rule;
 #[path = "queries/upkeep.rs"]
 mod upkeep;
 #[path = "queries/view.rs"]

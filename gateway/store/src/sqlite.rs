@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
@@ -10,7 +11,7 @@ use sqlx::{Pool, Transaction};
 use waymark_core::port::StoreError;
 
 use crate::error::sql;
-use crate::open::{Mode, OpenError};
+use crate::open::{Mode, OpenError, Wal};
 
 /// The engine.
 pub(crate) type Db = sqlx::Sqlite;
@@ -36,14 +37,20 @@ pub(crate) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migratio
 
 /// Connections that read beside the writer.
 const READERS_MAX: u32 = 4;
-/// How long a statement waits for another process's lock.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a statement waits for a lock: with one writer, only a truncation ever waits, for readers.
+const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long a request waits for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Statements kept prepared on each connection.
 const STATEMENTS_MAX: usize = 512;
+/// Page cache of each connection, in the engine's own way: so many KiB. The engine's default of 2 MiB makes a large
+/// transaction write its pages more than once.
+const CACHE_SIZE: &str = "-32768";
 /// Bytes of write-ahead log above which the writer itself folds it into the database and truncates it.
 pub(crate) const WAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Bytes by which the write-ahead log grows before it is folded beside the writer.
+const WAL_FOLD_BYTES: u64 = 8 * 1024 * 1024;
 
 /// The three ways to a connection.
 pub(crate) struct Pools {
@@ -58,6 +65,21 @@ pub(crate) struct Pools {
 /// What only this engine needs to know: where its file is, unless it is in memory.
 pub(crate) struct Engine {
     path: Option<PathBuf>,
+    /// Bytes of write-ahead log above which it is long.
+    long_at: AtomicU64,
+    /// Its bytes when it was last folded.
+    folded_at: AtomicU64,
+}
+
+impl Engine {
+    const fn new(path: Option<PathBuf>) -> Self {
+        let (long_at, folded_at) = (AtomicU64::new(WAL_BYTES_MAX), AtomicU64::new(0));
+        Self {
+            path,
+            long_at,
+            folded_at,
+        }
+    }
 }
 
 /// The writer lock, held as long as this lives.
@@ -75,6 +97,7 @@ pub(crate) async fn connect(url: &str, mode: Mode) -> Result<(Pools, Engine, Gua
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(false)
         .pragma("wal_autocheckpoint", "0")
+        .pragma("cache_size", CACHE_SIZE)
         .statement_cache_capacity(STATEMENTS_MAX);
     if memory {
         if mode == Mode::ReadOnly {
@@ -89,7 +112,7 @@ pub(crate) async fn connect(url: &str, mode: Mode) -> Result<(Pools, Engine, Gua
             writer: one.clone(),
             reader: one,
         };
-        return Ok((pools, Engine { path: None }, Guard { _lock: None }));
+        return Ok((pools, Engine::new(None), Guard { _lock: None }));
     }
     let path = options.get_filename().to_owned();
     let readers = options.clone().pragma("query_only", "1");
@@ -106,7 +129,7 @@ pub(crate) async fn connect(url: &str, mode: Mode) -> Result<(Pools, Engine, Gua
             writer: reader.clone(),
             reader,
         };
-        return Ok((pools, Engine { path: Some(path) }, Guard { _lock: None }));
+        return Ok((pools, Engine::new(Some(path)), Guard { _lock: None }));
     }
     let lock = take_writer_lock(&path)?;
     let options = options.journal_mode(SqliteJournalMode::Wal);
@@ -123,11 +146,7 @@ pub(crate) async fn connect(url: &str, mode: Mode) -> Result<(Pools, Engine, Gua
         writer,
         reader,
     };
-    Ok((
-        pools,
-        Engine { path: Some(path) },
-        Guard { _lock: Some(lock) },
-    ))
+    Ok((pools, Engine::new(Some(path)), Guard { _lock: Some(lock) }))
 }
 
 /// Nothing of this engine's durability can be switched off from outside.
@@ -143,29 +162,55 @@ pub(crate) async fn begin(pool: &Pool<Db>) -> sqlx::Result<Transaction<'static, 
 
 /// Folds the write-ahead log into the database as far as readers allow; truncates it above [`WAL_BYTES_MAX`].
 pub(crate) async fn fold_wal(pools: &Pools, engine: &Engine) -> Result<(), StoreError> {
+    match wal(engine) {
+        Wal::Long => truncate_wal(pools, engine).await,
+        Wal::Short | Wal::Grown => fold_wal_beside(pools, engine).await,
+    }
+}
+
+/// Folds the write-ahead log on a connection beside the writer's, which goes on writing.
+pub(crate) async fn fold_wal_beside(pools: &Pools, engine: &Engine) -> Result<(), StoreError> {
     if engine.path.is_none() {
         return Ok(());
     }
-    if wal_is_long(engine) {
-        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
-            .execute(&pools.writer)
-            .await
-            .map_err(sql)?;
-    } else {
-        sqlx::query("PRAGMA wal_checkpoint(PASSIVE)")
-            .execute(&pools.reader)
-            .await
-            .map_err(sql)?;
-    }
+    sqlx::query("PRAGMA wal_checkpoint(PASSIVE)")
+        .execute(&pools.reader)
+        .await
+        .map_err(sql)?;
     Ok(())
 }
 
-/// Whether the write-ahead log has grown past [`WAL_BYTES_MAX`].
-pub(crate) fn wal_is_long(engine: &Engine) -> bool {
-    let Some(path) = &engine.path else {
-        return false;
-    };
-    std::fs::metadata(beside(path, "-wal")).is_ok_and(|wal| wal.len() > WAL_BYTES_MAX)
+/// Folds the write-ahead log and begins it anew, on the writer's own connection: under steady load it never becomes
+/// short otherwise. A reader that holds on to it makes this give up until it has grown by as much again.
+pub(crate) async fn truncate_wal(pools: &Pools, engine: &Engine) -> Result<(), StoreError> {
+    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+        .execute(&pools.writer)
+        .await
+        .map_err(sql)?;
+    engine
+        .long_at
+        .store(wal_bytes(engine) + WAL_BYTES_MAX, Ordering::Relaxed);
+    engine.folded_at.store(wal_bytes(engine), Ordering::Relaxed);
+    Ok(())
+}
+
+/// Whether the write-ahead log wants folding.
+pub(crate) fn wal(engine: &Engine) -> Wal {
+    let bytes = wal_bytes(engine);
+    if bytes > engine.long_at.load(Ordering::Relaxed) {
+        Wal::Long
+    } else if bytes > engine.folded_at.load(Ordering::Relaxed) + WAL_FOLD_BYTES {
+        engine.folded_at.store(bytes, Ordering::Relaxed);
+        Wal::Grown
+    } else {
+        Wal::Short
+    }
+}
+
+fn wal_bytes(engine: &Engine) -> u64 {
+    let path = engine.path.as_ref().map(|path| beside(path, "-wal"));
+    path.and_then(|path| std::fs::metadata(path).ok())
+        .map_or(0, |wal| wal.len())
 }
 
 fn pool(connections: u32) -> SqlitePoolOptions {
@@ -285,15 +330,25 @@ mod tests {
         let run = |sql: &'static str| sqlx::query(sql).execute(&pools.writer);
         run("CREATE TABLE t (x BLOB)").await.unwrap();
         fold_wal(&pools, &engine).await.unwrap();
-        assert!(!wal_is_long(&engine));
+        assert_eq!(wal(&engine), Wal::Short);
         let rows = i64::try_from(WAL_BYTES_MAX / 1_000_000 + 2).unwrap();
         for _ in 0..rows {
             run("INSERT INTO t VALUES (zeroblob(1000000))")
                 .await
                 .unwrap();
         }
-        assert!(wal_is_long(&engine));
+        assert_eq!(wal(&engine), Wal::Long);
+        // A reader that holds on to it puts the truncation off; it is not tried again at once.
+        let mut reading = pools.reader.begin().await.unwrap();
+        sqlx::query("SELECT COUNT(*) FROM t")
+            .execute(&mut *reading)
+            .await
+            .unwrap();
+        run("INSERT INTO t VALUES (zeroblob(10))").await.unwrap();
         fold_wal(&pools, &engine).await.unwrap();
+        assert_ne!(wal(&engine), Wal::Long);
+        reading.rollback().await.unwrap();
+        truncate_wal(&pools, &engine).await.unwrap();
         assert_eq!(std::fs::metadata(beside(&path, "-wal")).unwrap().len(), 0);
     }
 }

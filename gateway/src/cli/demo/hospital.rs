@@ -30,7 +30,8 @@ use waymark_core::id::Pathway;
 use waymark_core::port::InboundBody;
 use waymark_core::time::Clock as _;
 
-use super::ledger::{Answer, Arrival, Ledger, Taken};
+use super::ANSWERED_PATHWAY;
+use super::ledger::{Arrival, Ledger, Taken};
 use crate::clock::SystemClock;
 use crate::lifecycle::{FailureEffect, Lifecycle};
 
@@ -49,8 +50,6 @@ const ANSWERS_MAX: u64 = 8;
 const ANSWER_PAUSE: Duration = Duration::from_millis(100);
 /// How long the hospital may take to go down or come back.
 const TURN_WITHIN: Duration = Duration::from_secs(10);
-/// The pathway whose referrals are accepted at once, with an answer.
-const ANSWERED_PATHWAY: &str = "autism-assessment";
 
 /// Whether the hospital answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +76,8 @@ struct Desk {
     ledger: Arc<Ledger>,
     lifecycle: Lifecycle,
     gateway: watch::Receiver<Option<SocketAddr>>,
-    acks: AtomicU32,
+    /// Messages of its own written so far: each has an id of its own.
+    written: AtomicU32,
 }
 
 impl Hospital {
@@ -97,7 +97,7 @@ impl Hospital {
             ledger: Arc::clone(&ledger),
             lifecycle: lifecycle.clone(),
             gateway: gateway_seen,
-            acks: AtomicU32::new(0),
+            written: AtomicU32::new(0),
         });
         lifecycle.spawn("demo hospital", FailureEffect::EndProcess, desk.run(socket, wished, stating));
         Ok(Self { address, ledger, wish, state, gateway })
@@ -217,7 +217,7 @@ impl Desk {
     fn take(&self, message: &Message, envelope: &Envelope, body: &[u8]) -> Result<Option<Arrival>, FieldFault> {
         let referral = RefMessage::read(message)?;
         let service = referral.provider("RT").and_then(|provider| {
-            provider.identifiers.iter().find(|id| id.kind == SERVICE_ID_KIND).map(|id| id.value.clone())
+            provider.ids.iter().find(|id| id.kind == SERVICE_ID_KIND).map(|id| id.value.clone())
         });
         let (kind, content) = match inward::read(&referral, &assumptions()?)? {
             InboundBody::Submit(content) => (Kind::New, Some(*content)),
@@ -240,7 +240,7 @@ impl Desk {
     fn ack(&self, envelope: &Envelope, code: AckCode, fault: Option<&FieldFault>) -> String {
         Ack {
             answers: envelope,
-            control_id: &format!("R1LA{}", self.acks.fetch_add(1, Ordering::Relaxed)),
+            control_id: &format!("R1LA{}", self.written.fetch_add(1, Ordering::Relaxed)),
             at: now(),
             processing: Processing::Training,
             code,
@@ -252,12 +252,8 @@ impl Desk {
     fn answer_later(self: &Arc<Self>, arrival: Arrival) {
         let desk = Arc::clone(self);
         self.lifecycle.spawn("demo hospital answer", FailureEffect::Log, async move {
-            match desk.answer(&arrival).await {
-                Ok(()) => {
-                    let Arrival { wire_id, reference, service, .. } = arrival;
-                    desk.ledger.answered(Answer { reference, service, wire_id });
-                }
-                Err(why) => desk.ledger.fault(format!("the answer to {} was not taken: {why:#}", arrival.wire_id)),
+            if let Err(why) = desk.answer(&arrival).await {
+                desk.ledger.fault(format!("the answer to {} was not taken: {why:#}", arrival.wire_id));
             }
             Ok::<(), std::convert::Infallible>(())
         });
@@ -267,9 +263,10 @@ impl Desk {
     async fn answer(&self, arrival: &Arrival) -> anyhow::Result<()> {
         let mut gateway = self.gateway.clone();
         let gateway = timeout(ANSWER_WITHIN, gateway.wait_for(Option::is_some)).await??.context("no gateway")?;
+        let control_id = format!("R1LR{}", self.written.fetch_add(1, Ordering::Relaxed));
         let mut last = anyhow::anyhow!("it was never sent");
         for attempt in 1..=ANSWERS_MAX {
-            match timeout(ANSWER_WITHIN, self.send_answer(arrival, gateway)).await {
+            match timeout(ANSWER_WITHIN, self.send_answer(arrival, &control_id, gateway)).await {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(why)) => last = why,
                 Err(_) => last = anyhow::anyhow!("no acknowledgement in time"),
@@ -279,11 +276,10 @@ impl Desk {
         Err(last)
     }
 
-    async fn send_answer(&self, arrival: &Arrival, gateway: SocketAddr) -> anyhow::Result<()> {
+    async fn send_answer(&self, arrival: &Arrival, control_id: &str, gateway: SocketAddr) -> anyhow::Result<()> {
         let stream = TcpStream::connect(gateway).await.context("connect to the gateway")?;
         let mut frames = Framed::new(stream, MllpCodec::default());
-        let control_id = format!("A{}", arrival.wire_id);
-        frames.send(accepted(arrival, &control_id).as_bytes()).await.context("send the answer")?;
+        frames.send(accepted(arrival, control_id).as_bytes()).await.context("send the answer")?;
         let Some(frame) = frames.next().await else { bail!("the gateway closed the connection") };
         let message = Message::parse(&frame?.body, LineEndings::Cr)?;
         let reading = AckReading::read(&message)?;
@@ -311,7 +307,6 @@ fn accepted(arrival: &Arrival, control_id: &str) -> String {
         sending: party("EPR", AGENCY),
         receiving: party("WAYMARK", "SOUTHMERE"),
         at: now(),
-        // MSH-10 has 20 characters: the wire id's own first letters make room for ours.
         control_id: control_id.to_owned(),
         processing: Processing::Training,
         ack_mode: AckMode::Original,

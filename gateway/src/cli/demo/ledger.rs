@@ -47,20 +47,7 @@ pub(super) struct Ledger {
 struct Inner {
     arrivals: Vec<Arrival>,
     digests: BTreeMap<String, Vec<u8>>,
-    repeats: usize,
-    answers: Vec<Answer>,
     faults: Vec<String>,
-}
-
-/// A status that an agency sent back, and that the gateway took.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Answer {
-    /// The gateway's reference of the referral.
-    pub(super) reference: String,
-    /// The service that reports.
-    pub(super) service: String,
-    /// The wire id of the delivery that it answers.
-    pub(super) wire_id: String,
 }
 
 impl Ledger {
@@ -69,8 +56,6 @@ impl Ledger {
         let inner = Inner {
             arrivals: Vec::new(),
             digests: BTreeMap::new(),
-            repeats: 0,
-            answers: Vec::new(),
             faults: Vec::new(),
         };
         Self { agency, inner: Mutex::new(inner) }
@@ -86,10 +71,7 @@ impl Ledger {
         let body = digest(&SHA256, body).as_ref().to_vec();
         let mut inner = self.lock();
         match inner.digests.get(&arrival.wire_id) {
-            Some(known) if *known == body => {
-                inner.repeats += 1;
-                Taken::Again
-            }
+            Some(known) if *known == body => Taken::Again,
             Some(_) => {
                 let fault = format!("{} came again with other content", arrival.wire_id);
                 inner.complain(fault);
@@ -107,11 +89,6 @@ impl Ledger {
         }
     }
 
-    /// Notes a status that the gateway took.
-    pub(super) fn answered(&self, answer: Answer) {
-        self.lock().answers.push(answer);
-    }
-
     /// Notes something that must not happen.
     pub(super) fn fault(&self, text: impl Into<String>) {
         self.lock().complain(text.into());
@@ -120,21 +97,6 @@ impl Ledger {
     /// Everything that arrived, in order.
     pub(super) fn arrivals(&self) -> Vec<Arrival> {
         self.lock().arrivals.clone()
-    }
-
-    /// How many messages arrived.
-    pub(super) fn count(&self) -> usize {
-        self.lock().arrivals.len()
-    }
-
-    /// Statuses that it sent back.
-    pub(super) fn answers(&self) -> Vec<Answer> {
-        self.lock().answers.clone()
-    }
-
-    /// How many repeats were recognised.
-    pub(super) fn repeats(&self) -> usize {
-        self.lock().repeats
     }
 
     /// What must not have happened, each with whose ledger says so.
@@ -174,7 +136,7 @@ mod tests {
         let ledger = Ledger::new("R1L");
         assert_eq!(ledger.take(arrival("WM1"), b"a"), Taken::First);
         assert_eq!(ledger.take(arrival("WM1"), b"a"), Taken::Again);
-        assert_eq!((ledger.count(), ledger.repeats()), (1, 1));
+        assert_eq!(ledger.arrivals().len(), 1);
         assert_eq!(ledger.faults(), Vec::<String>::new());
         assert_eq!(ledger.take(arrival("WM1"), b"b"), Taken::Again);
         assert_eq!(ledger.faults(), ["R1L: WM1 came again with other content"]);
@@ -188,6 +150,6 @@ mod tests {
             assert_eq!(ledger.take(arrival(&format!("WM{n}")), b"a"), Taken::First);
         }
         assert_eq!(ledger.take(arrival("WMX"), b"a"), Taken::Again);
-        assert_eq!((ledger.count(), ledger.faults().len()), (ARRIVALS_MAX, 1));
+        assert_eq!((ledger.arrivals().len(), ledger.faults().len()), (ARRIVALS_MAX, 1));
     }
 }

@@ -78,7 +78,7 @@ pub struct Accepted {
     pub acknowledgement: Option<&'static str>,
     /// The receipt that was written.
     #[serde(skip_serializing_if = "Option::is_none")]
-    receipt: Option<Saved>,
+    pub(super) receipt: Option<Saved>,
 }
 
 impl Accepted {
@@ -89,7 +89,8 @@ impl Accepted {
             referral_id: Some(receipt.referral_id.clone()),
             event_id: Some(receipt.event_id.clone()),
             leaf_hash: Some(hex::encode(&receipt.leaf_hash)),
-            services: receipt.legs.iter().map(|leg| leg.service_id.clone()).collect(),
+            // A leg that waits for its triage owner has no service yet.
+            services: receipt.legs.iter().map(|leg| service(&leg.service_id)).collect(),
             acknowledgement: None,
             receipt: None,
         }
@@ -101,6 +102,10 @@ impl Accepted {
         self.receipt = saved;
         self
     }
+}
+
+fn service(id: &str) -> String {
+    if id.is_empty() { "triage".to_owned() } else { id.to_owned() }
 }
 
 /// Why a message was refused.

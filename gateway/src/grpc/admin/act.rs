@@ -29,7 +29,11 @@ impl Admin {
         let view = &preview.delivery;
         let mut notes = vec![preview.warning];
         let already = preview.already.iter();
-        notes.extend(already.map(|(id, grade)| format!("the receiver has delivery {id} of the same leg: {grade}")));
+        notes.extend(
+            already.map(|(id, grade)| {
+                format!("the receiver has delivery {id} of the same leg: {grade}")
+            }),
+        );
         let in_force = self.face.service.in_force();
         let endpoint = in_force.directory.endpoints.get(&view.delivery.endpoint);
         if endpoint.is_none() {
@@ -45,7 +49,11 @@ impl Admin {
         Ok(v1::PreviewResendResponse {
             delivery: Some(self.whole(principal, view).await?),
             allowed: preview.allowed,
-            refusal_code: if preview.allowed { String::new() } else { NOT_IN_THIS_STATE.to_owned() },
+            refusal_code: if preview.allowed {
+                String::new()
+            } else {
+                NOT_IN_THIS_STATE.to_owned()
+            },
             notes,
             repeat_policy: endpoint.map_or(0, |endpoint| repeat_policy(endpoint.adapter).into()),
             waiting_behind,
@@ -58,13 +66,26 @@ impl Admin {
         ask: v1::RedirectRequest,
     ) -> Result<v1::RedirectResponse, ServiceError> {
         let delivery: DeliveryId = required("delivery_id", &ask.delivery_id)?;
-        let view = self.as_seen(principal, delivery, ask.expected_version).await?;
+        let view = self
+            .as_seen(principal, delivery, ask.expected_version)
+            .await?;
         let service = match ask.target {
-            None => return Err(field("target", "is required: name a service or an endpoint")),
+            None => {
+                return Err(field(
+                    "target",
+                    "is required: name a service or an endpoint",
+                ));
+            }
             Some(Target::ServiceId(service)) => service_id("service_id", &service)?,
-            Some(Target::EndpointId(endpoint)) => self.serving(&view, &required("endpoint_id", &endpoint)?)?,
+            Some(Target::EndpointId(endpoint)) => {
+                self.serving(&view, &required("endpoint_id", &endpoint)?)?
+            }
         };
-        let redirect = Redirect { delivery, service, reason: ask.reason };
+        let redirect = Redirect {
+            delivery,
+            service,
+            reason: ask.reason,
+        };
         let fresh = self.face.service.redirect(principal, &redirect).await?;
         let old = self.face.service.delivery(principal, delivery).await?;
         Ok(v1::RedirectResponse {
@@ -75,9 +96,17 @@ impl Admin {
 
     /// The service of a delivery, where the release in force gives it this endpoint: the directory decides where a
     /// service's messages go, so that the next ones follow.
-    fn serving(&self, view: &DeliveryView, endpoint: &EndpointId) -> Result<ServiceId, ServiceError> {
+    fn serving(
+        &self,
+        view: &DeliveryView,
+        endpoint: &EndpointId,
+    ) -> Result<ServiceId, ServiceError> {
         let in_force = self.face.service.in_force();
-        let service = view.delivery.service.as_ref().and_then(|id| in_force.directory.services.get(id));
+        let service = view
+            .delivery
+            .service
+            .as_ref()
+            .and_then(|id| in_force.directory.services.get(id));
         let service = service.filter(|service| service.endpoint == *endpoint);
         service.map(|service| service.id.clone()).ok_or_else(|| {
             let why = "is not the endpoint that the directory gives the delivery's service: change the directory first, \
@@ -94,9 +123,13 @@ impl Admin {
         reason: &str,
     ) -> Result<Vec<v1::Delivery>, ServiceError> {
         let view = self.face.service.delivery(principal, id).await?;
-        let before = self.of_referral(principal, &view, Some(DeliveryState::Parked)).await?;
+        let before = self
+            .of_referral(principal, &view, Some(DeliveryState::Parked))
+            .await?;
         self.face.service.park(principal, id, reason).await?;
-        let after = self.of_referral(principal, &view, Some(DeliveryState::Parked)).await?;
+        let after = self
+            .of_referral(principal, &view, Some(DeliveryState::Parked))
+            .await?;
         self.all_shown(principal, &only_in(after, &before)).await
     }
 
@@ -108,13 +141,24 @@ impl Admin {
         reason: &str,
     ) -> Result<Vec<v1::Delivery>, ServiceError> {
         let view = self.face.service.delivery(principal, id).await?;
-        let before = self.of_referral(principal, &view, Some(DeliveryState::Parked)).await?;
+        let before = self
+            .of_referral(principal, &view, Some(DeliveryState::Parked))
+            .await?;
         self.face.service.resume(principal, id, reason).await?;
         let after = self.of_referral(principal, &view, None).await?;
-        let still: Vec<DeliveryView> =
-            after.iter().filter(|view| view.state == DeliveryState::Parked).cloned().collect();
-        let gone: BTreeSet<DeliveryId> = only_in(before, &still).iter().map(|view| view.delivery.id).collect();
-        let moved: Vec<DeliveryView> = after.into_iter().filter(|view| gone.contains(&view.delivery.id)).collect();
+        let still: Vec<DeliveryView> = after
+            .iter()
+            .filter(|view| view.state == DeliveryState::Parked)
+            .cloned()
+            .collect();
+        let gone: BTreeSet<DeliveryId> = only_in(before, &still)
+            .iter()
+            .map(|view| view.delivery.id)
+            .collect();
+        let moved: Vec<DeliveryView> = after
+            .into_iter()
+            .filter(|view| gone.contains(&view.delivery.id))
+            .collect();
         self.all_shown(principal, &moved).await
     }
 
@@ -131,13 +175,18 @@ impl Admin {
 /// The deliveries of one list that are not in the other.
 fn only_in(views: Vec<DeliveryView>, other: &[DeliveryView]) -> Vec<DeliveryView> {
     let others: BTreeSet<DeliveryId> = other.iter().map(|view| view.delivery.id).collect();
-    views.into_iter().filter(|view| !others.contains(&view.delivery.id)).collect()
+    views
+        .into_iter()
+        .filter(|view| !others.contains(&view.delivery.id))
+        .collect()
 }
 
 /// How an endpoint takes the same delivery again, by its protocol.
 const fn repeat_policy(adapter: AdapterKind) -> v1::RepeatPolicy {
     match adapter {
         AdapterKind::Mailbox => v1::RepeatPolicy::Idempotent,
-        AdapterKind::Grpc | AdapterKind::Webhook | AdapterKind::Hl7v2 => v1::RepeatPolicy::DedupesById,
+        AdapterKind::Grpc | AdapterKind::Webhook | AdapterKind::Hl7v2 => {
+            v1::RepeatPolicy::DedupesById
+        }
     }
 }

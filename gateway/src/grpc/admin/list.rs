@@ -1,6 +1,8 @@
 //! What administrators list: deliveries, alarms and the conservation check.
 
-use waymark_adapters::grpc::convert::{delivery_state_from_proto, delivery_state_to_proto, timestamp_to_proto};
+use waymark_adapters::grpc::convert::{
+    delivery_state_from_proto, delivery_state_to_proto, timestamp_to_proto,
+};
 use waymark_core::access::Principal;
 use waymark_core::alarm::AlarmKind;
 use waymark_core::delivery::DeliveryState;
@@ -35,8 +37,17 @@ impl Admin {
             return Err(no_lane_ids());
         }
         let service: Option<ServiceId> = parsed("service_id", &ask.service_id)?;
-        let rest = v1::ListDeliveriesRequest { page_size: 0, page_token: String::new(), ..ask.clone() };
-        let page = Page::read(Kind::Deliveries, page_scope(principal, &rest), ask.page_size, &ask.page_token)?;
+        let rest = v1::ListDeliveriesRequest {
+            page_size: 0,
+            page_token: String::new(),
+            ..ask.clone()
+        };
+        let page = Page::read(
+            Kind::Deliveries,
+            page_scope(principal, &rest),
+            ask.page_size,
+            &ask.page_token,
+        )?;
         let referral = match ask.referral {
             None => None,
             Some(named) => match key("referral", Some(named))? {
@@ -89,7 +100,10 @@ impl Admin {
         }
         let mut found = Vec::new();
         for state in states {
-            let query = DeliveryQuery { state: Some(*state), ..query.clone() };
+            let query = DeliveryQuery {
+                state: Some(*state),
+                ..query.clone()
+            };
             found.extend(service.deliveries(principal, query).await?);
         }
         found.sort_by_key(|view| std::cmp::Reverse(view.delivery.id));
@@ -106,9 +120,22 @@ impl Admin {
         ask: v1::ListAlarmsRequest,
     ) -> Result<v1::ListAlarmsResponse, ServiceError> {
         let kind = alarm_kind(&ask.kind)?;
-        let rest = v1::ListAlarmsRequest { page_size: 0, page_token: String::new(), ..ask.clone() };
-        let page = Page::read(Kind::Alarms, page_scope(principal, &rest), ask.page_size, &ask.page_token)?;
-        let open_only = if ask.include_resolved { OpenOnly::No } else { OpenOnly::Yes };
+        let rest = v1::ListAlarmsRequest {
+            page_size: 0,
+            page_token: String::new(),
+            ..ask.clone()
+        };
+        let page = Page::read(
+            Kind::Alarms,
+            page_scope(principal, &rest),
+            ask.page_size,
+            &ask.page_token,
+        )?;
+        let open_only = if ask.include_resolved {
+            OpenOnly::No
+        } else {
+            OpenOnly::Yes
+        };
         let mut found: Vec<(Vec<u8>, v1::Alarm)> = Vec::new();
         for alarm in self.face.service.alarms(principal, open_only).await? {
             if kind.is_some_and(|kind| alarm.alarm.kind != kind) {
@@ -119,15 +146,23 @@ impl Admin {
         }
         found.sort_by(|(one, _), (other, _)| one.cmp(other));
         let after = page.position.as_deref().unwrap_or_default();
-        let mut rest = found.into_iter().skip_while(|(place, _)| place.as_slice() <= after);
+        let mut rest = found
+            .into_iter()
+            .skip_while(|(place, _)| place.as_slice() <= after);
         let shown: Vec<_> = rest.by_ref().take(page.len()).collect();
         let last = rest.next().and(shown.last());
         let next_page_token = last.map(|(place, _)| page.token(place)).unwrap_or_default();
-        Ok(v1::ListAlarmsResponse { alarms: shown.into_iter().map(|(_, alarm)| alarm).collect(), next_page_token })
+        Ok(v1::ListAlarmsResponse {
+            alarms: shown.into_iter().map(|(_, alarm)| alarm).collect(),
+            next_page_token,
+        })
     }
 
     /// The conservation check.
-    pub(super) async fn conservation(&self, principal: &Principal) -> Result<v1::GetConservationResponse, ServiceError> {
+    pub(super) async fn conservation(
+        &self,
+        principal: &Principal,
+    ) -> Result<v1::GetConservationResponse, ServiceError> {
         let report = self.face.service.conservation(principal).await?;
         let mut shown = conservation(&report);
         shown.checked_at = Some(timestamp_to_proto(self.face.service.now()));
@@ -152,8 +187,16 @@ fn alarm_kind(text: &str) -> Result<Option<AlarmKind>, ServiceError> {
     if text.is_empty() {
         return Ok(None);
     }
-    let known = || AlarmKind::ALL.iter().map(|kind| kind.as_str()).collect::<Vec<_>>().join(", ");
-    AlarmKind::parse(text).map(Some).ok_or_else(|| field("kind", format!("is one of {}", known())))
+    let known = || {
+        AlarmKind::ALL
+            .iter()
+            .map(|kind| kind.as_str())
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    AlarmKind::parse(text)
+        .map(Some)
+        .ok_or_else(|| field("kind", format!("is one of {}", known())))
 }
 
 /// Where an alarm stands in the list: by when it was opened, then by its id.
@@ -168,7 +211,10 @@ fn conservation(report: &ConservationReport) -> v1::GetConservationResponse {
     let states = DeliveryState::ALL.iter().filter_map(|state| {
         let count = counters.by_state.get(state.as_str()).copied().unwrap_or(0);
         let count = u64::try_from(count).ok().filter(|count| *count > 0)?;
-        Some(v1::StateCount { state: delivery_state_to_proto(*state).into(), count })
+        Some(v1::StateCount {
+            state: delivery_state_to_proto(*state).into(),
+            count,
+        })
     });
     let uncovered = report.faults.iter().filter(|fault| fault.rule == UNCOVERED);
     let mut differences: Vec<String> = report.faults.iter().map(words).collect();
@@ -183,7 +229,10 @@ fn conservation(report: &ConservationReport) -> v1::GetConservationResponse {
         accepted_counted: counters.referrals,
         deliveries_made: counters.deliveries,
         states: states.collect(),
-        uncovered_leg_ids: uncovered.take(UNCOVERED_MAX).map(|fault| fault.detail.clone()).collect(),
+        uncovered_leg_ids: uncovered
+            .take(UNCOVERED_MAX)
+            .map(|fault| fault.detail.clone())
+            .collect(),
         differences,
     }
 }
@@ -192,7 +241,10 @@ fn words(fault: &CheckFault) -> String {
     if fault.referral.is_empty() {
         format!("{}: {}", fault.rule, fault.detail)
     } else {
-        format!("{}: {} of referral {}", fault.rule, fault.detail, fault.referral)
+        format!(
+            "{}: {} of referral {}",
+            fault.rule, fault.detail, fault.referral
+        )
     }
 }
 
@@ -204,10 +256,19 @@ mod tests {
     fn states_are_read_once_each_and_by_name() {
         let done = i32::from(v1::DeliveryState::Done);
         let parked = i32::from(v1::DeliveryState::Parked);
-        assert_eq!(states(&[done, parked, done]).unwrap(), [DeliveryState::Parked, DeliveryState::Done]);
-        assert_eq!(states(&[done, 99]).unwrap_err().violations[0].field, "states[1]");
+        assert_eq!(
+            states(&[done, parked, done]).unwrap(),
+            [DeliveryState::Parked, DeliveryState::Done]
+        );
+        assert_eq!(
+            states(&[done, 99]).unwrap_err().violations[0].field,
+            "states[1]"
+        );
         assert!(states(&[done; STATES_MAX]).is_ok());
-        assert_eq!(states(&[done; STATES_MAX + 1]).unwrap_err().violations[0].field, "states");
+        assert_eq!(
+            states(&[done; STATES_MAX + 1]).unwrap_err().violations[0].field,
+            "states"
+        );
     }
 
     #[test]
@@ -221,12 +282,20 @@ mod tests {
     fn an_unknown_kind_of_alarm_is_refused_with_those_that_there_are() {
         assert_eq!(alarm_kind("").unwrap(), None);
         assert_eq!(alarm_kind("parked").unwrap(), Some(AlarmKind::Parked));
-        assert!(alarm_kind("delivery").unwrap_err().violations[0].why.contains("wrong_recipient"));
+        assert!(
+            alarm_kind("delivery").unwrap_err().violations[0]
+                .why
+                .contains("wrong_recipient")
+        );
     }
 
     #[test]
     fn a_difference_is_told_in_words_and_an_uncovered_leg_by_its_id() {
-        let fault = |rule, referral: &str| CheckFault { referral: referral.to_owned(), rule, detail: "leg-1".to_owned() };
+        let fault = |rule, referral: &str| CheckFault {
+            referral: referral.to_owned(),
+            rule,
+            detail: "leg-1".to_owned(),
+        };
         let mut report = ConservationReport {
             faults: vec![fault(UNCOVERED, "r-1"), fault("accepts_logged", "")],
             faults_found: 5,
@@ -235,7 +304,11 @@ mod tests {
         report.counters.by_state = [("done".to_owned(), 2), ("queued".to_owned(), 0)].into();
         let shown = conservation(&report);
         assert_eq!(shown.uncovered_leg_ids, ["leg-1"]);
-        let told = ["leg_without_work: leg-1 of referral r-1", "accepts_logged: leg-1", "and 3 more"];
+        let told = [
+            "leg_without_work: leg-1 of referral r-1",
+            "accepts_logged: leg-1",
+            "and 3 more",
+        ];
         assert_eq!(shown.differences, told);
         assert_eq!(shown.states.len(), 1);
         assert_eq!(shown.states[0].count, 2);

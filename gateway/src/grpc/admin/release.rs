@@ -36,19 +36,30 @@ impl Admin {
         let comment = ask.comment.trim();
         let count = comment.chars().count();
         if count > COMMENT_MAX || (count == 0 && !ask.dry_run) {
-            return Err(field("comment", format!("is required, at most {COMMENT_MAX} characters")));
+            return Err(field(
+                "comment",
+                format!("is required, at most {COMMENT_MAX} characters"),
+            ));
         }
         let files = files(&ask.files)?;
         // Who may read it says nothing yet of who may apply it: that is the use case's to decide.
         let current = service.read_directory(principal)?.number;
         let expected = match ask.expected_release {
             0 if current > 0 && !ask.dry_run => {
-                return Err(field("expected_release", format!("is required: the release in use is {current}")));
+                return Err(field(
+                    "expected_release",
+                    format!("is required: the release in use is {current}"),
+                ));
             }
             0 => None,
             number => Some(number),
         };
-        let apply = ApplyDirectory { files: files.clone(), expected, note: comment.to_owned(), dry_run: ask.dry_run };
+        let apply = ApplyDirectory {
+            files: files.clone(),
+            expected,
+            note: comment.to_owned(),
+            dry_run: ask.dry_run,
+        };
         let applied = match service.apply_directory(principal, apply).await {
             Ok(applied) => applied,
             Err(refused) if refused.reason == REFUSED => {
@@ -57,7 +68,11 @@ impl Admin {
                 if findings.is_empty() {
                     return Err(refused);
                 }
-                return Ok(v1::ApplyDirectoryResponse { release: None, findings, changes: Vec::new() });
+                return Ok(v1::ApplyDirectoryResponse {
+                    release: None,
+                    findings,
+                    changes: Vec::new(),
+                });
             }
             Err(refused) => return Err(refused),
         };
@@ -65,7 +80,10 @@ impl Admin {
             None => None,
             Some(number) => {
                 let listed = service.releases(principal).await?;
-                listed.iter().find(|release| release.number == number).map(|release| write::release(release, number))
+                listed
+                    .iter()
+                    .find(|release| release.number == number)
+                    .map(|release| write::release(release, number))
             }
         };
         Ok(v1::ApplyDirectoryResponse {
@@ -81,7 +99,10 @@ impl Admin {
             Err(findings) => findings,
             Ok(loaded) => directory::check(&loaded, self.face.service.now().london_date()),
         };
-        if findings.iter().all(|finding| finding.severity != Severity::Error) {
+        if findings
+            .iter()
+            .all(|finding| finding.severity != Severity::Error)
+        {
             return Vec::new();
         }
         findings.iter().map(write::finding).collect()
@@ -101,8 +122,13 @@ impl Admin {
         let shown: Vec<_> = rest.by_ref().take(page.len()).collect();
         let last = rest.next().and(shown.last());
         Ok(v1::ListReleasesResponse {
-            releases: shown.iter().map(|release| write::release(release, current)).collect(),
-            next_page_token: last.map(|release| page.token(&release.number.to_be_bytes())).unwrap_or_default(),
+            releases: shown
+                .iter()
+                .map(|release| write::release(release, current))
+                .collect(),
+            next_page_token: last
+                .map(|release| page.token(&release.number.to_be_bytes()))
+                .unwrap_or_default(),
         })
     }
 }
@@ -113,28 +139,48 @@ fn files(files: &[v1::DirectoryFile]) -> Result<Vec<SourceFile>, ServiceError> {
         return Err(field("files", format!("are 1 to {FILES_MAX}")));
     }
     if files.iter().map(|file| file.content.len()).sum::<usize>() > BYTES_MAX {
-        return Err(field("files", format!("are at most {BYTES_MAX} bytes in all")));
+        return Err(field(
+            "files",
+            format!("are at most {BYTES_MAX} bytes in all"),
+        ));
     }
     let (mut read, mut paths, mut violations) = (Vec::new(), BTreeSet::new(), Vec::new());
     for (file, at) in files.iter().zip(0..) {
         if !is_path(&file.path) {
-            let why = format!("is a path of 1 to {PATH_MAX} characters with `/`, without `..`, that ends in `.toml`");
+            let why = format!(
+                "is a path of 1 to {PATH_MAX} characters with `/`, without `..`, that ends in `.toml`"
+            );
             violations.push(Violation::new(format!("files[{at}].path"), why));
         } else if !paths.insert(&file.path) {
-            violations.push(Violation::new(format!("files[{at}].path"), "is there twice"));
+            violations.push(Violation::new(
+                format!("files[{at}].path"),
+                "is there twice",
+            ));
         }
         match std::str::from_utf8(&file.content) {
-            Ok(text) => read.push(SourceFile { path: file.path.clone(), text: text.to_owned() }),
-            Err(_) => violations.push(Violation::new(format!("files[{at}].content"), "is not UTF-8")),
+            Ok(text) => read.push(SourceFile {
+                path: file.path.clone(),
+                text: text.to_owned(),
+            }),
+            Err(_) => violations.push(Violation::new(
+                format!("files[{at}].content"),
+                "is not UTF-8",
+            )),
         }
     }
-    if violations.is_empty() { Ok(read) } else { Err(fields(violations)) }
+    if violations.is_empty() {
+        Ok(read)
+    } else {
+        Err(fields(violations))
+    }
 }
 
 fn is_path(path: &str) -> bool {
     let parts = || path.split('/');
     path.chars().count() <= PATH_MAX
-        && path.strip_suffix(".toml").is_some_and(|rest| !rest.is_empty() && !rest.ends_with('/'))
+        && path
+            .strip_suffix(".toml")
+            .is_some_and(|rest| !rest.is_empty() && !rest.ends_with('/'))
         && parts().all(|part| !part.is_empty() && part != "." && part != "..")
         && !path.chars().any(|c| c.is_control() || c == '\\')
 }
@@ -144,11 +190,17 @@ mod tests {
     use super::*;
 
     fn file(path: &str, content: &[u8]) -> v1::DirectoryFile {
-        v1::DirectoryFile { path: path.to_owned(), content: content.to_vec().into() }
+        v1::DirectoryFile {
+            path: path.to_owned(),
+            content: content.to_vec(),
+        }
     }
 
     fn wrong(given: &[v1::DirectoryFile]) -> String {
-        files(given).err().map(|e| e.violations[0].field.clone()).unwrap_or_default()
+        files(given)
+            .err()
+            .map(|e| e.violations[0].field.clone())
+            .unwrap_or_default()
     }
 
     #[test]
@@ -156,7 +208,17 @@ mod tests {
         for path in ["area.toml", "rules/autism.toml", "a/b/..c.toml"] {
             assert!(is_path(path), "{path}");
         }
-        for path in ["", ".toml", "a/.toml", "/a.toml", "../a.toml", "a/../b.toml", "a//b.toml", "a\\b.toml", "a.txt"] {
+        for path in [
+            "",
+            ".toml",
+            "a/.toml",
+            "/a.toml",
+            "../a.toml",
+            "a/../b.toml",
+            "a//b.toml",
+            "a\\b.toml",
+            "a.txt",
+        ] {
             assert!(!is_path(path), "{path}");
         }
         let stem = "a".repeat(PATH_MAX - ".toml".len());
@@ -166,13 +228,23 @@ mod tests {
 
     #[test]
     fn files_keep_their_limits() {
-        let named = |count: usize| (0..count).map(|n| file(&format!("{n}.toml"), b"")).collect::<Vec<_>>();
+        let named = |count: usize| {
+            (0..count)
+                .map(|n| file(&format!("{n}.toml"), b""))
+                .collect::<Vec<_>>()
+        };
         assert_eq!(wrong(&[]), "files");
         assert_eq!(wrong(&named(FILES_MAX)), "");
         assert_eq!(wrong(&named(FILES_MAX + 1)), "files");
         assert_eq!(wrong(&[file("a.toml", &vec![b' '; BYTES_MAX])]), "");
-        assert_eq!(wrong(&[file("a.toml", &vec![b' '; BYTES_MAX]), file("b.toml", b" ")]), "files");
-        assert_eq!(wrong(&[file("a.toml", b""), file("a.toml", b"")]), "files[1].path");
+        assert_eq!(
+            wrong(&[file("a.toml", &vec![b' '; BYTES_MAX]), file("b.toml", b" ")]),
+            "files"
+        );
+        assert_eq!(
+            wrong(&[file("a.toml", b""), file("a.toml", b"")]),
+            "files[1].path"
+        );
         assert_eq!(wrong(&[file("a.toml", &[0xff])]), "files[0].content");
     }
 }

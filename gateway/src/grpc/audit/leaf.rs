@@ -12,14 +12,21 @@ const TILES_MAX: u64 = 1_024;
 const BATCH: u64 = 32;
 
 /// The index of the entry with a leaf hash, in the tree of a size.
-pub(super) async fn index_of(service: &Service, hash: &[u8], size: u64) -> Result<u64, ServiceError> {
-    let wanted = Hash::from_slice(hash).ok_or_else(|| field("leaf_hash", format!("is {HASH_BYTES} bytes")))?;
+pub(super) async fn index_of(
+    service: &Service,
+    hash: &[u8],
+    size: u64,
+) -> Result<u64, ServiceError> {
+    let wanted = Hash::from_slice(hash)
+        .ok_or_else(|| field("leaf_hash", format!("is {HASH_BYTES} bytes")))?;
     let width = u64::try_from(TILE_WIDTH).unwrap_or(u64::MAX);
     let first = size.div_ceil(width).saturating_sub(TILES_MAX);
     let mut end = size.div_ceil(width);
     while end > first {
         let begin = end.saturating_sub(BATCH).max(first);
-        let ids: Vec<TileId> = (begin..end).map(|index| TileId { level: 0, index }).collect();
+        let ids: Vec<TileId> = (begin..end)
+            .map(|index| TileId { level: 0, index })
+            .collect();
         for (tile, bytes) in service.store().tiles(&ids).await? {
             if let Some(index) = within(&bytes, &wanted).map(|place| tile.index * width + place)
                 && index < size
@@ -38,7 +45,10 @@ pub(super) async fn index_of(service: &Service, hash: &[u8], size: u64) -> Resul
 
 /// Where a tile has a leaf hash.
 fn within(tile: &[u8], wanted: &Hash) -> Option<u64> {
-    tile.chunks_exact(HASH_BYTES).zip(0..).find(|(hash, _)| hash == wanted.as_bytes()).map(|(_, place)| place)
+    tile.chunks_exact(HASH_BYTES)
+        .zip(0..)
+        .find(|(hash, _)| hash == wanted.as_bytes())
+        .map(|(_, place)| place)
 }
 
 #[cfg(test)]

@@ -9,7 +9,10 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep, sleep_until};
 use tonic::Status;
 use waymark_adapters::grpc::convert::timestamp_to_proto;
+use waymark_core::access::Principal;
 use waymark_core::delivery::DeliveryState;
+use waymark_core::directory::AdapterKind;
+use waymark_core::port::WorkClass;
 use waymark_proto::v1;
 
 use super::super::face::{Caller, Face};
@@ -20,9 +23,9 @@ use crate::service::{MailboxItem, ServiceError};
 
 /// Deliveries taken out of the store in one go: so many bodies at most wait in memory for a slow client.
 const BATCH_MAX: u32 = 8;
-/// How often the store is asked when nothing says that there is work; another instance may have accepted it.
+/// How often the store is asked when nothing says that the log grew; another instance may have accepted work.
 const LOOK: Duration = Duration::from_secs(1);
-/// The shortest time between two looks that found nothing: giving back what was not asked for counts as news too.
+/// The shortest time between two looks that found nothing, however fast the log grows.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Loans whose answer may have come by another instance, asked for at each look without credit.
 const SETTLED_MAX: usize = 10;
@@ -51,13 +54,24 @@ pub(super) async fn begin(
     room: OwnedSemaphorePermit,
 ) -> Result<Answers<v1::ReceiveResponse>, ServiceError> {
     let credit = Credit::new(ask.credit);
-    let mut lending = Lending { face, caller, ask, credit, ready: VecDeque::new(), _room: room };
-    // The first look says at once whether the caller has a mailbox to receive from.
-    lending.look().await?;
-    Ok(Box::pin(stream::try_unfold(lending, |mut lending| async move {
-        let post = lending.step().await?;
-        Ok(post.map(|post| (post, lending)))
-    })))
+    let mut lending = Lending {
+        face,
+        caller,
+        ask,
+        credit,
+        ready: VecDeque::new(),
+        _room: room,
+    };
+    // The first one says at once whether the caller may receive at all.
+    let principal = lending.face.principal(&lending.caller.peer)?;
+    lending.lend(&principal).await?;
+    Ok(Box::pin(stream::try_unfold(
+        lending,
+        |mut lending| async move {
+            let post = lending.step().await?;
+            Ok(post.map(|post| (post, lending)))
+        },
+    )))
 }
 
 impl Lending {
@@ -79,7 +93,7 @@ impl Lending {
                 if !self.ready.is_empty() {
                     continue;
                 }
-                if self.ask.once == Drain::Yes {
+                if self.ask.drain == Drain::Yes {
                     return Ok(None);
                 }
                 self.until_work(looked).await;
@@ -89,15 +103,56 @@ impl Lending {
         }
     }
 
-    /// Takes what is due, as far as the credit goes. Whether the caller may still receive is asked each time.
+    /// Takes what is due, if anything is. Whether the caller may still receive is asked each time.
     async fn look(&mut self) -> Result<(), ServiceError> {
-        self.face.loans.expire(&self.credit, self.face.service.now());
+        self.face
+            .loans
+            .expire(&self.credit, self.face.service.now());
         let principal = self.face.principal(&self.caller.peer)?;
+        if self.is_due(&principal).await? {
+            self.lend(&principal).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether a mailbox of the caller's has due work: a read, where leasing writes, as there are many idle streams.
+    async fn is_due(&self, principal: &Principal) -> Result<bool, ServiceError> {
+        let (service, now) = (&self.face.service, self.face.service.now());
+        let (in_force, today) = (service.in_force(), now.london_date());
+        let directory = &in_force.directory;
+        for class in [WorkClass::Fresh, WorkClass::Retry] {
+            for id in service.store().due_endpoints(class, now).await? {
+                let endpoint = directory
+                    .endpoint(&id, today)
+                    .filter(|e| e.adapter == AdapterKind::Mailbox);
+                let owner = endpoint.map(|endpoint| &endpoint.agency);
+                let own = |agency| {
+                    principal.speaks_for(agency)
+                        || principal.speaks_for(&directory.successor(agency, today))
+                };
+                if owner.is_some_and(own) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Takes what is due, as far as the credit goes.
+    async fn lend(&mut self, principal: &Principal) -> Result<(), ServiceError> {
         let room = self.credit.left().min(BATCH_MAX);
-        let items = self.face.service.receive(&principal, &self.ask.services, room, self.ask.lease).await?;
+        let items = self
+            .face
+            .service
+            .receive(principal, &self.ask.services, room, self.ask.lease)
+            .await?;
         for item in items {
             let loan = &item.leased.token;
-            if self.face.loans.lend(&self.credit, loan.delivery, loan.fence, item.until) {
+            if self
+                .face
+                .loans
+                .lend(&self.credit, loan.delivery, loan.fence, item.until)
+            {
                 self.ready.push_back(item);
             }
         }
@@ -107,10 +162,8 @@ impl Lending {
     async fn until_work(&self, looked: Instant) {
         let stopping = self.face.stopping.clone();
         let work = async {
-            tokio::select! {
-                () = self.face.service.store().work_added() => {}
-                () = sleep(LOOK) => {}
-            }
+            // Not the store's own sign of new work: that one is the delivery engine's, and it may be taken but once.
+            self.face.service.log_grown(LOOK).await;
             sleep_until(looked + LOOK_AGAIN).await;
         };
         tokio::select! {
@@ -127,7 +180,9 @@ impl Lending {
             () = self.credit.any() => return Ok(()),
             () = sleep(LOOK) => {}
         }
-        self.face.loans.expire(&self.credit, self.face.service.now());
+        self.face
+            .loans
+            .expire(&self.credit, self.face.service.now());
         for (id, fence) in self.face.loans.oldest(&self.credit, SETTLED_MAX) {
             let view = self.face.service.store().delivery(id).await?;
             if view.is_none_or(|view| view.state != DeliveryState::Attempting) {
@@ -140,14 +195,19 @@ impl Lending {
 
 /// One piece of post.
 fn written(item: MailboxItem) -> v1::ReceiveResponse {
-    let MailboxItem { leased, attempt, body, until } = item;
+    let MailboxItem {
+        leased,
+        attempt,
+        body,
+        until,
+    } = item;
     let body = body.bytes.into_inner();
     v1::ReceiveResponse {
         delivery_id: leased.token.delivery.to_string(),
         wire_id: leased.wire_id.to_string(),
-        body_sha256: digest(&SHA256, &body).as_ref().to_vec().into(),
-        body: body.into(),
-        lease_token: token(leased.token.delivery, leased.token.fence).into(),
+        body_sha256: digest(&SHA256, &body).as_ref().to_vec(),
+        body,
+        lease_token: token(leased.token.delivery, leased.token.fence),
         lease_expires_at: Some(timestamp_to_proto(until)),
         attempt,
         traceparent: leased.traceparent.unwrap_or_default(),

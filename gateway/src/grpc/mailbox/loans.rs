@@ -27,7 +27,9 @@ pub(super) struct Credit(Arc<Semaphore>);
 
 impl Credit {
     pub(super) fn new(credit: u32) -> Self {
-        Self(Arc::new(Semaphore::new(usize::try_from(credit).unwrap_or(0))))
+        Self(Arc::new(Semaphore::new(
+            usize::try_from(credit).unwrap_or(0),
+        )))
     }
 
     /// Deliveries that may be lent now.
@@ -44,9 +46,21 @@ impl Credit {
 
 impl Loans {
     /// Notes a loan; whether the stream's credit allowed it.
-    pub(super) fn lend(&self, credit: &Credit, delivery: DeliveryId, fence: i64, until: Timestamp) -> bool {
-        let Ok(taken) = Arc::clone(&credit.0).try_acquire_owned() else { return false };
-        let lent = Lent { until, credit: credit.clone(), _taken: taken };
+    pub(super) fn lend(
+        &self,
+        credit: &Credit,
+        delivery: DeliveryId,
+        fence: i64,
+        until: Timestamp,
+    ) -> bool {
+        let Ok(taken) = Arc::clone(&credit.0).try_acquire_owned() else {
+            return false;
+        };
+        let lent = Lent {
+            until,
+            credit: credit.clone(),
+            _taken: taken,
+        };
         self.held().insert((delivery, fence), lent);
         true
     }
@@ -58,18 +72,22 @@ impl Loans {
 
     /// Forgets a stream's loans that have ended.
     pub(super) fn expire(&self, credit: &Credit, now: Timestamp) {
-        self.held().retain(|_, lent| lent.until > now || !Arc::ptr_eq(&lent.credit.0, &credit.0));
+        self.held()
+            .retain(|_, lent| lent.until > now || !Arc::ptr_eq(&lent.credit.0, &credit.0));
     }
 
     /// Forgets a stream's loans: the leases stand, and their answers are taken as before.
     pub(super) fn forget(&self, credit: &Credit) {
-        self.held().retain(|_, lent| !Arc::ptr_eq(&lent.credit.0, &credit.0));
+        self.held()
+            .retain(|_, lent| !Arc::ptr_eq(&lent.credit.0, &credit.0));
     }
 
     /// The loans of a stream that end first.
     pub(super) fn oldest(&self, credit: &Credit, most: usize) -> Vec<(DeliveryId, i64)> {
         let held = self.held();
-        let own = held.iter().filter(|(_, lent)| Arc::ptr_eq(&lent.credit.0, &credit.0));
+        let own = held
+            .iter()
+            .filter(|(_, lent)| Arc::ptr_eq(&lent.credit.0, &credit.0));
         let mut loans: Vec<_> = own.map(|(loan, lent)| (lent.until, *loan)).collect();
         loans.sort_unstable();
         loans.into_iter().take(most).map(|(_, loan)| loan).collect()
@@ -99,7 +117,11 @@ mod tests {
         assert!(loans.lend(&other, id(2), 1, at(10)));
         assert!(!loans.lend(&one, id(3), 1, at(10)), "no credit is left");
         loans.answered(id(1), 2);
-        assert_eq!(one.left(), 0, "another loan of the same delivery was answered");
+        assert_eq!(
+            one.left(),
+            0,
+            "another loan of the same delivery was answered"
+        );
         loans.answered(id(1), 1);
         assert_eq!((one.left(), other.left()), (1, 0));
     }

@@ -31,9 +31,9 @@ pub(super) async fn upload(
     mut parts: Streaming<v1::UploadDocumentRequest>,
 ) -> Result<v1::UploadDocumentResponse, Status> {
     let refused = |e: ServiceError| refusal(&e);
-    let metadata = match parts.message().await?.and_then(|first| first.part) {
-        Some(In::Metadata(metadata)) => metadata,
-        _ => return Err(refused(field("metadata", "is the first message of an upload"))),
+    let first = parts.message().await?.and_then(|first| first.part);
+    let Some(In::Metadata(metadata)) = first else {
+        return Err(refused(field("metadata", "is the first message of an upload")));
     };
     let said = check(&metadata).map_err(refused)?;
     let mut content = Vec::new();

@@ -32,7 +32,7 @@ const NAME_MAX: usize = 200;
 /// Characters in a receiver's reference.
 const REFERENCE_MAX: usize = 80;
 /// How far a source's clock may be ahead.
-const AHEAD_MAX: Duration = Duration::from_secs(5 * 60);
+const AHEAD_MAX: Duration = Duration::from_mins(5);
 
 fn one(violation: Violation) -> ServiceError {
     ServiceError::invalid(vec![violation])
@@ -265,8 +265,12 @@ fn words(change: &v1::StatusChange) -> Result<Option<Personal<String>>, ServiceE
             }
             words.push_str("Next: ");
             words.push_str(&next);
-            words.push_str(&format!(", by {due}"));
+            words.push_str(", by ");
+            words.push_str(&due.to_string());
         }
     }
     Ok((!words.is_empty()).then(|| Personal::new(words)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,6 @@
 //! Following referrals: everything that the log says of them, from a cursor on, and never silence without a sign.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -121,20 +122,24 @@ impl Watching {
                 continue;
             }
             let Some(index) = event.log_index else { continue };
-            if !seen.contains_key(&event.referral) {
-                let view = match self.face.service.referral(&principal, &Key::Id(event.referral)).await {
-                    Ok(view) => Some(view),
-                    Err(refused) if refused.kind == ErrorKind::NotFound => None,
-                    Err(refused) => return Err(refused),
-                };
-                seen.insert(event.referral, view);
-            }
-            let view = seen.get(&event.referral).and_then(Option::as_ref);
+            let view = match seen.entry(event.referral) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => new.insert(self.visible(&principal, event.referral).await?),
+            };
             let cursor = self.cursor(index + 1);
-            self.ready.push_back(v1::WatchReferralsResponse { cursor, event: Some(write::event(event, view)) });
+            self.ready.push_back(v1::WatchReferralsResponse { cursor, event: Some(write::event(event, view.as_ref())) });
         }
         self.next = page.next;
         Ok(())
+    }
+
+    /// The referral as it stands; none where the caller may no longer see it.
+    async fn visible(&self, principal: &Principal, id: ReferralId) -> Result<Option<ReferralView>, ServiceError> {
+        match self.face.service.referral(principal, &Key::Id(id)).await {
+            Ok(view) => Ok(Some(view)),
+            Err(refused) if refused.kind == ErrorKind::NotFound => Ok(None),
+            Err(refused) => Err(refused),
+        }
     }
 
     fn beat(&mut self) {

@@ -149,8 +149,8 @@ CREATE INDEX delivery_referral ON delivery (referral_id, id);
 CREATE INDEX delivery_lane ON delivery (endpoint_id, subject_id, lane_seq) WHERE state IN ('queued', 'attempting', 'retry_wait', 'unknown', 'held', 'awaiting_evidence');
 CREATE INDEX delivery_state ON delivery (state, id);
 CREATE INDEX delivery_endpoint ON delivery (endpoint_id, id);
-CREATE INDEX delivery_evidence ON delivery (evidence_due_ms) WHERE state = 'awaiting_evidence';
-CREATE INDEX delivery_urgent ON delivery (id) WHERE urgent = 1 AND state = 'queued';
+CREATE INDEX delivery_evidence ON delivery (state, evidence_due_ms) WHERE state = 'awaiting_evidence';
+CREATE INDEX delivery_urgent ON delivery (state, urgent, id) WHERE state = 'queued' AND urgent = 1;
 
 -- Wire ids, unique in the deployment.
 CREATE TABLE wire (

@@ -3,7 +3,7 @@
 use futures::future::join_all;
 use waymark_core::alarm::AlarmKind;
 use waymark_core::audit::EntryKind;
-use waymark_core::delivery::{DeliveryState, Evidence};
+use waymark_core::delivery::{DeliveryState, Evidence, Kind};
 use waymark_core::id::StreamId;
 use waymark_core::leg::LegState;
 use waymark_core::port::{
@@ -81,19 +81,45 @@ async fn each_row_deleted_by_hand_is_a_fault() {
 }
 
 #[tokio::test]
-async fn lost_rendered_body_and_lost_counter_are_faults() {
+async fn each_kind_of_lost_body_is_a_fault() {
+    let kinds = [
+        ("SELECT content_body FROM referral", "content_missing"),
+        (
+            "SELECT rendered_body FROM delivery",
+            "delivery_body_missing",
+        ),
+        ("SELECT receipt_body FROM attempt", "receipt_missing"),
+        ("SELECT text_body FROM event", "event_body_missing"),
+    ];
+    for (bodies, rule) in kinds {
+        let Some(b) = bench().await else { return };
+        b.send("1", &["mllp"]).await;
+        let head = b.head(WorkClass::Fresh, "mllp", 0).await;
+        b.open(&head, 1).await.unwrap();
+        let end = next(DeliveryState::Done, Evidence::SignedReceipt);
+        let mut close = b.closing(&head, 1, end, 2);
+        let receipt = b.body(b"receipt");
+        let mut event = b.event(close.entry.event, Some(head.token.delivery));
+        let note = b.body(b"{}");
+        event.text = Some(note.id);
+        close.event = Some(event);
+        close.receipt = Some(receipt);
+        close.tell = Some((note, b.delivery(Kind::Status, "back", None)));
+        b.store.close_attempt(close).await.unwrap();
+        assert_eq!(b.faults().await, [], "{rule}");
+        let lost = format!("DELETE FROM body WHERE id IN ({bodies})");
+        assert_eq!(b.run(&lost).await, 1, "{rule}");
+        let faults = b.faults().await;
+        assert!(
+            faults.iter().any(|fault| fault.rule == rule),
+            "{rule}: {faults:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn lost_counter_is_a_fault() {
     let Some(b) = at_work().await else { return };
-    let rendered = "SELECT rendered_body FROM delivery WHERE rendered_body IS NOT NULL";
-    assert_eq!(
-        b.run(&format!("DELETE FROM body WHERE id IN ({rendered})"))
-            .await,
-        1
-    );
-    let faults = b.faults().await;
-    assert_eq!(
-        faults.iter().map(|f| f.rule).collect::<Vec<_>>(),
-        ["delivery_body_missing"]
-    );
     assert!(b.run("DELETE FROM counter WHERE name = 'referrals'").await > 0);
     assert!(
         b.faults()

@@ -8,10 +8,11 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use waymark_core::port::{Accept, Accepted, StoreError};
 
-use super::super::wal_is_long;
+use super::super::{fold_wal_beside, truncate_wal, wal};
 use super::accept::{Done, Item, accept_all};
-use super::{Backend, Shared, fold_wal, read};
+use super::{Backend, Shared, read};
 use crate::error::{Fault, internal, unavailable};
+use crate::open::Wal;
 
 /// Accepts that wait for the committer; more are refused.
 pub(super) const QUEUE_MAX: usize = 4096;
@@ -45,14 +46,18 @@ pub(super) async fn accept(backend: &Backend, accept: Accept) -> Result<Accepted
 
 /// Starts the committer. It ends once every sender of its queue is gone.
 pub(super) fn start(shared: Arc<Shared>, jobs: mpsc::Receiver<Job>) {
+    let (fold, folds) = mpsc::channel(1);
+    let folding = fold_beside(Arc::clone(&shared), folds);
     #[expect(
         clippy::disallowed_methods,
         reason = "the committer belongs to the store and must outlive each request; it ends when the store is dropped"
     )]
-    drop(tokio::spawn(run(shared, jobs)));
+    for task in [run(shared, jobs, fold).boxed(), folding.boxed()] {
+        drop(tokio::spawn(task));
+    }
 }
 
-async fn run(shared: Arc<Shared>, mut jobs: mpsc::Receiver<Job>) {
+async fn run(shared: Arc<Shared>, mut jobs: mpsc::Receiver<Job>, fold: mpsc::Sender<()>) {
     let mut batch = Vec::with_capacity(BATCH_MAX);
     while jobs.recv_many(&mut batch, BATCH_MAX).await > 0 {
         let (items, answers): (Vec<Item>, Vec<_>) =
@@ -69,10 +74,25 @@ async fn run(shared: Arc<Shared>, mut jobs: mpsc::Receiver<Job>) {
             // Whoever asked may be gone; what was committed stays, and a repeat finds it.
             answer.send(result).ok();
         }
-        if wal_is_long(&shared.engine)
-            && let Err(error) = fold_wal(&shared.pools, &shared.engine).await
-        {
-            tracing::warn!(error = %error, "the write-ahead log could not be truncated");
+        match wal(&shared.engine) {
+            Wal::Short => {}
+            // One that is asked for already is enough.
+            Wal::Grown => drop(fold.try_send(())),
+            Wal::Long => warn_of(truncate_wal(&shared.pools, &shared.engine).await),
         }
+    }
+}
+
+/// Folds the write-ahead log when the committer asks for it; ends with the committer.
+async fn fold_beside(shared: Arc<Shared>, mut folds: mpsc::Receiver<()>) {
+    while folds.recv().await.is_some() {
+        warn_of(fold_wal_beside(&shared.pools, &shared.engine).await);
+    }
+}
+
+fn warn_of(result: Result<(), StoreError>) {
+    if let Err(error) = result {
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        tracing::warn!(error = %error, cause, "the write-ahead log could not be folded");
     }
 }

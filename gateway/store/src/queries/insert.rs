@@ -11,8 +11,9 @@ use crate::error::sql;
 /// A connection of this engine.
 pub(super) type Connection = <Db as sqlx::Database>::Connection;
 
-/// Rows in one statement, largest first.
-const SIZES: [usize; 3] = [64, 8, 1];
+/// Rows in one statement, largest first: any number up to 511 takes at most nine statements, each of which is prepared
+/// once.
+const SIZES: [usize; 9] = [256, 128, 64, 32, 16, 8, 4, 2, 1];
 
 /// Cuts rows into pieces of the fixed sizes.
 pub(super) fn pieces<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
@@ -89,9 +90,9 @@ mod tests {
 
     #[test]
     fn rows_are_cut_into_few_fixed_sizes() {
-        let rows = [0u8; 64 + 64 + 8 + 2];
+        let rows = [0u8; 256 + 64 + 2 + 1];
         let sizes: Vec<usize> = pieces(&rows).map(<[u8]>::len).collect();
-        assert_eq!(sizes, [64, 64, 8, 1, 1]);
+        assert_eq!(sizes, [256, 64, 2, 1]);
         assert_eq!(pieces::<u8>(&[]).count(), 0);
     }
 }

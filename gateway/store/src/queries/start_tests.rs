@@ -1,8 +1,12 @@
 //! What opening a database refuses.
 
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, Database as _};
+use waymark_core::audit::EntryKind;
 use waymark_core::directory::Environment;
-use waymark_core::port::{ReferralStore as _, UpkeepStore as _};
+use waymark_core::port::{
+    DeliveryStore as _, FeedQuery, LogStore as _, ReferralStore as _, UpkeepStore as _,
+};
+use waymark_tlog::note::SigningKey;
 
 use super::fixture::{bench, ms, url as database};
 use super::start::start;
@@ -110,4 +114,53 @@ async fn a_reader_reads_beside_the_writer_and_cannot_write() {
     assert!(reader.accept(draft.clone()).await.is_err());
     writer.accept(draft.clone()).await.unwrap();
     assert!(reader.referral(draft.referral).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn one_connection_in_memory_is_enough_for_every_call() {
+    if Db::NAME != "SQLite" {
+        return;
+    }
+    let store = opened(options("sqlite::memory:", Mode::Write))
+        .await
+        .unwrap();
+    let Some(bench) = bench().await else { return };
+    let work = async {
+        store.upkeep(ms(0)).await.unwrap();
+        let draft = bench.draft("9434765919", &["ep-a"]);
+        let first = store.accept(draft.clone()).await.unwrap();
+        assert!(store.accept(draft.clone()).await.unwrap().repeated);
+        let view = store.referral(first.referral).await.unwrap().unwrap();
+        let entry = bench.entry(EntryKind::AdminRead, first.stream, ms(1));
+        assert!(
+            store
+                .read_body(view.content, entry)
+                .await
+                .unwrap()
+                .is_some()
+        );
+        let key = SigningKey::from_seed("waymark.test/log", [9; 32]).unwrap();
+        assert_eq!(store.sequence(&key, 10, ms(1)).await.unwrap().size, 2);
+        let (agency, from, window) = (draft.sender.clone(), 0, 10);
+        let page = store
+            .feed(&FeedQuery {
+                agency,
+                from,
+                window,
+            })
+            .await
+            .unwrap();
+        assert_eq!(page.events.len(), 1);
+        assert_eq!(store.openings(first.event).await.unwrap(), draft.openings);
+        assert_eq!(store.timeline(first.referral, 9).await.unwrap().len(), 1);
+        let delivery = store.delivery(draft.deliveries[0].id).await.unwrap();
+        assert_eq!(delivery.unwrap().sender, draft.sender);
+        assert!(store.check_page(None, 10).await.unwrap().faults.is_empty());
+        assert_eq!(store.counters().await.unwrap().referrals, 1);
+        store.ping().await.unwrap();
+    };
+    // A call that waited for a second connection would wait for good.
+    tokio::time::timeout(std::time::Duration::from_secs(10), work)
+        .await
+        .unwrap();
 }
