@@ -54,8 +54,8 @@ fn proto_files() -> Result<BTreeSet<PathBuf>, Box<dyn Error>> {
     Ok(files)
 }
 
-/// Writes a `Debug` for every message and oneof that shows its type and nothing it holds: the contract carries
-/// children's data, and a `{:?}` in a log line must not be able to spill it.
+/// Writes a `Debug` for every message and oneof that shows its type and nothing it holds (an enum shows its name): the
+/// contract carries children's data, and a `{:?}` in a log line must not be able to spill it.
 fn redacted_debug(descriptors: &FileDescriptorSet) -> Result<String, Box<dyn Error>> {
     let mut code = String::new();
     for file in descriptors
@@ -63,6 +63,9 @@ fn redacted_debug(descriptors: &FileDescriptorSet) -> Result<String, Box<dyn Err
         .iter()
         .filter(|file| file.package() == PACKAGE)
     {
+        for choice in &file.enum_type {
+            write_enum_debug(&mut code, choice.name())?;
+        }
         for message in &file.message_type {
             let name = message.name();
             if !message.nested_type.is_empty() {
@@ -94,6 +97,16 @@ fn write_debug(code: &mut String, path: &str, shown: &str) -> std::fmt::Result {
         "impl ::core::fmt::Debug for {path} {{\n    \
              fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {{\n        \
                  f.debug_struct(\"{shown}\").finish_non_exhaustive()\n    }}\n}}"
+    )
+}
+
+/// A code of the contract holds nothing of anybody: it shows its name.
+fn write_enum_debug(code: &mut String, name: &str) -> std::fmt::Result {
+    writeln!(
+        code,
+        "impl ::core::fmt::Debug for {name} {{\n    \
+             fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {{\n        \
+                 f.write_str(self.as_str_name())\n    }}\n}}"
     )
 }
 

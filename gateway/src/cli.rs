@@ -103,10 +103,10 @@ impl Command {
             Self::Init(options) => options.run(),
             Self::Serve(options) => options.run().await,
             Self::Worker(options) => options.run().await,
-            Self::Demo(options) => options.run().await,
+            Self::Demo(options) => Box::pin(options.run()).await,
             Self::Migrate(options) => options.run().await,
-            Self::Doctor(options) => options.run().await,
-            Self::Config(options) => options.run().await,
+            Self::Doctor(options) => Box::pin(options.run()).await,
+            Self::Config(options) => options.run(),
             Self::Directory(options) => options.run().await,
             Self::Route(options) => options.run().await,
             Self::Send(options) => options.run().await,
@@ -114,7 +114,7 @@ impl Command {
             Self::Mailbox(options) => options.run().await,
             Self::Audit(options) => options.run().await,
             Self::Pki(options) => options.run(),
-            Self::Bench(options) => options.run().await,
+            Self::Bench(options) => Box::pin(options.run()).await,
             Self::Completions(options) => options.run(),
             Self::Man(options) => options.run(),
         }
@@ -131,7 +131,7 @@ pub fn run() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failure::report(&anyhow::Error::new(error).context("start the runtime")),
     };
-    match runtime.block_on(cli.command.run()) {
+    match runtime.block_on(Box::pin(cli.command.run())) {
         Ok(code) => code,
         Err(error) => failure::report(&error),
     }

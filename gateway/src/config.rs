@@ -17,6 +17,7 @@ use waymark_core::referral::{ConsentScope, LawfulBasis};
 use crate::tls::TlsFiles;
 
 mod check;
+mod defaults;
 mod log_key;
 mod overlay;
 mod secret;
@@ -327,7 +328,10 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = read(path)?;
         let mut config = Self::assemble(&text, &path.display().to_string(), &overlay::variables())?;
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = path
+            .parent()
+            .filter(|p| !p.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
         config.resolve(folder);
         Ok(config)
     }
@@ -336,7 +340,11 @@ impl Config {
     ///
     /// # Errors
     /// As [`Config::load`].
-    pub fn assemble(text: &str, file: &str, variables: &[(String, String)]) -> Result<Self, ConfigError> {
+    pub fn assemble(
+        text: &str,
+        file: &str,
+        variables: &[(String, String)],
+    ) -> Result<Self, ConfigError> {
         let written: Self = toml::from_str(text).map_err(|error| syntax(text, file, &error))?;
         if written.database.url.has_password() {
             return Err(ConfigError::Invalid(vec![Violation::new(
@@ -355,7 +363,11 @@ impl Config {
     /// [`ConfigError::Invalid`] with every key at fault.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let violations = self.violations();
-        if violations.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(violations)) }
+        if violations.is_empty() {
+            Ok(())
+        } else {
+            Err(ConfigError::Invalid(violations))
+        }
     }
 
     /// The database's URL, read from its file where one is named.
@@ -371,7 +383,10 @@ impl Config {
 
     /// Where secrets are found.
     pub fn secrets(&self) -> Secrets {
-        Secrets::new(self.secrets.dir.clone(), overlay::secret_variables(overlay::variables()))
+        Secrets::new(
+            self.secrets.dir.clone(),
+            overlay::secret_variables(overlay::variables()),
+        )
     }
 
     fn resolve(&mut self, folder: &Path) {
@@ -386,7 +401,11 @@ impl Config {
             &mut self.outbound.roots,
             &mut self.secrets.dir,
         ];
-        let given = [&mut self.tls.crl, &mut self.database.url_file, &mut self.directory.initial];
+        let given = [
+            &mut self.tls.crl,
+            &mut self.database.url_file,
+            &mut self.directory.initial,
+        ];
         for path in fixed.into_iter().chain(given.into_iter().flatten()) {
             *path = folder.join(&*path);
         }
@@ -396,141 +415,43 @@ impl Config {
 
 fn read(path: &Path) -> Result<String, ConfigError> {
     use std::io::Read as _;
-    let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
+    let unreadable = |source| ConfigError::Unreadable {
+        path: path.to_owned(),
+        source,
+    };
     let file = std::fs::File::open(path).map_err(unreadable)?;
     let mut text = String::new();
-    file.take(CONFIG_BYTES_MAX + 1).read_to_string(&mut text).map_err(unreadable)?;
+    file.take(CONFIG_BYTES_MAX + 1)
+        .read_to_string(&mut text)
+        .map_err(unreadable)?;
     if u64::try_from(text.len()).unwrap_or(u64::MAX) > CONFIG_BYTES_MAX {
-        return Err(ConfigError::TooLarge { path: path.to_owned() });
+        return Err(ConfigError::TooLarge {
+            path: path.to_owned(),
+        });
     }
     Ok(text)
 }
 
 fn syntax(text: &str, file: &str, error: &toml::de::Error) -> ConfigError {
     let at = error.span().map_or(0, |span| span.start);
-    let before: String = text.char_indices().take_while(|(byte, _)| *byte < at).map(|(_, c)| c).collect();
+    let before: String = text
+        .char_indices()
+        .take_while(|(byte, _)| *byte < at)
+        .map(|(_, c)| c)
+        .collect();
     let line = 1 + before.chars().filter(|c| *c == '\n').count();
     let column = 1 + before.chars().rev().take_while(|c| *c != '\n').count();
-    let message = error.message().lines().map(str::trim).collect::<Vec<_>>().join(", ");
-    ConfigError::Syntax { file: file.to_owned(), line, column, message }
-}
-
-mod defaults {
-    use std::time::Duration;
-
-    use waymark_core::referral::{ConsentScope, LawfulBasis};
-
-    use super::{
-        Database, DatabaseUrl, Delivery, DirectorySettings, Keys, Lasting, Limits, Listen, Log, LogFormat, Outbound,
-        SecretSettings, Telemetry, Tls,
-    };
-
-    pub(super) const fn yes() -> bool {
-        true
-    }
-
-    pub(super) const fn drain() -> Lasting {
-        Lasting::new(Duration::from_secs(25))
-    }
-
-    pub(super) const fn lawful_basis() -> LawfulBasis {
-        LawfulBasis::PublicTaskCare
-    }
-
-    pub(super) fn consent_scope() -> Vec<ConsentScope> {
-        vec![ConsentScope::Referral]
-    }
-
-    impl Default for Database {
-        fn default() -> Self {
-            Self { url: DatabaseUrl::new("sqlite://waymark.db"), url_file: None, migrate: true }
-        }
-    }
-
-    impl Default for Keys {
-        fn default() -> Self {
-            Self { keyring: "keys/keyring".into(), log: "keys/log.key".into() }
-        }
-    }
-
-    impl Default for Listen {
-        fn default() -> Self {
-            let metrics = Some(([127, 0, 0, 1], 9464).into());
-            Self { grpc: ([127, 0, 0, 1], 8443).into(), metrics, webhook: None, mllp: Vec::new() }
-        }
-    }
-
-    impl Default for Tls {
-        fn default() -> Self {
-            Self {
-                cert: "tls/server.pem".into(),
-                key: "tls/server.key".into(),
-                client_ca: "tls/client-ca.pem".into(),
-                crl: None,
-            }
-        }
-    }
-
-    impl Default for Outbound {
-        fn default() -> Self {
-            Self {
-                cert: "tls/outbound.pem".into(),
-                key: "tls/outbound.key".into(),
-                roots: "tls/outbound-roots.pem".into(),
-            }
-        }
-    }
-
-    impl Default for Limits {
-        fn default() -> Self {
-            Self {
-                request_timeout: Lasting::new(Duration::from_mins(1)),
-                in_flight: 1_024,
-                streams: 1_024,
-                agency_per_second: 5_000,
-                agency_burst: 10_000,
-                stream_in_flight: 64,
-            }
-        }
-    }
-
-    impl Default for Delivery {
-        fn default() -> Self {
-            Self {
-                capacity: 64,
-                lease: Lasting::new(Duration::from_secs(20)),
-                poll: Lasting::new(Duration::from_millis(250)),
-            }
-        }
-    }
-
-    impl Default for Log {
-        fn default() -> Self {
-            Self { interval: Lasting::new(Duration::from_millis(250)), round: 5_000 }
-        }
-    }
-
-    impl Default for DirectorySettings {
-        fn default() -> Self {
-            Self { refresh: Lasting::new(Duration::from_secs(2)), initial: None }
-        }
-    }
-
-    impl Default for SecretSettings {
-        fn default() -> Self {
-            Self { dir: "secrets".into() }
-        }
-    }
-
-    impl Default for Telemetry {
-        fn default() -> Self {
-            Self {
-                otlp_endpoint: None,
-                sample_ratio: 0.1,
-                log_format: LogFormat::Auto,
-                log_filter: "info".to_owned(),
-            }
-        }
+    let message = error
+        .message()
+        .lines()
+        .map(str::trim)
+        .collect::<Vec<_>>()
+        .join(", ");
+    ConfigError::Syntax {
+        file: file.to_owned(),
+        line,
+        column,
+        message,
     }
 }
 

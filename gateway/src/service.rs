@@ -52,6 +52,9 @@ pub struct InForce {
     pub directory: Directory,
 }
 
+/// What is wrong with an endpoint's settings, as its adapter says without I/O.
+pub type ValidateEndpoint = Arc<dyn Fn(&waymark_core::directory::Endpoint) -> Vec<Violation> + Send + Sync>;
+
 /// What every use case needs.
 pub struct Parts {
     /// The store.
@@ -73,7 +76,7 @@ pub struct Parts {
     /// Fires when the sequencer should run before its tick.
     pub log_wanted: Arc<tokio::sync::Notify>,
     /// Checks an endpoint's settings with its adapter.
-    pub validate_endpoint: Arc<dyn Fn(&waymark_core::directory::Endpoint) -> Vec<Violation> + Send + Sync>,
+    pub validate_endpoint: ValidateEndpoint,
     /// Renders for a mailbox.
     pub mailbox: Arc<dyn waymark_core::port::Adapter>,
 }
@@ -151,7 +154,7 @@ impl Service {
         Ok(Principal {
             agency: identity.agency.clone(),
             identity: identity.name.clone(),
-            actor: draft::actor_of(&identity.name),
+            actor: actor_of(&identity.name),
             roles: identity.roles.clone(),
             acts_for: identity.acts_for.clone(),
         })

@@ -1,6 +1,6 @@
 //! Logs, traces and metrics: names as constants, context in and out, and no personal data in any of them.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -147,7 +147,7 @@ pub struct Metrics {
     conservation: Gauge<u64>,
     certificate: Gauge<f64>,
     last_run: Gauge<f64>,
-    seen: Arc<Mutex<BTreeMap<String, ()>>>,
+    seen: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Metrics {
@@ -203,13 +203,13 @@ impl Metrics {
         let label = [KeyValue::new("endpoint", endpoint.to_string())];
         self.lanes.record(lanes, &label);
         self.oldest.record(oldest.as_secs_f64(), &label);
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(endpoint.to_string(), ());
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(endpoint.to_string());
     }
 
     /// Sets endpoints without work back to nothing, so that a drained backlog does not go on showing.
     pub fn drained(&self, still: &[EndpointId]) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.retain(|endpoint, ()| {
+        seen.retain(|endpoint| {
             let live = still.iter().any(|e| e.as_str() == endpoint);
             if !live {
                 let label = [KeyValue::new("endpoint", endpoint.clone())];

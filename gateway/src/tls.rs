@@ -23,7 +23,8 @@ mod peer;
 mod verify;
 
 pub use accept::{
-    CONNECTIONS_MAX, Connections, HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, TlsConnection, WAITING_MAX, accept,
+    CONNECTIONS_MAX, Connections, HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, TlsConnection, WAITING_MAX,
+    accept,
 };
 pub use files::{FILE_BYTES_MAX, FileError};
 pub use peer::{Peer, PeerError, SAN_SCHEME, SAN_URIS_MAX, environment_of};
@@ -98,7 +99,9 @@ struct State {
 
 impl fmt::Debug for ServerTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerTls").field("files", &self.0.files).finish_non_exhaustive()
+        f.debug_struct("ServerTls")
+            .field("files", &self.0.files)
+            .finish_non_exhaustive()
     }
 }
 
@@ -109,7 +112,12 @@ impl ServerTls {
     /// [`TlsError`] names the file at fault.
     pub fn load(files: TlsFiles, environment: Environment) -> Result<Self, TlsError> {
         let state = ArcSwap::from_pointee(State::read(&files, environment)?);
-        Ok(Self(Arc::new(Inner { files, environment, state, stale: AtomicBool::new(false) })))
+        Ok(Self(Arc::new(Inner {
+            files,
+            environment,
+            state,
+            stale: AtomicBool::new(false),
+        })))
     }
 
     /// The TLS configuration of the moment; ask again for each connection.
@@ -176,7 +184,9 @@ impl ServerTls {
                     info!(tls.not_after = %self.not_after(), "new certificates are in force");
                 }
                 Ok(Ok(false)) => {}
-                Ok(Err(why)) if was_stale => tracing::debug!(error = %why, "certificates still cannot be reloaded"),
+                Ok(Err(why)) if was_stale => {
+                    tracing::debug!(error = %why, "certificates still cannot be reloaded")
+                }
                 Ok(Err(why)) => {
                     error!(error = %with_causes(&why), "changed certificates cannot be used, the earlier ones stay");
                 }
@@ -191,7 +201,9 @@ impl State {
         // The fingerprint is taken first: a change while reading is then seen by the next look.
         let seen = files::Fingerprint::of(files);
         let chain = files::certificates(&files.cert)?;
-        let own = chain.first().ok_or_else(|| FileError::Empty { path: files.cert.clone() })?;
+        let own = chain.first().ok_or_else(|| FileError::Empty {
+            path: files.cert.clone(),
+        })?;
         let own = Peer::parse(own).map_err(TlsError::Certificate)?;
         if own.is_of_other_environment(environment) {
             return Err(TlsError::OtherEnvironment);
@@ -204,7 +216,9 @@ impl State {
                 .map_err(TlsError::Server)?;
             let builder = match protocol {
                 Protocol::Signed => builder.with_no_client_auth(),
-                Protocol::Http2 | Protocol::Plain => builder.with_client_cert_verifier(verifier.clone()),
+                Protocol::Http2 | Protocol::Plain => {
+                    builder.with_client_cert_verifier(verifier.clone())
+                }
             };
             let mut config = builder
                 .with_single_cert(chain.clone(), files::private_key(&files.key)?)

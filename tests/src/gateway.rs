@@ -315,7 +315,8 @@ impl Gateway {
     ///
     /// # Errors
     /// When an entry does not decode.
-    pub async fn stream(&self, stream: StreamId) -> anyhow::Result<Vec<LogEntry>> {
+    pub async fn stream(&self, stream: &[u8]) -> anyhow::Result<Vec<LogEntry>> {
+        let stream = StreamId::from_bytes(stream.try_into().context("a stream's id is 16 bytes")?);
         self.sequenced().await?;
         let mut found = Vec::new();
         for bytes in self.entries().await? {
@@ -362,6 +363,14 @@ impl Gateway {
         .await
     }
 
+    /// The log's public key.
+    ///
+    /// # Errors
+    /// When the deployment's is not one.
+    pub fn verifier(&self) -> anyhow::Result<VerifierKey> {
+        Ok(VerifierKey::parse(&self.vkey)?)
+    }
+
     /// Writes the log as the static tree that auditors get.
     ///
     /// # Errors
@@ -380,7 +389,7 @@ impl Gateway {
         }
         let tree = folder.join("tree");
         let mut writer = TreeWriter::create(&tree)?;
-        writer.key(&self.vkey.parse::<VerifierKey>()?)?;
+        writer.key(&self.verifier()?)?;
         let mut written = 0;
         for (size, note) in checkpoints {
             while written < size {

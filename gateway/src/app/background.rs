@@ -26,7 +26,7 @@ const UPKEEP: Duration = Duration::from_secs(30);
 /// The pause between two pages of the conservation check, so that it costs the same whatever the backlog.
 const CHECK_PAUSE: Duration = Duration::from_millis(500);
 /// The pause between two cycles of it.
-const CHECK_CYCLE: Duration = Duration::from_secs(60);
+const CHECK_CYCLE: Duration = Duration::from_mins(1);
 /// Overdue deliveries alarmed in one look.
 const OVERDUE_MAX: u32 = 200;
 

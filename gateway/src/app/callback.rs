@@ -34,7 +34,7 @@ pub(super) const CONNECTIONS_MAX: usize = 256;
 /// Longest time from a connection's first byte to the end of its headers.
 const HEADERS_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest life of a connection: callbacks are short.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+const CONNECTION_TIMEOUT: Duration = Duration::from_mins(1);
 
 #[derive(Clone)]
 struct Callbacks {

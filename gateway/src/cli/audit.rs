@@ -36,7 +36,7 @@ const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 verify needs neither network nor database; `waymark-audit` does the same as a program of its own.
 Exit codes of verify: 0 everything holds, 1 something was tampered with, 2 it cannot be told.")]
-pub struct Options {
+pub(super) struct Options {
     #[command(subcommand)]
     command: Command,
 }
@@ -98,7 +98,7 @@ impl Options {
     ///
     /// # Errors
     /// When a file cannot be read or written, or the gateway refuses.
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Verify(verify) => verify.run(),
             Command::Export(export) => export.run().await,

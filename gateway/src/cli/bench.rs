@@ -42,7 +42,7 @@ const PREPARED_MAX: usize = 150_000;
 /// Measures against the machine's limits.
 #[derive(Args, Debug)]
 #[command(after_long_help = "Examples:\n  waymark bench accept\n  waymark bench accept --store postgres --postgres postgres://localhost/bench --postgres-bare postgres://localhost/bare --output json\n\nUse empty databases: what is written stays there.")]
-pub struct Options {
+pub(super) struct Options {
     #[command(subcommand)]
     command: Command,
 }
@@ -111,7 +111,7 @@ impl Options {
     ///
     /// # Errors
     /// When anything is refused, the outbox ages, or a part does not start.
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let Command::Accept(accept) = self.command;
         let report = accept.run().await?;
         output::show(&report, human)?;

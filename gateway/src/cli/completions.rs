@@ -14,7 +14,7 @@ use super::output;
 #[command(after_long_help = "Examples:
   waymark completions bash > ~/.local/share/bash-completion/completions/waymark
   waymark completions zsh > ~/.zfunc/_waymark")]
-pub struct Options {
+pub(super) struct Options {
     /// The shell.
     shell: Shell,
 }
@@ -24,7 +24,7 @@ impl Options {
     ///
     /// # Errors
     /// When standard output is closed.
-    pub fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut super::parser(), "waymark", &mut script);
         output::bytes(&script)?;
@@ -37,7 +37,7 @@ impl Options {
 #[command(after_long_help = "Examples:
   waymark man | man -l -
   waymark man --out /usr/local/share/man/man1")]
-pub struct ManOptions {
+pub(super) struct ManOptions {
     /// Folder for one page a command; without it, the main page goes to standard output.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -48,7 +48,7 @@ impl ManOptions {
     ///
     /// # Errors
     /// When a file cannot be written.
-    pub fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         match &self.out {
             None => {
                 let mut page = Vec::new();

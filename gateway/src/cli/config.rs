@@ -11,7 +11,7 @@ use crate::config::{Config, DEFAULT_TOML};
 /// Checks or shows the configuration.
 #[derive(Args, Debug)]
 #[command(after_long_help = "Examples:\n  waymark config check --config waymark.toml\n  waymark config default > waymark.toml")]
-pub struct Options {
+pub(super) struct Options {
     #[command(subcommand)]
     command: Command,
 }
@@ -33,7 +33,7 @@ impl Options {
     ///
     /// # Errors
     /// When the file cannot be read or is wrong.
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Default => super::output::line(DEFAULT_TOML.trim_end())?,
             Command::Check { config: path } => {

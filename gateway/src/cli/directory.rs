@@ -33,7 +33,7 @@ mod endpoints;
   waymark directory apply area/ --note 'new therapy service from June' --as admin
 
 check exits 1 when there is an error, 0 with warnings alone.")]
-pub struct Options {
+pub(super) struct Options {
     #[command(subcommand)]
     command: Command,
 }
@@ -90,7 +90,7 @@ impl Options {
     ///
     /// # Errors
     /// When a folder cannot be read, or the gateway refuses.
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Check { folder, config } => {
                 let config = config.map(|path| Config::load(&path)).transpose()?;

@@ -20,7 +20,7 @@ mod store;
   waymark doctor --output json
 
 It only reads, and may run beside a gateway. Exit codes: 0 nothing fails, 1 something does.")]
-pub struct Options {
+pub(super) struct Options {
     /// The configuration file.
     #[arg(long, value_name = "FILE", default_value = "waymark.toml", env = "WAYMARK_CONFIG")]
     config: PathBuf,
@@ -108,8 +108,8 @@ impl Options {
     ///
     /// # Errors
     /// When the result cannot be written; what is wrong with the deployment is the result.
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
-        let diagnosis = Diagnosis::of(stage::look(&self.config).await);
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
+        let diagnosis = Diagnosis::of(Box::pin(stage::look(&self.config)).await);
         output::show(&diagnosis, Diagnosis::text)?;
         Ok(if diagnosis.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }

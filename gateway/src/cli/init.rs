@@ -387,7 +387,7 @@ The folder must be empty or not exist. It gets:
   ca.pem, ca.key    a development authority     tls/         the gateway's own certificates
   keys/             keyring and log key         secrets/     what endpoints sign with
 Keep keys/ backed up apart from the database: without the keyring nothing in it can be read.")]
-pub struct Options {
+pub(super) struct Options {
     /// The folder to make.
     dir: PathBuf,
     /// Test data alone, or real children; the two never mix.
@@ -421,7 +421,7 @@ impl Options {
     ///
     /// # Errors
     /// As [`init_deployment`].
-    pub fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let options = InitOptions {
             environment: match self.environment {
                 Kind::Test => Environment::Test,

@@ -34,7 +34,7 @@ const LEASE_SECONDS: u32 = 300;
 
 A delivery is lent for a time and comes again unless it is acknowledged or rejected; wire_id stays the same.
 With --out, each is written as WIRE_ID.json, durable before it is acknowledged.")]
-pub struct Options {
+pub(super) struct Options {
     #[command(subcommand)]
     command: Command,
 }
@@ -139,7 +139,7 @@ impl Options {
     ///
     /// # Errors
     /// When the gateway refuses or does not answer.
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Receive(receive) => receive.run().await,
             Command::Acknowledge(acknowledge) => acknowledge.run().await,

@@ -198,7 +198,7 @@ fn set_period(params: &mut CertificateParams, today: Date, days: i64) -> anyhow:
 
 The authority of `waymark init` is for development. In production, certificates come from the area's own authority,
 with the same names: the URI decides who speaks, and the directory binds it to an agency.")]
-pub struct Options {
+pub(super) struct Options {
     #[command(subcommand)]
     command: Command,
 }
@@ -252,7 +252,7 @@ impl Options {
     ///
     /// # Errors
     /// When the authority or the file cannot be read, or a file stands in the way.
-    pub fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Issue(issue) => {
                 let authority = Authority::load(&issue.dir)?;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail, ensure};
 use serde::Serialize;
 use tonic::transport::Channel;
+use waymark_core::audit::CommitmentTag;
 use waymark_proto::v1;
 use waymark_proto::v1::audit_service_client::AuditServiceClient;
 use waymark_proto::v1::get_receipt_request::Subject;
@@ -45,13 +46,14 @@ pub(super) async fn fetch(channel: Channel, subject: Subject) -> anyhow::Result<
 }
 
 /// Verifies a receipt as far as the log's key is known, then writes it: `EVENT.tlog-proof`, `EVENT.entry`, and
-/// `EVENT.TAG.opening` for each opening (32 bytes of salt, then the bytes committed to).
+/// `EVENT.N.opening` for each opening, N being its tag (32 bytes of salt, then the bytes committed to).
 ///
 /// # Errors
 /// When the proof does not hold, or a file cannot be written. Nothing is written of a receipt that does not hold.
 pub(super) fn save(folder: &Path, receipt: &v1::Receipt, key: Option<&VerifierKey>) -> anyhow::Result<Saved> {
     let event: waymark_core::id::EventId = receipt.event_id.parse().context("the receipt names no event")?;
     let index = check(receipt, key)?;
+    let openings = receipt.openings.iter().map(opening).collect::<anyhow::Result<Vec<_>>>()?;
     std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
     let write = |name: String, bytes: &[u8]| -> anyhow::Result<PathBuf> {
         let path = folder.join(name);
@@ -59,14 +61,21 @@ pub(super) fn save(folder: &Path, receipt: &v1::Receipt, key: Option<&VerifierKe
         Ok(path)
     };
     write(format!("{event}.entry"), &receipt.entry)?;
-    for opening in &receipt.openings {
-        let plain = opening.tag.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-        ensure!(plain && !opening.tag.is_empty(), "the receipt has an opening without a proper tag");
-        let bytes = [opening.salt.as_slice(), opening.content.as_slice()].concat();
-        write(format!("{event}.{}.opening", opening.tag), &bytes)?;
+    for (tag, bytes) in openings {
+        write(format!("{event}.{}.opening", tag.number()), &bytes)?;
     }
     let proof = write(format!("{event}.tlog-proof"), &receipt.tlog_proof)?;
     Ok(Saved { proof, index, verified: key.is_some() })
+}
+
+/// An opening as its file has it. The contract writes the tag as the one byte that is hashed.
+fn opening(opening: &v1::Opening) -> anyhow::Result<(CommitmentTag, Vec<u8>)> {
+    let tag = match opening.tag.as_bytes() {
+        [number] => CommitmentTag::from_number(u32::from(*number)),
+        _ => None,
+    };
+    let tag = tag.context("the receipt has an opening of a tag that this program does not know")?;
+    Ok((tag, [opening.salt.as_slice(), opening.content.as_slice()].concat()))
 }
 
 /// Whether a receipt holds together, and its proof under the log's key; answers the entry's index.
@@ -103,7 +112,7 @@ mod tests {
             entry,
             tlog_proof: proof.encode().into_bytes(),
             openings: vec![v1::Opening {
-                tag: "payload".to_owned(),
+                tag: "\u{1}".to_owned(),
                 salt: vec![1; 32],
                 content: b"body".to_vec(),
             }],
@@ -119,7 +128,7 @@ mod tests {
         let saved = save(dir.path(), &receipt, Some(&key)).unwrap();
         assert_eq!((saved.index, saved.verified), (0, true));
         assert_eq!(std::fs::read(dir.path().join(format!("{EVENT}.entry"))).unwrap(), b"an entry");
-        let opening = std::fs::read(dir.path().join(format!("{EVENT}.payload.opening"))).unwrap();
+        let opening = std::fs::read(dir.path().join(format!("{EVENT}.1.opening"))).unwrap();
         assert_eq!(opening, [[1; 32].as_slice(), b"body"].concat());
         assert!(!save(dir.path(), &receipt, None).unwrap().verified);
     }
@@ -135,5 +144,6 @@ mod tests {
         let escaping = v1::Opening { tag: "../x".to_owned(), ..v1::Opening::default() };
         let escaping = v1::Receipt { openings: vec![escaping], ..good };
         assert!(save(dir.path(), &escaping, Some(&key)).is_err());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

@@ -33,7 +33,7 @@ use crate::clock::SystemClock;
 With --directory nothing is asked of a gateway. There the file may also hold only what routing sees:
   {\"pathway\":\"autism-assessment\",\"age\":9,\"needs\":[\"ASD\"],\"sender\":\"EE123456\",
    \"consent_status\":\"given\",\"consent\":[\"referral\",\"share_health\"]}")]
-pub struct Options {
+pub(super) struct Options {
     #[command(subcommand)]
     command: Command,
 }
@@ -73,7 +73,7 @@ impl Options {
     ///
     /// # Errors
     /// When the file or directory cannot be read, or the gateway refuses.
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let Command::Explain(options) = self.command;
         match &options.directory {
             Some(folder) => options.offline(folder),

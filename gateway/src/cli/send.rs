@@ -37,7 +37,7 @@ A folder stands for its *.json, *.hl7 and *.xml files in the order of their name
 SHA-256 of its bytes as its message key, so sending the same file again is harmless and answered as a repeat.
 
 Exit codes: 0 everything was accepted, 1 something was refused, 2 nothing to send, 3 no connection.")]
-pub struct Options {
+pub(super) struct Options {
     /// Files and folders.
     #[arg(required_unless_present = "example")]
     paths: Vec<PathBuf>,
@@ -92,7 +92,7 @@ impl Options {
     ///
     /// # Errors
     /// When nothing is to be sent, or no connection can be made.
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         if self.example {
             output::line(EXAMPLE.trim_end())?;
             return Ok(ExitCode::SUCCESS);
@@ -102,7 +102,7 @@ impl Options {
             Format::Json => output::json(&report)?,
             Format::Human => output::line(&report.summary())?,
         }
-        Ok(if report.all_taken() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
     async fn send(&self) -> anyhow::Result<SendReport> {

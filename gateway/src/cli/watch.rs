@@ -28,7 +28,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 With --output json each event is one line, with its cursor. Events may repeat after a resume: event_id stays the
 same. A lost connection is resumed by itself; Ctrl-C ends.")]
-pub struct Options {
+pub(super) struct Options {
     /// Where to begin: oldest, now, or the cursor of the last event handled.
     #[arg(long, value_name = "oldest|now|CURSOR", default_value = "now")]
     from: String,
@@ -50,7 +50,7 @@ impl Options {
     ///
     /// # Errors
     /// When the gateway refuses; a connection that is lost later is resumed.
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let channel = self.client.connect(ClientDuty::Agency).await?;
         let following = async {
             let mut watch = Watch { cursor: self.begin()?, seen: 0, failures: 0 };

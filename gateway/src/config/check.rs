@@ -47,15 +47,23 @@ impl Config {
         self.check_ranges(&mut found);
         self.check_listeners(&mut found);
         if !self.database.url.is_known() {
-            found.push(Violation::new("database.url", "begins with sqlite:// or postgres://"));
+            found.push(Violation::new(
+                "database.url",
+                "begins with sqlite:// or postgres://",
+            ));
         }
         if !(0.0..=1.0).contains(&self.telemetry.sample_ratio) {
             found.push(Violation::new("telemetry.sample_ratio", "is 0 to 1"));
         }
         if let Some(endpoint) = &self.telemetry.otlp_endpoint
-            && !["http://", "https://"].iter().any(|scheme| endpoint.starts_with(scheme))
+            && !["http://", "https://"]
+                .iter()
+                .any(|scheme| endpoint.starts_with(scheme))
         {
-            found.push(Violation::new("telemetry.otlp_endpoint", "begins with http:// or https://"));
+            found.push(Violation::new(
+                "telemetry.otlp_endpoint",
+                "begins with http:// or https://",
+            ));
         }
         found
     }
@@ -63,12 +71,42 @@ impl Config {
     fn check_ranges(&self, found: &mut Vec<Violation>) {
         const SHORTEST: Duration = Duration::from_millis(1);
         let times = [
-            ("gateway.drain", self.gateway.drain, SHORTEST, limits::DRAIN_MAX),
-            ("limits.request_timeout", self.limits.request_timeout, SHORTEST, limits::REQUEST_TIMEOUT_MAX),
-            ("delivery.lease", self.delivery.lease, limits::LEASE_MIN, limits::LEASE_MAX),
-            ("delivery.poll", self.delivery.poll, SHORTEST, limits::POLL_MAX),
-            ("log.interval", self.log.interval, SHORTEST, limits::LOG_INTERVAL_MAX),
-            ("directory.refresh", self.directory.refresh, SHORTEST, limits::DIRECTORY_REFRESH_MAX),
+            (
+                "gateway.drain",
+                self.gateway.drain,
+                SHORTEST,
+                limits::DRAIN_MAX,
+            ),
+            (
+                "limits.request_timeout",
+                self.limits.request_timeout,
+                SHORTEST,
+                limits::REQUEST_TIMEOUT_MAX,
+            ),
+            (
+                "delivery.lease",
+                self.delivery.lease,
+                limits::LEASE_MIN,
+                limits::LEASE_MAX,
+            ),
+            (
+                "delivery.poll",
+                self.delivery.poll,
+                SHORTEST,
+                limits::POLL_MAX,
+            ),
+            (
+                "log.interval",
+                self.log.interval,
+                SHORTEST,
+                limits::LOG_INTERVAL_MAX,
+            ),
+            (
+                "directory.refresh",
+                self.directory.refresh,
+                SHORTEST,
+                limits::DIRECTORY_REFRESH_MAX,
+            ),
         ];
         for (key, value, least, most) in times {
             if !(least..=most).contains(&value.get()) {
@@ -77,12 +115,32 @@ impl Config {
             }
         }
         let numbers = [
-            ("limits.in_flight", self.limits.in_flight, limits::IN_FLIGHT_MAX),
+            (
+                "limits.in_flight",
+                self.limits.in_flight,
+                limits::IN_FLIGHT_MAX,
+            ),
             ("limits.streams", self.limits.streams, limits::IN_FLIGHT_MAX),
-            ("limits.agency_per_second", self.limits.agency_per_second, limits::AGENCY_PER_SECOND_MAX),
-            ("limits.agency_burst", self.limits.agency_burst, limits::AGENCY_PER_SECOND_MAX),
-            ("limits.stream_in_flight", self.limits.stream_in_flight, limits::STREAM_IN_FLIGHT_MAX),
-            ("delivery.capacity", self.delivery.capacity, limits::CAPACITY_MAX),
+            (
+                "limits.agency_per_second",
+                self.limits.agency_per_second,
+                limits::AGENCY_PER_SECOND_MAX,
+            ),
+            (
+                "limits.agency_burst",
+                self.limits.agency_burst,
+                limits::AGENCY_PER_SECOND_MAX,
+            ),
+            (
+                "limits.stream_in_flight",
+                self.limits.stream_in_flight,
+                limits::STREAM_IN_FLIGHT_MAX,
+            ),
+            (
+                "delivery.capacity",
+                self.delivery.capacity,
+                limits::CAPACITY_MAX,
+            ),
             ("log.round", self.log.round, limits::LOG_ROUND_MAX),
         ];
         for (key, value, most) in numbers {
@@ -95,7 +153,10 @@ impl Config {
     fn check_listeners(&self, found: &mut Vec<Violation>) {
         let mllp = &self.listen.mllp;
         if mllp.len() > limits::MLLP_LISTENERS_MAX {
-            found.push(Violation::new("listen.mllp", format!("at most {}", limits::MLLP_LISTENERS_MAX)));
+            found.push(Violation::new(
+                "listen.mllp",
+                format!("at most {}", limits::MLLP_LISTENERS_MAX),
+            ));
         }
         let mut names = BTreeSet::new();
         for (listener, number) in mllp.iter().zip(0..) {
@@ -105,7 +166,10 @@ impl Config {
                 found.push(Violation::new(at("name"), "is 1 to 32 of a-z, 0-9 and -"));
             }
             if !names.insert(&listener.name) {
-                found.push(Violation::new(at("name"), "is the name of another listener too"));
+                found.push(Violation::new(
+                    at("name"),
+                    "is the name of another listener too",
+                ));
             }
             if !listener.tls && !is_private(listener.address.ip()) {
                 found.push(Violation::new(
@@ -116,14 +180,20 @@ impl Config {
             }
         }
         let mut taken: BTreeSet<SocketAddr> = BTreeSet::new();
-        let all = [("listen.grpc", Some(self.listen.grpc)), ("listen.metrics", self.listen.metrics)]
-            .into_iter()
-            .chain([("listen.webhook", self.listen.webhook)])
-            .chain(mllp.iter().map(|l| ("listen.mllp", Some(l.address))));
+        let all = [
+            ("listen.grpc", Some(self.listen.grpc)),
+            ("listen.metrics", self.listen.metrics),
+        ]
+        .into_iter()
+        .chain([("listen.webhook", self.listen.webhook)])
+        .chain(mllp.iter().map(|l| ("listen.mllp", Some(l.address))));
         for (key, address) in all.filter_map(|(key, address)| Some((key, address?))) {
             // Port 0 asks the system for a free one.
             if address.port() != 0 && !taken.insert(address) {
-                found.push(Violation::new(key, format!("{address} is taken by another listener")));
+                found.push(Violation::new(
+                    key,
+                    format!("{address} is taken by another listener"),
+                ));
             }
         }
     }

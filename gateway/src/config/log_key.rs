@@ -51,11 +51,18 @@ pub enum LogKeyError {
 /// # Errors
 /// [`LogKeyError`] names the file at fault.
 pub fn load_log_key(path: &Path) -> Result<SigningKey, LogKeyError> {
-    let unreadable = |source| LogKeyError::Unreadable { path: path.to_owned(), source };
-    let malformed = || LogKeyError::Malformed { path: path.to_owned() };
+    let unreadable = |source| LogKeyError::Unreadable {
+        path: path.to_owned(),
+        source,
+    };
+    let malformed = || LogKeyError::Malformed {
+        path: path.to_owned(),
+    };
     let file = std::fs::File::open(path).map_err(unreadable)?;
     let mut text = Zeroizing::new(String::new());
-    file.take(LOG_KEY_BYTES_MAX).read_to_string(&mut text).map_err(unreadable)?;
+    file.take(LOG_KEY_BYTES_MAX)
+        .read_to_string(&mut text)
+        .map_err(unreadable)?;
     let line = text.trim_end().strip_prefix(PREFIX).ok_or_else(malformed)?;
     // The key's base64 may itself hold a plus sign; the origin may not.
     let mut parts = line.splitn(3, '+');
@@ -64,13 +71,16 @@ pub fn load_log_key(path: &Path) -> Result<SigningKey, LogKeyError> {
     };
     let bytes = Zeroizing::new(STANDARD.decode(key).map_err(|_| malformed())?);
     let (algorithm, seed) = bytes.split_first().ok_or_else(malformed)?;
-    let seed: Zeroizing<[u8; SEED_BYTES]> = Zeroizing::new(seed.try_into().map_err(|_| malformed())?);
+    let seed: Zeroizing<[u8; SEED_BYTES]> =
+        Zeroizing::new(seed.try_into().map_err(|_| malformed())?);
     if *algorithm != ED25519 {
         return Err(malformed());
     }
     let key = SigningKey::from_seed(origin, *seed).map_err(LogKeyError::Origin)?;
     if format!("{:08x}", key.verifier().id()) != id {
-        return Err(LogKeyError::KeyId { path: path.to_owned() });
+        return Err(LogKeyError::KeyId {
+            path: path.to_owned(),
+        });
     }
     Ok(key)
 }
@@ -79,10 +89,17 @@ pub fn load_log_key(path: &Path) -> Result<SigningKey, LogKeyError> {
 ///
 /// # Errors
 /// [`LogKeyError::Origin`] when the origin cannot be a log's name.
-pub fn log_key_text(origin: &str, seed: &[u8; SEED_BYTES]) -> Result<Zeroizing<String>, LogKeyError> {
+pub fn log_key_text(
+    origin: &str,
+    seed: &[u8; SEED_BYTES],
+) -> Result<Zeroizing<String>, LogKeyError> {
     let key = SigningKey::from_seed(origin, *seed).map_err(LogKeyError::Origin)?;
     let mut bytes = Zeroizing::new(vec![ED25519]);
     bytes.extend_from_slice(seed);
     let encoded = Zeroizing::new(STANDARD.encode(&*bytes));
-    Ok(Zeroizing::new(format!("{PREFIX}{origin}+{:08x}+{}\n", key.verifier().id(), *encoded)))
+    Ok(Zeroizing::new(format!(
+        "{PREFIX}{origin}+{:08x}+{}\n",
+        key.verifier().id(),
+        *encoded
+    )))
 }

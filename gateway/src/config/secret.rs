@@ -37,7 +37,9 @@ impl fmt::Debug for Secret {
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// The name is not one that a secret may have.
-    #[error("`{name}` is not a secret's name: 1 to {SECRET_NAME_LENGTH_MAX} letters, digits or any of - _ .")]
+    #[error(
+        "`{name}` is not a secret's name: 1 to {SECRET_NAME_LENGTH_MAX} letters, digits or any of - _ ."
+    )]
     Name {
         /// The name.
         name: String,
@@ -89,9 +91,13 @@ impl Secrets {
     pub fn find(&self, name: &str) -> Result<Secret, SecretError> {
         let ok = (1..=SECRET_NAME_LENGTH_MAX).contains(&name.len())
             && !name.starts_with('.')
-            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
         if !ok {
-            return Err(SecretError::Name { name: name.to_owned() });
+            return Err(SecretError::Name {
+                name: name.to_owned(),
+            });
         }
         let variable = variable(name);
         if let Some(secret) = self.variables.get(&variable) {
@@ -99,9 +105,15 @@ impl Secrets {
         }
         let path = self.dir.join(name);
         match read(&path) {
-            Err(SecretError::Unreadable { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            Err(SecretError::Unreadable { source, .. })
+                if source.kind() == std::io::ErrorKind::NotFound =>
+            {
                 let variable = format!("WAYMARK_SECRET_{variable}");
-                Err(SecretError::Missing { name: name.to_owned(), variable, path })
+                Err(SecretError::Missing {
+                    name: name.to_owned(),
+                    variable,
+                    path,
+                })
             }
             other => other,
         }
@@ -109,18 +121,33 @@ impl Secrets {
 }
 
 fn variable(name: &str) -> String {
-    name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
+    name.chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() {
+                c.to_ascii_uppercase()
+            } else {
+                '_'
+            }
+        })
+        .collect()
 }
 
 /// Reads a secret from a file; a line feed at its end is not part of it.
 pub(super) fn read(path: &Path) -> Result<Secret, SecretError> {
-    let unreadable = |source| SecretError::Unreadable { path: path.to_owned(), source };
+    let unreadable = |source| SecretError::Unreadable {
+        path: path.to_owned(),
+        source,
+    };
     let file = std::fs::File::open(path).map_err(unreadable)?;
     let mut text = Zeroizing::new(String::new());
-    file.take(SECRET_BYTES_MAX + 1).read_to_string(&mut text).map_err(unreadable)?;
+    file.take(SECRET_BYTES_MAX + 1)
+        .read_to_string(&mut text)
+        .map_err(unreadable)?;
     let secret = text.trim_end_matches(['\r', '\n']);
     if secret.is_empty() || u64::try_from(text.len()).unwrap_or(u64::MAX) > SECRET_BYTES_MAX {
-        return Err(SecretError::Size { path: path.to_owned() });
+        return Err(SecretError::Size {
+            path: path.to_owned(),
+        });
     }
     Ok(Secret::new(secret))
 }

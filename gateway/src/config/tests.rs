@@ -11,8 +11,10 @@ fn assemble(text: &str) -> Result<Config, ConfigError> {
 }
 
 fn with(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
-    let variables: Vec<(String, String)> =
-        variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let variables: Vec<(String, String)> = variables
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
     Config::assemble(MINIMAL, "waymark.toml", &variables)
 }
 
@@ -61,7 +63,11 @@ fn every_key_is_documented() {
     let text = with_examples();
     let config = assemble(&text).unwrap();
     let mut documented = Vec::new();
-    keys("", &Value::Table(toml::from_str::<Table>(&text).unwrap()), &mut documented);
+    keys(
+        "",
+        &Value::Table(toml::from_str::<Table>(&text).unwrap()),
+        &mut documented,
+    );
     let mut known = Vec::new();
     keys("", &Value::try_from(&config).unwrap(), &mut known);
     documented.sort();
@@ -71,22 +77,39 @@ fn every_key_is_documented() {
 
 #[test]
 fn an_unknown_key_is_refused_where_it_stands() {
-    let refused = assemble("[gateway]\nenvironment = \"test\"\n[listen]\n  grcp = \"127.0.0.1:1\"\n").unwrap_err();
+    let refused =
+        assemble("[gateway]\nenvironment = \"test\"\n[listen]\n  grcp = \"127.0.0.1:1\"\n")
+            .unwrap_err();
     let text = refused.to_string();
-    assert!(text.starts_with("waymark.toml:4:3: unknown field `grcp`"), "{text}");
+    assert!(
+        text.starts_with("waymark.toml:4:3: unknown field `grcp`"),
+        "{text}"
+    );
 }
 
 #[test]
 fn a_wrong_value_is_refused_where_it_stands() {
-    let refused = assemble("[gateway]\nenvironment = \"production\"\n").unwrap_err().to_string();
+    let refused = assemble("[gateway]\nenvironment = \"production\"\n")
+        .unwrap_err()
+        .to_string();
     assert!(refused.starts_with("waymark.toml:2:15: "), "{refused}");
-    let refused = assemble(&format!("{MINIMAL}drain = \"soon\"\n")).unwrap_err().to_string();
-    assert!(refused.contains("waymark.toml:3:9: not a length of time"), "{refused}");
+    let refused = assemble(&format!("{MINIMAL}drain = \"soon\"\n"))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refused.contains("waymark.toml:3:9: not a length of time"),
+        "{refused}"
+    );
 }
 
 #[test]
 fn the_environment_must_be_stated() {
-    assert!(assemble("").unwrap_err().to_string().contains("missing field `gateway`"));
+    assert!(
+        assemble("")
+            .unwrap_err()
+            .to_string()
+            .contains("missing field `gateway`")
+    );
 }
 
 #[test]
@@ -101,7 +124,10 @@ fn variables_lie_over_the_file() {
         ("WAYMARK_SECRET_THERAPY_WEBHOOK", "left alone too"),
     ])
     .unwrap();
-    assert_eq!(config.database.url.expose(), "postgres://waymark:pw@db/waymark");
+    assert_eq!(
+        config.database.url.expose(),
+        "postgres://waymark:pw@db/waymark"
+    );
     assert_eq!(config.listen.grpc, ([0, 0, 0, 0], 9000).into());
     assert_eq!(config.limits.in_flight, 7);
     assert!((config.telemetry.sample_ratio - 1.0).abs() < f64::EPSILON);
@@ -110,21 +136,42 @@ fn variables_lie_over_the_file() {
 
 #[test]
 fn a_wrong_variable_is_named_and_its_value_is_not() {
-    let refused = with(&[("WAYMARK_LIMITS_IN_FLIGHT", "hunter2")]).unwrap_err().to_string();
-    assert!(refused.starts_with("environment variable WAYMARK_LIMITS_IN_FLIGHT: "), "{refused}");
+    let refused = with(&[("WAYMARK_LIMITS_IN_FLIGHT", "hunter2")])
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refused.starts_with("environment variable WAYMARK_LIMITS_IN_FLIGHT: "),
+        "{refused}"
+    );
     assert!(!refused.contains("hunter2"), "{refused}");
-    let refused = with(&[("WAYMARK_LISTEN_GRCP", "127.0.0.1:1")]).unwrap_err().to_string();
-    assert!(refused.starts_with("environment variable WAYMARK_LISTEN_GRCP: unknown field `grcp`"), "{refused}");
+    let refused = with(&[("WAYMARK_LISTEN_GRCP", "127.0.0.1:1")])
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refused.starts_with("environment variable WAYMARK_LISTEN_GRCP: unknown field `grcp`"),
+        "{refused}"
+    );
 }
 
 #[test]
 fn a_password_in_the_file_is_refused_and_never_shown() {
-    let text = format!("{MINIMAL}[database]\nurl = \"postgres://waymark:hunter2@db/waymark?sslmode=require\"\n");
+    let text = format!(
+        "{MINIMAL}[database]\nurl = \"postgres://waymark:hunter2@db/waymark?sslmode=require\"\n"
+    );
     let refused = assemble(&text).unwrap_err();
-    assert!(matches!(&refused, ConfigError::Invalid(v) if v.iter().any(|v| v.field == "database.url")));
+    assert!(
+        matches!(&refused, ConfigError::Invalid(v) if v.iter().any(|v| v.field == "database.url"))
+    );
     let config: Config = toml::from_str(&text).unwrap();
-    for shown in [format!("{config:?}"), refused.to_string(), toml::to_string(&config).unwrap()] {
-        assert!(!shown.contains("hunter2") && !shown.contains("sslmode"), "{shown}");
+    for shown in [
+        format!("{config:?}"),
+        refused.to_string(),
+        toml::to_string(&config).unwrap(),
+    ] {
+        assert!(
+            !shown.contains("hunter2") && !shown.contains("sslmode"),
+            "{shown}"
+        );
     }
 }
 
@@ -135,7 +182,10 @@ fn limits_hold_at_their_edges() {
     assert_eq!(invalid_keys(&longest("4001ms")), ["directory.refresh"]);
     let most = |count: u32| format!("{MINIMAL}[limits]\nstream_in_flight = {count}\n");
     assert!(assemble(&most(limits::STREAM_IN_FLIGHT_MAX)).is_ok());
-    assert_eq!(invalid_keys(&most(limits::STREAM_IN_FLIGHT_MAX + 1)), ["limits.stream_in_flight"]);
+    assert_eq!(
+        invalid_keys(&most(limits::STREAM_IN_FLIGHT_MAX + 1)),
+        ["limits.stream_in_flight"]
+    );
     assert_eq!(invalid_keys(&most(0)), ["limits.stream_in_flight"]);
     let lease = |text: &str| format!("{MINIMAL}[delivery]\nlease = \"{text}\"\n");
     assert!(assemble(&lease("2s")).is_ok());
@@ -144,8 +194,17 @@ fn limits_hold_at_their_edges() {
 
 #[test]
 fn every_fault_is_named_at_once() {
-    let text = format!("{MINIMAL}[limits]\nin_flight = 0\n[telemetry]\nsample_ratio = 1.5\notlp_endpoint = \"db\"\n");
-    assert_eq!(invalid_keys(&text), ["limits.in_flight", "telemetry.sample_ratio", "telemetry.otlp_endpoint"]);
+    let text = format!(
+        "{MINIMAL}[limits]\nin_flight = 0\n[telemetry]\nsample_ratio = 1.5\notlp_endpoint = \"db\"\n"
+    );
+    assert_eq!(
+        invalid_keys(&text),
+        [
+            "limits.in_flight",
+            "telemetry.sample_ratio",
+            "telemetry.otlp_endpoint"
+        ]
+    );
 }
 
 fn mllp(name: &str, address: &str, tls: bool) -> String {
@@ -160,13 +219,23 @@ fn plain_mllp_stands_on_a_private_interface_alone() {
     let one = |address: &str, tls| format!("{MINIMAL}{}", mllp("r1l", address, tls));
     assert!(assemble(&one("10.0.0.5:2575", false)).is_ok());
     assert!(assemble(&one("0.0.0.0:2575", true)).is_ok());
-    assert_eq!(invalid_keys(&one("0.0.0.0:2575", false)), ["listen.mllp[0].tls"]);
-    assert_eq!(invalid_keys(&one("192.0.2.1:2575", false)), ["listen.mllp[0].tls"]);
+    assert_eq!(
+        invalid_keys(&one("0.0.0.0:2575", false)),
+        ["listen.mllp[0].tls"]
+    );
+    assert_eq!(
+        invalid_keys(&one("192.0.2.1:2575", false)),
+        ["listen.mllp[0].tls"]
+    );
 }
 
 #[test]
 fn two_listeners_share_neither_name_nor_address() {
-    let two = format!("{MINIMAL}{}{}", mllp("r1l", "127.0.0.1:8443", true), mllp("r1l", "127.0.0.1:0", true));
+    let two = format!(
+        "{MINIMAL}{}{}",
+        mllp("r1l", "127.0.0.1:8443", true),
+        mllp("r1l", "127.0.0.1:0", true)
+    );
     assert_eq!(invalid_keys(&two), ["listen.mllp[1].name", "listen.mllp"]);
 }
 
@@ -174,11 +243,18 @@ fn two_listeners_share_neither_name_nor_address() {
 fn paths_are_beside_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("waymark.toml");
-    std::fs::write(&path, format!("{MINIMAL}[tls]\ncert = \"/etc/waymark/server.pem\"\n")).unwrap();
+    std::fs::write(
+        &path,
+        format!("{MINIMAL}[tls]\ncert = \"/etc/waymark/server.pem\"\n"),
+    )
+    .unwrap();
     let config = Config::load(&path).unwrap();
     assert_eq!(config.tls.cert, Path::new("/etc/waymark/server.pem"));
     assert_eq!(config.tls.key, folder.path().join("tls/server.key"));
-    assert_eq!(config.database.url.expose(), format!("sqlite://{}", folder.path().join("waymark.db").display()));
+    assert_eq!(
+        config.database.url.expose(),
+        format!("sqlite://{}", folder.path().join("waymark.db").display())
+    );
 }
 
 #[test]
@@ -197,13 +273,19 @@ fn a_secret_comes_from_the_environment_before_its_file() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("therapy-webhook"), "from the file\n").unwrap();
     let none = Secrets::new(folder.path().to_owned(), BTreeMap::new());
-    assert_eq!(none.find("therapy-webhook").unwrap().expose(), "from the file");
+    assert_eq!(
+        none.find("therapy-webhook").unwrap().expose(),
+        "from the file"
+    );
     let variables = overlay::secret_variables(vec![(
         "WAYMARK_SECRET_THERAPY_WEBHOOK".to_owned(),
         "from the environment".to_owned(),
     )]);
     let both = Secrets::new(folder.path().to_owned(), variables);
-    assert_eq!(both.find("therapy-webhook").unwrap().expose(), "from the environment");
+    assert_eq!(
+        both.find("therapy-webhook").unwrap().expose(),
+        "from the environment"
+    );
     assert!(!format!("{both:?}").contains("from the"), "{both:?}");
 }
 
@@ -211,9 +293,15 @@ fn a_secret_comes_from_the_environment_before_its_file() {
 fn a_missing_secret_says_where_it_was_looked_for() {
     let secrets = Secrets::new("/nowhere".into(), BTreeMap::new());
     let missing = secrets.find("therapy-webhook").unwrap_err().to_string();
-    assert!(missing.contains("WAYMARK_SECRET_THERAPY_WEBHOOK") && missing.contains("/nowhere/therapy-webhook"));
+    assert!(
+        missing.contains("WAYMARK_SECRET_THERAPY_WEBHOOK")
+            && missing.contains("/nowhere/therapy-webhook")
+    );
     for name in ["", "../waymark.toml", ".hidden", "a/b", &"a".repeat(65)] {
-        assert!(matches!(secrets.find(name), Err(SecretError::Name { .. })), "{name}");
+        assert!(
+            matches!(secrets.find(name), Err(SecretError::Name { .. })),
+            "{name}"
+        );
     }
 }
 
@@ -240,7 +328,10 @@ fn a_log_key_reads_back_and_a_damaged_one_is_refused() {
     assert_eq!(key.vkey(), expected.vkey());
 
     std::fs::write(&path, text.replace("southmere", "northmere")).unwrap();
-    assert!(matches!(load_log_key(&path), Err(LogKeyError::KeyId { .. })));
+    assert!(matches!(
+        load_log_key(&path),
+        Err(LogKeyError::KeyId { .. })
+    ));
     std::fs::write(&path, "PRIVATE+KEY+x").unwrap();
     let refused = load_log_key(&path).unwrap_err();
     assert!(matches!(refused, LogKeyError::Malformed { .. }));

@@ -42,8 +42,12 @@ impl<'de> Deserialize<'de> for Lasting {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let signed: Option<SignedDuration> = text.parse().ok();
-        let length = signed.and_then(|d| Duration::try_from(d).ok()).filter(|d| !d.is_zero());
-        length.map(Self).ok_or_else(|| D::Error::custom("not a length of time such as 30s, 250ms or 72h"))
+        let length = signed
+            .and_then(|d| Duration::try_from(d).ok())
+            .filter(|d| !d.is_zero());
+        length
+            .map(Self)
+            .ok_or_else(|| D::Error::custom("not a length of time such as 30s, 250ms or 72h"))
     }
 }
 
@@ -69,7 +73,9 @@ impl DatabaseUrl {
 
     /// Whether it names an engine that there is.
     pub(super) fn is_known(&self) -> bool {
-        ["sqlite:", "postgres://", "postgresql://"].iter().any(|scheme| self.0.starts_with(scheme))
+        ["sqlite:", "postgres://", "postgresql://"]
+            .iter()
+            .any(|scheme| self.0.starts_with(scheme))
     }
 
     /// Takes a relative path of a SQLite file as beside `folder`.
@@ -89,16 +95,26 @@ impl DatabaseUrl {
         let (_, rest) = self.0.split_once("://")?;
         let (authority, _) = rest.split_once(['/', '?']).unwrap_or((rest, ""));
         let (user_info, _) = authority.rsplit_once('@')?;
-        user_info.split_once(':').map(|(_, password)| password).filter(|password| !password.is_empty())
+        user_info
+            .split_once(':')
+            .map(|(_, password)| password)
+            .filter(|password| !password.is_empty())
     }
 }
 
 impl fmt::Display for DatabaseUrl {
     /// The URL, its password and parameters masked.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (url, parameters) = self.0.split_once('?').map_or((self.0.as_str(), ""), |(url, _)| (url, "?…"));
+        let (url, parameters) = self
+            .0
+            .split_once('?')
+            .map_or((self.0.as_str(), ""), |(url, _)| (url, "?…"));
         match self.password() {
-            Some(password) => write!(f, "{}{parameters}", url.replacen(&format!(":{password}@"), ":…@", 1)),
+            Some(password) => write!(
+                f,
+                "{}{parameters}",
+                url.replacen(&format!(":{password}@"), ":…@", 1)
+            ),
             None => write!(f, "{url}{parameters}"),
         }
     }

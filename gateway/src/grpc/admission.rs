@@ -33,7 +33,10 @@ impl<S> Layer<S> for AdmissionLayer {
     type Service = Admission<S>;
 
     fn layer(&self, inner: S) -> Admission<S> {
-        Admission { face: self.face.clone(), inner }
+        Admission {
+            face: self.face.clone(),
+            inner,
+        }
     }
 }
 
@@ -70,7 +73,11 @@ where
             rpc.grpc.status_code = field::Empty,
         );
         // Only `traceparent`, and only well-formed: tracestate and baggage are dropped (ruling 23).
-        let given = request.headers().get("traceparent").and_then(|value| value.to_str().ok()).and_then(well_formed);
+        let given = request
+            .headers()
+            .get("traceparent")
+            .and_then(|value| value.to_str().ok())
+            .and_then(well_formed);
         if let Some(parent) = &given {
             continue_trace(&span, parent);
         }
@@ -90,7 +97,10 @@ where
             drop(room);
             if let Ok(answer) = &answer {
                 // A call refused before its first message has its status here; another's is in the trailers.
-                let code = answer.headers().get("grpc-status").and_then(|code| code.to_str().ok());
+                let code = answer
+                    .headers()
+                    .get("grpc-status")
+                    .and_then(|code| code.to_str().ok());
                 seen.record("rpc.grpc.status_code", code.unwrap_or("0"));
             }
             answer
@@ -110,14 +120,25 @@ impl<S> Admission<S> {
         if request.uri().path().starts_with(STANDARD) {
             return Ok(room);
         }
-        let peer = request.extensions().get::<Arc<Peer>>().cloned().ok_or_else(|| {
-            ServiceError::new(waymark_core::error::ErrorKind::Unauthenticated, "NO_IDENTITY")
-        })?;
+        let peer = request
+            .extensions()
+            .get::<Arc<Peer>>()
+            .cloned()
+            .ok_or_else(|| {
+                ServiceError::new(
+                    waymark_core::error::ErrorKind::Unauthenticated,
+                    "NO_IDENTITY",
+                )
+            })?;
         let principal = self.face.principal(&peer)?;
         span.record("agency.id", principal.agency.as_str());
         self.face.count(&principal.agency)?;
         let traceparent = traceparent_of(span).or(given);
-        request.extensions_mut().insert(Arc::new(Caller { principal, peer, traceparent }));
+        request.extensions_mut().insert(Arc::new(Caller {
+            principal,
+            peer,
+            traceparent,
+        }));
         Ok(room)
     }
 }
@@ -127,7 +148,9 @@ fn names(path: &str) -> (&str, &str) {
     let known = |service: &str| service.starts_with("waymark.v1.") || service.starts_with("grpc.");
     match path.strip_prefix('/').and_then(|rest| rest.split_once('/')) {
         Some((service, method))
-            if known(service) && path.len() <= 100 && method.bytes().all(|b| b.is_ascii_alphanumeric()) =>
+            if known(service)
+                && path.len() <= 100
+                && method.bytes().all(|b| b.is_ascii_alphanumeric()) =>
         {
             (service, method)
         }
@@ -142,8 +165,17 @@ mod tests {
     #[test]
     fn a_path_of_another_form_has_no_name() {
         let path = "/waymark.v1.ReferralService/SubmitReferral";
-        assert_eq!(names(path), ("waymark.v1.ReferralService", "SubmitReferral"));
-        for path in ["", "/", "/x/y", "/waymark.v1.ReferralService/Submit Ada", "waymark.v1.A/B"] {
+        assert_eq!(
+            names(path),
+            ("waymark.v1.ReferralService", "SubmitReferral")
+        );
+        for path in [
+            "",
+            "/",
+            "/x/y",
+            "/waymark.v1.ReferralService/Submit Ada",
+            "waymark.v1.A/B",
+        ] {
             assert_eq!(names(path), ("", ""), "{path}");
         }
     }

@@ -117,10 +117,17 @@ mod tests {
             for bit in 0..8 {
                 let mut bad = good.clone();
                 bad[at] ^= 1 << bit;
-                assert_eq!(read(Kind::Watch, b"EE123456", &bad), None, "byte {at} bit {bit}");
+                assert_eq!(
+                    read(Kind::Watch, b"EE123456", &bad),
+                    None,
+                    "byte {at} bit {bit}"
+                );
             }
         }
-        assert_eq!(read(Kind::Watch, b"EE123456", &good[..good.len() - 1]), None);
+        assert_eq!(
+            read(Kind::Watch, b"EE123456", &good[..good.len() - 1]),
+            None
+        );
     }
 
     #[test]

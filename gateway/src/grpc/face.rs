@@ -58,10 +58,20 @@ pub(super) struct Caller {
 }
 
 impl Face {
-    pub(super) fn new(service: Service, metrics: Metrics, stopping: CancellationToken, limits: &Limits) -> Self {
-        let room = |count: u32| Arc::new(Semaphore::new(usize::try_from(count).unwrap_or(Semaphore::MAX_PERMITS)));
+    pub(super) fn new(
+        service: Service,
+        metrics: Metrics,
+        stopping: CancellationToken,
+        limits: &Limits,
+    ) -> Self {
+        let room = |count: u32| {
+            Arc::new(Semaphore::new(
+                usize::try_from(count).unwrap_or(Semaphore::MAX_PERMITS),
+            ))
+        };
         let some = |count: u32| NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN);
-        let quota = Quota::per_second(some(limits.agency_per_second)).allow_burst(some(limits.agency_burst));
+        let quota = Quota::per_second(some(limits.agency_per_second))
+            .allow_burst(some(limits.agency_burst));
         let bounds = Bounds {
             in_flight: room(limits.in_flight),
             streams: room(limits.streams),
@@ -70,14 +80,24 @@ impl Face {
             clock: DefaultClock::default(),
             stream_in_flight: usize::try_from(limits.stream_in_flight).unwrap_or(1).max(1),
         };
-        Self { service, metrics, stopping, loans: Arc::default(), bounds: Arc::new(bounds) }
+        Self {
+            service,
+            metrics,
+            stopping,
+            loans: Arc::default(),
+            bounds: Arc::new(bounds),
+        }
     }
 
     /// The principal behind a connection, today: the directory is asked at each call (ruling 21).
     pub(super) fn principal(&self, peer: &Peer) -> Result<Principal, ServiceError> {
         if peer.not_after < self.service.now() {
-            return Err(ServiceError::new(ErrorKind::Unauthenticated, "CERTIFICATE_ENDED")
-                .with_violation("certificate", "ended while the connection was open: connect with a new one"));
+            return Err(
+                ServiceError::new(ErrorKind::Unauthenticated, "CERTIFICATE_ENDED").with_violation(
+                    "certificate",
+                    "ended while the connection was open: connect with a new one",
+                ),
+            );
         }
         self.service.principal(&peer.san_uris)
     }
@@ -108,13 +128,20 @@ impl Face {
     /// Room for one long-lived stream, held by it.
     pub(super) fn open_stream(&self) -> Result<OwnedSemaphorePermit, Status> {
         let room = Arc::clone(&self.bounds.streams).try_acquire_owned();
-        room.map_err(|_| status::refusal(&ServiceError::new(ErrorKind::Exhausted, "TOO_MANY_STREAMS")))
+        room.map_err(|_| {
+            status::refusal(&ServiceError::new(ErrorKind::Exhausted, "TOO_MANY_STREAMS"))
+        })
     }
 
     /// Room for one document in memory, held while it is there.
     pub(super) fn open_transfer(&self) -> Result<OwnedSemaphorePermit, Status> {
         let room = Arc::clone(&self.bounds.transfers).try_acquire_owned();
-        room.map_err(|_| status::refusal(&ServiceError::new(ErrorKind::Exhausted, "TOO_MANY_TRANSFERS")))
+        room.map_err(|_| {
+            status::refusal(&ServiceError::new(
+                ErrorKind::Exhausted,
+                "TOO_MANY_TRANSFERS",
+            ))
+        })
     }
 
     /// Items of one stream at work at the same time.
@@ -124,14 +151,17 @@ impl Face {
 
     /// What a stream answers when the process stops: open it again elsewhere.
     pub(super) fn gone() -> Status {
-        status::refusal(&ServiceError::new(ErrorKind::Unavailable, "STOPPING"))
+        status::refusal(&ServiceError::new(ErrorKind::Unavailable, status::STOPPING))
     }
 }
 
 /// Who makes a call.
 pub(super) fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
     let caller = request.extensions().get::<Arc<Caller>>();
-    caller
-        .map(|caller| caller.as_ref().clone())
-        .ok_or_else(|| status::refusal(&ServiceError::new(ErrorKind::Unauthenticated, "NO_IDENTITY")))
+    caller.map(|caller| caller.as_ref().clone()).ok_or_else(|| {
+        status::refusal(&ServiceError::new(
+            ErrorKind::Unauthenticated,
+            "NO_IDENTITY",
+        ))
+    })
 }

@@ -23,11 +23,21 @@ pub(super) struct Page {
 
 impl Page {
     /// Reads a request's page. `scope` is the rest of the request, with whom it is answered for.
-    pub(super) fn read(kind: Kind, scope: Vec<u8>, size: u32, token: &str) -> Result<Self, ServiceError> {
+    pub(super) fn read(
+        kind: Kind,
+        scope: Vec<u8>,
+        size: u32,
+        token: &str,
+    ) -> Result<Self, ServiceError> {
         let size = match size {
             0 => PAGE_SIZE_DEFAULT,
             size if size <= PAGE_SIZE_MAX => size,
-            _ => return Err(status::field("page_size", format!("is 1 to {PAGE_SIZE_MAX}"))),
+            _ => {
+                return Err(status::field(
+                    "page_size",
+                    format!("is 1 to {PAGE_SIZE_MAX}"),
+                ));
+            }
         };
         let position = if token.is_empty() {
             None
@@ -36,7 +46,12 @@ impl Page {
             let why = "is not a token of this list with these filters: begin again without one";
             Some(position.ok_or_else(|| status::field("page_token", why))?)
         };
-        Ok(Self { kind, scope, size, position })
+        Ok(Self {
+            kind,
+            scope,
+            size,
+            position,
+        })
     }
 
     /// Items of the page as a count.
@@ -46,7 +61,9 @@ impl Page {
 
     /// The position as an id of 16 bytes.
     pub(super) fn id(&self) -> Option<[u8; 16]> {
-        self.position.as_deref().and_then(|position| position.try_into().ok())
+        self.position
+            .as_deref()
+            .and_then(|position| position.try_into().ok())
     }
 
     /// The position as a number.
@@ -81,7 +98,12 @@ mod tests {
         assert!(first.position.is_none());
         let next = read(1, &first.token(&9u64.to_be_bytes())).unwrap();
         assert_eq!(next.number(), Some(9));
-        let other = Page::read(Kind::Alarms, b"all".to_vec(), 1, &first.token(&9u64.to_be_bytes()));
+        let other = Page::read(
+            Kind::Alarms,
+            b"all".to_vec(),
+            1,
+            &first.token(&9u64.to_be_bytes()),
+        );
         assert_eq!(other.err().unwrap().violations[0].field, "page_token");
     }
 }

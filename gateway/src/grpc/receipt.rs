@@ -27,7 +27,11 @@ pub(super) enum Proven {
 
 impl From<bool> for Proven {
     fn from(want_proof: bool) -> Self {
-        if want_proof { Self::Wanted } else { Self::NotWanted }
+        if want_proof {
+            Self::Wanted
+        } else {
+            Self::NotWanted
+        }
     }
 }
 
@@ -42,9 +46,17 @@ pub(super) async fn of_accept(
         leg_id: leg.id.to_string(),
         service_id: service_of(leg.triage.as_deref(), leg.service.as_str()),
         agency_id: leg.agency.to_string(),
-        rule_id: leg.rule.as_ref().map(ToString::to_string).unwrap_or_default(),
+        rule_id: leg
+            .rule
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
     });
-    let shown = if proven == Proven::Wanted { content } else { None };
+    let shown = if proven == Proven::Wanted {
+        content
+    } else {
+        None
+    };
     Ok(v1::Receipt {
         referral_id: accepted.referral.to_string(),
         reference: accepted.reference.to_string(),
@@ -80,9 +92,18 @@ pub(super) async fn of_event(
         leg_id: leg.leg.id.to_string(),
         service_id: service_of(leg.leg.triage.as_deref(), leg.leg.service.as_str()),
         agency_id: leg.leg.agency.to_string(),
-        rule_id: leg.leg.rule.as_ref().map(ToString::to_string).unwrap_or_default(),
+        rule_id: leg
+            .leg
+            .rule
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
     });
-    let shown = if proven == Proven::Wanted { content } else { None };
+    let shown = if proven == Proven::Wanted {
+        content
+    } else {
+        None
+    };
     Ok(v1::Receipt {
         referral_id: view.id.to_string(),
         reference: view.reference.to_string(),
@@ -110,7 +131,9 @@ async fn proof(face: &Face, event: EventId, proven: Proven) -> Result<Vec<u8>, S
 
 /// What opens an entry's commitments. Content is shown only where it is what was committed to.
 fn openings(salts: &[Opening], entry: &[u8], content: Option<&[u8]>) -> Vec<v1::Opening> {
-    let committed = LogEntry::decode(entry).map(|entry| entry.commitments).unwrap_or_default();
+    let committed = LogEntry::decode(entry)
+        .map(|entry| entry.commitments)
+        .unwrap_or_default();
     let opens = |opening: &Opening, bytes: &[u8]| {
         committed.contains(&Commitment::to(opening.tag, &opening.salt, bytes))
     };
@@ -119,14 +142,19 @@ fn openings(salts: &[Opening], entry: &[u8], content: Option<&[u8]>) -> Vec<v1::
         .map(|opening| v1::Opening {
             tag: tag(opening.tag),
             salt: opening.salt.to_vec(),
-            content: content.filter(|bytes| opens(opening, bytes)).unwrap_or_default().to_vec(),
+            content: content
+                .filter(|bytes| opens(opening, bytes))
+                .unwrap_or_default()
+                .to_vec(),
         })
         .collect()
 }
 
 /// The bytes that stand for a commitment's tag within it, as text: whoever opens it hashes exactly these.
 fn tag(tag: CommitmentTag) -> String {
-    char::from_u32(tag.number()).map(String::from).unwrap_or_default()
+    char::from_u32(tag.number())
+        .map(String::from)
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -154,7 +182,10 @@ mod tests {
             reference: None,
         };
         let entry = draft.placed(0, None).encode();
-        let salts = [Opening { tag: CommitmentTag::Payload, salt }];
+        let salts = [Opening {
+            tag: CommitmentTag::Payload,
+            salt,
+        }];
         let opened = openings(&salts, &entry, Some(content));
         // Commitment = SHA-256("waymark/commit/v1" || 0x00 || tag || salt || content), in the contract's words.
         let mut input = b"waymark/commit/v1\0".to_vec();
@@ -164,7 +195,12 @@ mod tests {
         let committed = LogEntry::decode(&entry).unwrap().commitments[0].hash;
         assert_eq!(digest(&SHA256, &input).as_ref(), committed);
 
-        assert!(openings(&salts, &entry, Some(b"other"))[0].content.is_empty(), "only what was committed to");
+        assert!(
+            openings(&salts, &entry, Some(b"other"))[0]
+                .content
+                .is_empty(),
+            "only what was committed to"
+        );
         assert!(openings(&salts, &entry, None)[0].content.is_empty());
     }
 }

@@ -4,7 +4,9 @@ use std::pin::Pin;
 
 use futures::Stream;
 use tonic::{Request, Response, Status, Streaming};
-use waymark_adapters::grpc::convert::{leg_state_from_proto, referral_to_proto, sender_reference_to_proto};
+use waymark_adapters::grpc::convert::{
+    leg_state_from_proto, referral_to_proto, sender_reference_to_proto,
+};
 use waymark_core::error::ErrorKind;
 use waymark_core::leg::LegState;
 use waymark_core::port::{EventKind, ReferralView};
@@ -60,7 +62,9 @@ impl ReferralService for Referrals {
     ) -> Result<Response<v1::SubmitReferralResponse>, Status> {
         let caller = caller(&request)?;
         let receipt = submit::one(&self.face, &caller, request.into_inner()).await;
-        Ok(Response::new(v1::SubmitReferralResponse { receipt: Some(receipt.map_err(|e| refusal(&e))?) }))
+        Ok(Response::new(v1::SubmitReferralResponse {
+            receipt: Some(receipt.map_err(|e| refusal(&e))?),
+        }))
     }
 
     async fn submit_referrals(
@@ -69,7 +73,12 @@ impl ReferralService for Referrals {
     ) -> Result<Response<Self::SubmitReferralsStream>, Status> {
         let caller = caller(&request)?;
         let room = self.face.open_stream()?;
-        Ok(Response::new(submit::many(self.face.clone(), caller, request.into_inner(), room)))
+        Ok(Response::new(submit::many(
+            self.face.clone(),
+            caller,
+            request.into_inner(),
+            room,
+        )))
     }
 
     async fn get_referral(
@@ -81,18 +90,26 @@ impl ReferralService for Referrals {
         let answer = async {
             let key = key("key", ask.key)?;
             let service = &self.face.service;
-            let purpose = ask.include_content.then(|| read::purpose("purpose", ask.purpose)).transpose()?;
+            let purpose = ask
+                .include_content
+                .then(|| read::purpose("purpose", ask.purpose))
+                .transpose()?;
             let view = service.referral(&caller.principal, &key).await?;
             let key = Key::Id(view.id);
             let events = service.timeline(&caller.principal, &key).await?;
             let mut record = write::record(&view, &events);
             if let Some(purpose) = purpose {
                 let content = service.content(&caller.principal, &key, purpose).await?;
-                record.sender_reference =
-                    content.sender_reference.as_ref().map(sender_reference_to_proto).unwrap_or_default();
+                record.sender_reference = content
+                    .sender_reference
+                    .as_ref()
+                    .map(sender_reference_to_proto)
+                    .unwrap_or_default();
                 record.content = Some(referral_to_proto(&content));
             }
-            Ok::<_, ServiceError>(v1::GetReferralResponse { referral: Some(record) })
+            Ok::<_, ServiceError>(v1::GetReferralResponse {
+                referral: Some(record),
+            })
         };
         answer.await.map(Response::new).map_err(|e| refusal(&e))
     }
@@ -102,7 +119,10 @@ impl ReferralService for Referrals {
         request: Request<v1::ListReferralsRequest>,
     ) -> Result<Response<v1::ListReferralsResponse>, Status> {
         let caller = caller(&request)?;
-        self.list(&caller.principal, request.into_inner()).await.map(Response::new).map_err(|e| refusal(&e))
+        self.list(&caller.principal, request.into_inner())
+            .await
+            .map(Response::new)
+            .map_err(|e| refusal(&e))
     }
 
     async fn amend_referral(
@@ -117,7 +137,10 @@ impl ReferralService for Referrals {
                 return Err(field("answers_leg_ids", why));
             }
             if ask.expected_version == 0 {
-                return Err(field("expected_version", "is required: the version that GetReferral shows"));
+                return Err(field(
+                    "expected_version",
+                    "is required: the version that GetReferral shows",
+                ));
             }
             let mut referral = submit::referral(&caller, ask.referral)?;
             read::add_note(&mut referral, "note", &ask.note)?;
@@ -131,9 +154,18 @@ impl ReferralService for Referrals {
             };
             let done = self.face.service.amend(&caller.principal, amend).await?;
             let (view, proven) = (&done.referral, ask.want_proof.into());
-            let receipt =
-                receipt::of_event(&self.face, view, done.event, done.repeated, Some(&content), proven).await?;
-            Ok(v1::AmendReferralResponse { receipt: Some(receipt) })
+            let receipt = receipt::of_event(
+                &self.face,
+                view,
+                done.event,
+                done.repeated,
+                Some(&content),
+                proven,
+            )
+            .await?;
+            Ok(v1::AmendReferralResponse {
+                receipt: Some(receipt),
+            })
         };
         answer.await.map(Response::new).map_err(|e| refusal(&e))
     }
@@ -155,9 +187,14 @@ impl ReferralService for Referrals {
             };
             let done = self.face.service.cancel(&caller.principal, cancel).await?;
             let (view, proven) = (&done.referral, ask.want_proof.into());
-            let receipt = receipt::of_event(&self.face, view, done.event, done.repeated, None, proven).await?;
+            let receipt =
+                receipt::of_event(&self.face, view, done.event, done.repeated, None, proven)
+                    .await?;
             let legs = done.effects.iter().map(write::leg_effect).collect();
-            Ok::<_, ServiceError>(v1::CancelReferralResponse { receipt: Some(receipt), legs })
+            Ok::<_, ServiceError>(v1::CancelReferralResponse {
+                receipt: Some(receipt),
+                legs,
+            })
         };
         answer.await.map(Response::new).map_err(|e| refusal(&e))
     }
@@ -176,11 +213,20 @@ impl ReferralService for Referrals {
                 text: Some(read::withdrawal(ask.withdrawal, today)?),
                 traceparent: caller.traceparent.clone(),
             };
-            let done = self.face.service.withdraw_consent(&caller.principal, withdraw).await?;
+            let done = self
+                .face
+                .service
+                .withdraw_consent(&caller.principal, withdraw)
+                .await?;
             let (view, proven) = (&done.referral, ask.want_proof.into());
-            let receipt = receipt::of_event(&self.face, view, done.event, done.repeated, None, proven).await?;
+            let receipt =
+                receipt::of_event(&self.face, view, done.event, done.repeated, None, proven)
+                    .await?;
             let legs = done.effects.iter().map(write::leg_effect).collect();
-            Ok::<_, ServiceError>(v1::WithdrawConsentResponse { receipt: Some(receipt), legs })
+            Ok::<_, ServiceError>(v1::WithdrawConsentResponse {
+                receipt: Some(receipt),
+                legs,
+            })
         };
         answer.await.map(Response::new).map_err(|e| refusal(&e))
     }
@@ -197,9 +243,17 @@ impl ReferralService for Referrals {
             update.traceparent.clone_from(&caller.traceparent);
             let version = update.source_version;
             let asked = update.leg;
-            let done = self.face.service.update_status(&caller.principal, update).await?;
+            let done = self
+                .face
+                .service
+                .update_status(&caller.principal, update)
+                .await?;
             let view = &done.referral;
-            let events = self.face.service.timeline(&caller.principal, &Key::Id(view.id)).await?;
+            let events = self
+                .face
+                .service
+                .timeline(&caller.principal, &Key::Id(view.id))
+                .await?;
             let mine = |agency| caller.principal.speaks_for(agency);
             let event = events.iter().rev().find(|e| {
                 e.event.kind == EventKind::Status
@@ -207,10 +261,12 @@ impl ReferralService for Referrals {
                     && asked.is_none_or(|leg| e.event.leg == Some(leg))
                     && (mine(&e.event.source) || asked.is_some())
             });
-            let event = event.ok_or_else(|| ServiceError::new(ErrorKind::Internal, "EVENT_GONE"))?;
+            let event =
+                event.ok_or_else(|| ServiceError::new(ErrorKind::Internal, "EVENT_GONE"))?;
             let leg = view.legs.iter().find(|l| Some(l.leg.id) == event.event.leg);
             let repeated = done.reception == waymark_core::leg::Reception::Repeated;
-            let receipt = receipt::of_event(&self.face, view, event.event.id, repeated, None, proven).await?;
+            let receipt =
+                receipt::of_event(&self.face, view, event.event.id, repeated, None, proven).await?;
             Ok::<_, ServiceError>(v1::UpdateStatusResponse {
                 receipt: Some(receipt),
                 effect: write::update_effect(done.reception).into(),
@@ -245,7 +301,9 @@ impl ReferralService for Referrals {
     ) -> Result<Response<v1::UploadDocumentResponse>, Status> {
         let caller = caller(&request)?;
         let _room = self.face.open_transfer()?;
-        document::upload(&self.face, &caller, request.into_inner()).await.map(Response::new)
+        document::upload(&self.face, &caller, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn download_document(
@@ -274,7 +332,8 @@ impl Filter {
             return Err(field("states", format!("at most {STATES_MAX}")));
         }
         let states = ask.states.iter().zip(0..).map(|(state, at)| {
-            leg_state_from_proto(&format!("states[{at}]"), *state).map_err(|v| ServiceError::invalid(vec![v]))
+            leg_state_from_proto(&format!("states[{at}]"), *state)
+                .map_err(|v| ServiceError::invalid(vec![v]))
         });
         Ok(Self {
             states: states.collect::<Result<_, _>>()?,
@@ -288,7 +347,10 @@ impl Filter {
     fn takes(&self, view: &ReferralView) -> bool {
         let mut legs = view.legs.iter();
         (self.states.is_empty() || view.legs.iter().any(|l| self.states.contains(&l.state)))
-            && self.service.as_ref().is_none_or(|id| legs.any(|l| l.leg.service == *id))
+            && self
+                .service
+                .as_ref()
+                .is_none_or(|id| legs.any(|l| l.leg.service == *id))
             && self.sender.as_ref().is_none_or(|id| view.sender == *id)
             && self.from.is_none_or(|from| view.accepted >= from)
             && self.before.is_none_or(|before| view.accepted < before)
@@ -303,7 +365,14 @@ impl Referrals {
     ) -> Result<v1::ListReferralsResponse, ServiceError> {
         let filter = Filter::read(&ask)?;
         let (nhs_number, upn_and_birth) = read::child(ask.child.as_ref())?;
-        let scope = page_scope(principal, &v1::ListReferralsRequest { page_size: 0, page_token: String::new(), ..ask.clone() });
+        let scope = page_scope(
+            principal,
+            &v1::ListReferralsRequest {
+                page_size: 0,
+                page_token: String::new(),
+                ..ask.clone()
+            },
+        );
         let page = Page::read(Kind::Referrals, scope, ask.page_size, &ask.page_token)?;
         let mut before = page.id().map(waymark_core::id::ReferralId::from_bytes);
         let mut referrals = Vec::new();
@@ -327,14 +396,22 @@ impl Referrals {
                 }
             }
             if !whole {
-                return Ok(v1::ListReferralsResponse { referrals, next_page_token: String::new() });
+                return Ok(v1::ListReferralsResponse {
+                    referrals,
+                    next_page_token: String::new(),
+                });
             }
             if referrals.len() == page.len() {
                 break;
             }
         }
-        let next_page_token = before.map(|id| page.token(id.as_bytes())).unwrap_or_default();
-        Ok(v1::ListReferralsResponse { referrals, next_page_token })
+        let next_page_token = before
+            .map(|id| page.token(id.as_bytes()))
+            .unwrap_or_default();
+        Ok(v1::ListReferralsResponse {
+            referrals,
+            next_page_token,
+        })
     }
 }
 

@@ -64,7 +64,8 @@ pub fn serve(
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let (reflection, reflection_alpha) = (description().build_v1()?, description().build_v1alpha()?);
+    let (reflection, reflection_alpha) =
+        (description().build_v1()?, description().build_v1alpha()?);
     let (health, health_service) = tonic_health::server::health_reporter();
     macro_rules! limited {
         ($server:ident, $service:expr) => {
@@ -87,18 +88,31 @@ pub fn serve(
         .add_service(health_service)
         .add_service(reflection)
         .add_service(reflection_alpha)
-        .add_service(limited!(ReferralServiceServer, Referrals::new(face.clone())))
+        .add_service(limited!(
+            ReferralServiceServer,
+            Referrals::new(face.clone())
+        ))
         .add_service(limited!(MailboxServiceServer, Mailboxes::new(face.clone())))
-        .add_service(limited!(DirectoryServiceServer, Directories::new(face.clone())))
+        .add_service(limited!(
+            DirectoryServiceServer,
+            Directories::new(face.clone())
+        ))
         .add_service(limited!(AuditServiceServer, Audits::new(face.clone())))
         .add_service(limited!(AdminServiceServer, Admin::new(face)));
     lifecycle.spawn("grpc server", FailureEffect::EndProcess, async move {
-        health.set_serving::<ReferralServiceServer<Referrals>>().await;
-        health.set_serving::<MailboxServiceServer<Mailboxes>>().await;
-        health.set_serving::<DirectoryServiceServer<Directories>>().await;
+        health
+            .set_serving::<ReferralServiceServer<Referrals>>()
+            .await;
+        health
+            .set_serving::<MailboxServiceServer<Mailboxes>>()
+            .await;
+        health
+            .set_serving::<DirectoryServiceServer<Directories>>()
+            .await;
         health.set_serving::<AuditServiceServer<Audits>>().await;
         health.set_serving::<AdminServiceServer<Admin>>().await;
-        let serving = server.serve_with_incoming_shutdown(connections, stopping.clone().cancelled_owned());
+        let serving =
+            server.serve_with_incoming_shutdown(connections, stopping.clone().cancelled_owned());
         tokio::select! {
             ended = serving => ended,
             () = async { stopping.cancelled().await; tokio::time::sleep(STOP_GRACE).await } => {

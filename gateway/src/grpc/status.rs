@@ -23,6 +23,8 @@ pub(super) const CURSOR_OUT_OF_RANGE: &str = "CURSOR_OUT_OF_RANGE";
 pub(super) const CONTENT_DIFFERS: &str = "CONTENT_DIFFERS";
 /// The thing changed since the caller read it.
 pub(super) const CHANGED_MEANWHILE: &str = "CHANGED_MEANWHILE";
+/// The process stops.
+pub(super) const STOPPING: &str = "STOPPING";
 /// Another release of the directory came first.
 pub(super) const RELEASE_MOVED: &str = "RELEASE_MOVED";
 
@@ -39,10 +41,17 @@ const CODES: &[(&str, Code)] = &[
 pub(super) fn refusal(refused: &ServiceError) -> Status {
     let incident = incident();
     let (kind, reason) = (refused.kind, refused.reason);
-    let cause = refused.cause.as_deref().map(|cause| chain(cause)).unwrap_or_default();
+    let cause = refused
+        .cause
+        .as_deref()
+        .map(|cause| chain(cause))
+        .unwrap_or_default();
     match kind {
         ErrorKind::Corrupt | ErrorKind::Internal => {
             error!(incident.id = %incident, error.reason = reason, error = %cause, "a call failed: {reason}");
+        }
+        ErrorKind::Unavailable if reason == STOPPING => {
+            debug!(incident.id = %incident, error.reason = reason, "a stream ended: the process stops");
         }
         ErrorKind::Unavailable | ErrorKind::Exhausted => {
             warn!(incident.id = %incident, error.reason = reason, error = %cause, "a call was put off: {reason}");
@@ -50,7 +59,10 @@ pub(super) fn refusal(refused: &ServiceError) -> Status {
         ErrorKind::Unauthenticated | ErrorKind::Denied => {
             info!(incident.id = %incident, error.reason = reason, "a call was refused: {reason}");
         }
-        ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Conflict | ErrorKind::Precondition => {
+        ErrorKind::Invalid
+        | ErrorKind::NotFound
+        | ErrorKind::Conflict
+        | ErrorKind::Precondition => {
             debug!(incident.id = %incident, error.reason = reason, "a call was refused: {reason}");
         }
     }
@@ -79,8 +91,10 @@ pub(super) fn fields(violations: Vec<Violation>) -> ServiceError {
 }
 
 fn with_details(refused: &ServiceError, incident: String) -> Status {
-    let metadata =
-        HashMap::from([("fault".to_owned(), refused.fault.to_string()), ("incident".to_owned(), incident)]);
+    let metadata = HashMap::from([
+        ("fault".to_owned(), refused.fault.to_string()),
+        ("incident".to_owned(), incident),
+    ]);
     let mut details = ErrorDetails::new();
     details.set_error_info(refused.reason, DOMAIN, metadata);
     let mut room = VIOLATION_BYTES_MAX;
@@ -114,7 +128,14 @@ fn code(refused: &ServiceError) -> Code {
         ErrorKind::NotFound => Code::NotFound,
         ErrorKind::Conflict => Code::AlreadyExists,
         // The version that a change was decided on is a version that moved on.
-        ErrorKind::Precondition if refused.violations.iter().any(|v| v.field == "expected_version") => Code::Aborted,
+        ErrorKind::Precondition
+            if refused
+                .violations
+                .iter()
+                .any(|v| v.field == "expected_version") =>
+        {
+            Code::Aborted
+        }
         ErrorKind::Precondition => Code::FailedPrecondition,
         ErrorKind::Exhausted => Code::ResourceExhausted,
         ErrorKind::Unavailable => Code::Unavailable,
@@ -142,8 +163,13 @@ fn contract_path(path: &str) -> String {
         return path.to_owned();
     }
     let segments = path.split('.').map(|segment| {
-        let (name, index) = segment.split_once('[').map_or((segment, None), |(name, index)| (name, Some(index)));
-        let name = RENAMED.iter().find(|(ours, _)| *ours == name).map_or(name, |(_, theirs)| theirs);
+        let (name, index) = segment
+            .split_once('[')
+            .map_or((segment, None), |(name, index)| (name, Some(index)));
+        let name = RENAMED
+            .iter()
+            .find(|(ours, _)| *ours == name)
+            .map_or(name, |(_, theirs)| theirs);
         index.map_or_else(|| name.to_owned(), |index| format!("{name}[{index}"))
     });
     segments.collect::<Vec<_>>().join(".")
@@ -196,7 +222,10 @@ mod tests {
             .with_violation("referral.sender_reference", "use a new reference");
         let (_, details) = details(&refused);
         let info = details.error_info().unwrap();
-        assert_eq!((info.reason.as_str(), info.domain.as_str()), ("REFERENCE_IN_USE", "waymark"));
+        assert_eq!(
+            (info.reason.as_str(), info.domain.as_str()),
+            ("REFERENCE_IN_USE", "waymark")
+        );
         assert_eq!(info.metadata["fault"], "SEND");
         assert_eq!(info.metadata["incident"].len(), 16);
         let violation = &details.bad_request().unwrap().field_violations[0];
@@ -209,14 +238,20 @@ mod tests {
     fn what_may_be_repeated_says_when() {
         let refused = ServiceError::new(ErrorKind::Unavailable, "STORE_UNAVAILABLE");
         let (_, details) = details(&refused);
-        assert_eq!(details.retry_info().unwrap().retry_delay, Some(Duration::from_secs(1)));
+        assert_eq!(
+            details.retry_info().unwrap().retry_delay,
+            Some(Duration::from_secs(1))
+        );
         assert_eq!(details.error_info().unwrap().metadata["fault"], "PROXY");
     }
 
     #[test]
     fn a_thing_that_moved_on_is_aborted() {
         for reason in [CHANGED_MEANWHILE, RELEASE_MOVED, "LEASE_LOST"] {
-            assert_eq!(refusal(&ServiceError::new(ErrorKind::Precondition, reason)).code(), Code::Aborted);
+            assert_eq!(
+                refusal(&ServiceError::new(ErrorKind::Precondition, reason)).code(),
+                Code::Aborted
+            );
         }
         let amended = ServiceError::new(ErrorKind::Precondition, "CANNOT_AMEND");
         assert_eq!(refusal(&amended).code(), Code::FailedPrecondition);
@@ -227,8 +262,10 @@ mod tests {
     #[test]
     fn the_cause_is_never_told() {
         let cause = std::io::Error::other("row of Ada Quillfeather");
-        let refused =
-            ServiceError { cause: Some(Box::new(cause)), ..ServiceError::new(ErrorKind::Internal, "INTERNAL") };
+        let refused = ServiceError {
+            cause: Some(Box::new(cause)),
+            ..ServiceError::new(ErrorKind::Internal, "INTERNAL")
+        };
         let status = refusal(&refused);
         let told = format!("{status:?}") + &String::from_utf8_lossy(status.details());
         assert!(!told.contains("Quillfeather"), "{told}");
@@ -237,7 +274,11 @@ mod tests {
     #[test]
     fn violations_beyond_the_limit_are_counted() {
         let why = "x".repeat(VIOLATION_BYTES_MAX / 2 - 1);
-        let three = vec![Violation::new("a", &why), Violation::new("b", &why), Violation::new("c", &why)];
+        let three = vec![
+            Violation::new("a", &why),
+            Violation::new("b", &why),
+            Violation::new("c", &why),
+        ];
         let (_, details) = details(&ServiceError::invalid(three));
         let shown = details.bad_request().unwrap().field_violations.clone();
         assert_eq!(shown.len(), 3);
@@ -246,9 +287,18 @@ mod tests {
 
     #[test]
     fn fields_are_named_as_the_contract_names_them() {
-        assert_eq!(contract_path("referral.safeguarding[2].code"), "referral.safeguarding_flags[2].code");
-        assert_eq!(contract_path("referral.contacts[0].safe_contact_note"), "referral.contacts[0].contact_note");
-        assert_eq!(contract_path("referral.child.name.family"), "referral.child.name.family");
+        assert_eq!(
+            contract_path("referral.safeguarding[2].code"),
+            "referral.safeguarding_flags[2].code"
+        );
+        assert_eq!(
+            contract_path("referral.contacts[0].safe_contact_note"),
+            "referral.contacts[0].contact_note"
+        );
+        assert_eq!(
+            contract_path("referral.child.name.family"),
+            "referral.child.name.family"
+        );
         assert_eq!(contract_path("purpose"), "purpose");
     }
 
@@ -257,8 +307,18 @@ mod tests {
         let item = item(&ServiceError::field("request_id", "is required"));
         assert_eq!(item.code, i32::from(Code::InvalidArgument));
         assert_eq!(item.message, ErrorKind::Invalid.sentence());
-        let kinds: Vec<&str> = item.details.iter().map(|any| any.type_url.as_str()).collect();
-        assert!(kinds.contains(&"type.googleapis.com/google.rpc.BadRequest"), "{kinds:?}");
-        assert!(kinds.contains(&"type.googleapis.com/google.rpc.ErrorInfo"), "{kinds:?}");
+        let kinds: Vec<&str> = item
+            .details
+            .iter()
+            .map(|any| any.type_url.as_str())
+            .collect();
+        assert!(
+            kinds.contains(&"type.googleapis.com/google.rpc.BadRequest"),
+            "{kinds:?}"
+        );
+        assert!(
+            kinds.contains(&"type.googleapis.com/google.rpc.ErrorInfo"),
+            "{kinds:?}"
+        );
     }
 }

@@ -1,7 +1,8 @@
 //! The domain's views as messages of the contract, where only this face shows them.
 
 use waymark_adapters::grpc::convert::{
-    delivery_state_to_proto, evidence_to_proto, fault_to_proto, kind_to_proto, leg_state_to_proto, timestamp_to_proto,
+    delivery_state_to_proto, evidence_to_proto, fault_to_proto, kind_to_proto, leg_state_to_proto,
+    timestamp_to_proto,
 };
 use waymark_core::alarm::Alarm;
 use waymark_core::delivery::{DeliveryState, ParkReason};
@@ -21,7 +22,10 @@ const ATTEMPTS_MAX: usize = 200;
 
 /// Who must act.
 pub(super) fn owner(owner: &Owner) -> v1::Owner {
-    v1::Owner { agency_id: owner.agency.to_string(), role: owner.role.clone() }
+    v1::Owner {
+        agency_id: owner.agency.to_string(),
+        role: owner.role.clone(),
+    }
 }
 
 /// One leg. `events` are the referral's own, in order, as far as they are at hand.
@@ -29,17 +33,28 @@ pub(super) fn leg(view: &ReferralView, leg: &LegView, events: &[EventView]) -> v
     let id = leg.leg.id;
     let delivery: Option<&DeliveryHead> = view.deliveries.iter().rev().find(|d| d.leg == Some(id));
     let own = || events.iter().rev().filter(|e| e.event.leg == Some(id));
-    let reason = own().find(|e| e.event.kind == EventKind::Status && e.event.reception == Some(Reception::Applied));
+    let reason = own().find(|e| {
+        e.event.kind == EventKind::Status && e.event.reception == Some(Reception::Applied)
+    });
     let open = !leg.state.is_terminal();
     v1::Leg {
         leg_id: id.to_string(),
         service_id: service_of(leg.leg.triage.as_deref(), leg.leg.service.as_str()),
         agency_id: leg.leg.agency.to_string(),
-        rule_id: leg.leg.rule.as_ref().map(ToString::to_string).unwrap_or_default(),
+        rule_id: leg
+            .leg
+            .rule
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
         state: leg_state_to_proto(leg.state).into(),
         version: view.version,
         owner: Some(owner(&leg.owner)),
-        next_action: if open { next_action(leg).to_owned() } else { String::new() },
+        next_action: if open {
+            next_action(leg).to_owned()
+        } else {
+            String::new()
+        },
         next_action_due: leg.next_action.clone().unwrap_or_default(),
         delivery_state: delivery.map_or(0, |d| delivery_state_to_proto(d.state).into()),
         evidence: delivery.map_or(0, |d| evidence_to_proto(d.evidence).into()),
@@ -52,7 +67,11 @@ pub(super) fn leg(view: &ReferralView, leg: &LegView, events: &[EventView]) -> v
 
 /// A service as legs show it: none while a person has still to choose one.
 pub(super) fn service_of(triage: Option<&str>, service: &str) -> String {
-    if triage.is_some() { String::new() } else { service.to_owned() }
+    if triage.is_some() {
+        String::new()
+    } else {
+        service.to_owned()
+    }
 }
 
 fn next_action(leg: &LegView) -> &'static str {
@@ -103,7 +122,9 @@ pub(super) const fn update_effect(reception: Reception) -> v1::UpdateEffect {
     match reception {
         Reception::Applied | Reception::Unchanged => v1::UpdateEffect::Applied,
         Reception::Repeated => v1::UpdateEffect::Repeated,
-        Reception::OutOfOrder | Reception::AfterEnd | Reception::CancelRequested => v1::UpdateEffect::OutOfOrder,
+        Reception::OutOfOrder | Reception::AfterEnd | Reception::CancelRequested => {
+            v1::UpdateEffect::OutOfOrder
+        }
     }
 }
 
@@ -115,7 +136,10 @@ pub(super) fn leg_effect(effect: &LegEffect) -> v1::LegEffect {
         LegOutcome::Requested => v1::CancelEffect::Requested,
         LegOutcome::AlreadyEnded => v1::CancelEffect::AlreadyEnded,
     };
-    v1::LegEffect { leg_id: effect.leg.to_string(), effect: outcome.into() }
+    v1::LegEffect {
+        leg_id: effect.leg.to_string(),
+        effect: outcome.into(),
+    }
 }
 
 /// One event of a watch. `referral` is the referral as it stands, where the caller may see it.
@@ -177,7 +201,10 @@ pub(super) fn delivery(view: &DeliveryView, in_force: &InForce) -> v1::Delivery 
     let directory = &in_force.directory;
     let last = attempts.last();
     let touched = last.map_or(view.queued, |a| a.closed.unwrap_or(a.opened));
-    let service = own.service.as_ref().and_then(|id| directory.services.get(id));
+    let service = own
+        .service
+        .as_ref()
+        .and_then(|id| directory.services.get(id));
     let acting = service.or_else(|| directory.services.get(&directory.area.triage));
     let park = view.parked.map(|reason| v1::Park {
         reason_code: reason.as_str().to_owned(),
@@ -192,14 +219,21 @@ pub(super) fn delivery(view: &DeliveryView, in_force: &InForce) -> v1::Delivery 
         reference: view.reference.to_string(),
         leg_id: own.leg.map(|id| id.to_string()).unwrap_or_default(),
         kind: kind_to_proto(own.kind).into(),
-        service_id: own.service.as_ref().map(ToString::to_string).unwrap_or_default(),
+        service_id: own
+            .service
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
         agency_id: own.recipient.to_string(),
         endpoint_id: own.endpoint.to_string(),
         lane_id: String::new(),
         wire_id: own.wire_id.to_string(),
         state: delivery_state_to_proto(view.state).into(),
         evidence: evidence_to_proto(view.evidence).into(),
-        evidence_wanted: directory.endpoints.get(&own.endpoint).map_or(0, |e| evidence_to_proto(e.releases_at).into()),
+        evidence_wanted: directory
+            .endpoints
+            .get(&own.endpoint)
+            .map_or(0, |e| evidence_to_proto(e.releases_at).into()),
         attempts: view.attempts_opened,
         next_attempt_at: view.next_attempt.map(timestamp_to_proto),
         created_at: Some(timestamp_to_proto(view.queued)),
@@ -216,7 +250,11 @@ pub(super) fn delivery(view: &DeliveryView, in_force: &InForce) -> v1::Delivery 
 pub(super) fn delivery_version(view: &DeliveryView) -> u64 {
     let place = |at: Option<usize>| u64::try_from(at.map_or(0, |at| at + 1)).unwrap_or(0);
     let state = place(DeliveryState::ALL.iter().position(|s| *s == view.state));
-    let grade = place(waymark_core::delivery::Evidence::ALL.iter().position(|e| *e == view.evidence));
+    let grade = place(
+        waymark_core::delivery::Evidence::ALL
+            .iter()
+            .position(|e| *e == view.evidence),
+    );
     let parked = place(ParkReason::ALL.iter().position(|r| Some(*r) == view.parked));
     u64::from(view.attempts_opened) << 24 | state << 16 | grade << 8 | parked
 }
@@ -256,9 +294,21 @@ fn attempt(view: &AttemptView) -> v1::Attempt {
         ended_at: view.closed.map(timestamp_to_proto),
         outcome: outcome.into(),
         evidence: view.evidence.map_or(0, |e| evidence_to_proto(e).into()),
-        reason_code: view.why.as_ref().map(|w| w.code.clone()).unwrap_or_default(),
-        reason: view.why.as_ref().map(|w| w.text.clone()).unwrap_or_default(),
-        fault: if outcome == Rejected { fault_to_proto(Fault::Rec).into() } else { 0 },
+        reason_code: view
+            .why
+            .as_ref()
+            .map(|w| w.code.clone())
+            .unwrap_or_default(),
+        reason: view
+            .why
+            .as_ref()
+            .map(|w| w.text.clone())
+            .unwrap_or_default(),
+        fault: if outcome == Rejected {
+            fault_to_proto(Fault::Rec).into()
+        } else {
+            0
+        },
         peer: String::new(),
         body_sha256: Vec::new(),
     }
@@ -267,7 +317,12 @@ fn attempt(view: &AttemptView) -> v1::Attempt {
 /// One alarm. At most one is open per kind and subject, so its id is made of both and of when it was opened.
 pub(super) fn alarm(alarm: &Alarm) -> v1::Alarm {
     let about = &alarm.alarm;
-    let name = format!("{}|{}|{}", about.kind.as_str(), about.subject, alarm.opened.as_ms());
+    let name = format!(
+        "{}|{}|{}",
+        about.kind.as_str(),
+        about.subject,
+        alarm.opened.as_ms()
+    );
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, name.as_bytes());
     let mut id = [0; 16];
     for (slot, byte) in id.iter_mut().zip(digest.as_ref()) {
@@ -278,7 +333,10 @@ pub(super) fn alarm(alarm: &Alarm) -> v1::Alarm {
         kind: about.kind.as_str().to_owned(),
         subject: about.subject.clone(),
         message: about.text.clone(),
-        owner: Some(v1::Owner { agency_id: about.owner.to_string(), role: about.role.clone() }),
+        owner: Some(v1::Owner {
+            agency_id: about.owner.to_string(),
+            role: about.role.clone(),
+        }),
         opened_at: Some(timestamp_to_proto(alarm.opened)),
         resolved_at: alarm.resolved.map(timestamp_to_proto),
     }
@@ -325,5 +383,10 @@ pub(super) fn change(change: &Change) -> v1::DirectoryChange {
         ChangeKind::Removed => change.before.clone(),
         ChangeKind::Changed => format!("{} -> {}", change.before, change.after),
     };
-    v1::DirectoryChange { kind: kind.into(), object: object.to_owned(), id: id.to_owned(), summary }
+    v1::DirectoryChange {
+        kind: kind.into(),
+        object: object.to_owned(),
+        id: id.to_owned(),
+        summary,
+    }
 }

@@ -92,7 +92,7 @@ impl Service {
             ));
         }
         let (directory, findings) = self.checked(&ask.files)?;
-        let before = newest.as_ref().map(|r| self.loaded(r)).transpose()?;
+        let before = newest.as_ref().map(Self::loaded).transpose()?;
         let changes = before.as_ref().map(|b| diff(b, &directory)).unwrap_or_default();
         let text = bundle(&ask.files).map_err(|e| ServiceError {
             cause: Some(Box::new(e)),
@@ -154,7 +154,7 @@ impl Service {
     }
 
     /// A stored release, loaded.
-    pub(super) fn loaded(&self, release: &Release) -> Result<Directory, ServiceError> {
+    fn loaded(release: &Release) -> Result<Directory, ServiceError> {
         load_release(release).map_err(|f| ServiceError {
             violations: refused(&f).violations,
             ..ServiceError::new(ErrorKind::Corrupt, "STORED_RELEASE")

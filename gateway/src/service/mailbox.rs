@@ -19,9 +19,9 @@ use crate::delivery::{Closing, close_of, render, source_of};
 /// Items under lease at a time, for one call.
 pub const MAILBOX_CREDIT_MAX: u32 = 100;
 /// Shortest lease.
-pub const LEASE_MIN: Duration = Duration::from_secs(1);
+pub(super) const LEASE_MIN: Duration = Duration::from_secs(1);
 /// Longest lease.
-pub const LEASE_MAX: Duration = Duration::from_secs(3_600);
+pub(super) const LEASE_MAX: Duration = Duration::from_hours(1);
 
 /// One message of a mailbox.
 #[derive(Clone, Debug)]

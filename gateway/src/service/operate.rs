@@ -19,7 +19,7 @@ use super::submit::first_delivery;
 use super::{Drafter, STALE_RETRIES_MAX, Service, ServiceError};
 
 /// Characters in a reason.
-pub const REASON_MAX: usize = 1_000;
+pub(super) const REASON_MAX: usize = 1_000;
 
 /// What a resend would do, before anybody does it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -20,7 +20,7 @@ use super::draft::CANONICAL;
 use super::{InForce, Service, ServiceError};
 
 /// Characters in a request id.
-pub const REQUEST_ID_MAX: usize = 64;
+pub(super) const REQUEST_ID_MAX: usize = 64;
 
 /// A referral to submit.
 #[derive(Clone, Debug)]
@@ -149,7 +149,7 @@ impl Service {
         }
         let in_force = self.in_force();
         let facts = Facts::of(referral, &caller.agency, today);
-        let decision = decide(&in_force.directory, &facts, today).map_err(unroutable)?;
+        let decision = decide(&in_force.directory, &facts, today).map_err(|why| unroutable(&why))?;
         self.draft_accept(caller, referral, content, envelope, &decision, &in_force, now)
     }
 
@@ -343,7 +343,7 @@ pub(super) fn first_delivery(
     })
 }
 
-pub(super) fn unroutable(why: Unroutable) -> ServiceError {
+pub(super) fn unroutable(why: &Unroutable) -> ServiceError {
     let violation = why.violation();
     ServiceError {
         violations: vec![violation],

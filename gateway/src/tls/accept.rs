@@ -85,7 +85,11 @@ impl AsyncRead for TlsConnection {
 }
 
 impl AsyncWrite for TlsConnection {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
@@ -111,7 +115,12 @@ impl AsyncWrite for TlsConnection {
 }
 
 /// Accepts connections of a listener until the process stops; the stream then ends.
-pub fn accept(listener: TcpListener, tls: ServerTls, protocol: Protocol, lifecycle: &Lifecycle) -> Connections {
+pub fn accept(
+    listener: TcpListener,
+    tls: ServerTls,
+    protocol: Protocol,
+    lifecycle: &Lifecycle,
+) -> Connections {
     let (sender, receiver) = mpsc::channel(WAITING_MAX);
     let tasks = lifecycle.clone();
     lifecycle.spawn("tls listener", FailureEffect::EndProcess, async move {
@@ -153,7 +162,12 @@ async fn next_connection(
     let open = Arc::clone(open).acquire_owned().await?;
     let shaking = Arc::clone(handshakes).acquire_owned().await?;
     match listener.accept().await {
-        Ok((stream, address)) => Ok(Some(Pending { stream, address, open, shaking })),
+        Ok((stream, address)) => Ok(Some(Pending {
+            stream,
+            address,
+            open,
+            shaking,
+        })),
         Err(why) => {
             warn!(error = %why, "a connection could not be accepted");
             tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -164,7 +178,12 @@ async fn next_connection(
 
 impl Pending {
     async fn shake(self, tls: &ServerTls, protocol: Protocol) -> Option<TlsConnection> {
-        let Self { stream, address, open, shaking } = self;
+        let Self {
+            stream,
+            address,
+            open,
+            shaking,
+        } = self;
         if let Err(why) = stream.set_nodelay(true) {
             debug!(error = %why, "a connection ended before its handshake");
             return None;
@@ -172,6 +191,10 @@ impl Pending {
         let acceptor = TlsAcceptor::from(tls.config(protocol));
         let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => stream,
+            Ok(Err(why)) if why.kind() == io::ErrorKind::UnexpectedEof => {
+                debug!(client.address = %address, "a connection ended within its handshake");
+                return None;
+            }
             Ok(Err(why)) => {
                 warn!(client.address = %address, error = %why, "TLS handshake refused");
                 return None;
@@ -182,9 +205,18 @@ impl Pending {
             }
         };
         drop(shaking);
-        let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first())?;
+        let certificate = stream
+            .get_ref()
+            .1
+            .peer_certificates()
+            .and_then(|chain| chain.first())?;
         match Peer::parse(certificate) {
-            Ok(peer) => Some(TlsConnection { peer: Arc::new(peer), stream, address, _open: open }),
+            Ok(peer) => Some(TlsConnection {
+                peer: Arc::new(peer),
+                stream,
+                address,
+                _open: open,
+            }),
             Err(why) => {
                 warn!(client.address = %address, error = %why, "a client certificate does not parse");
                 None

@@ -54,7 +54,9 @@ pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
     some(path, found.map_err(|source| not_pem(path, source))?)
 }
 
-pub(super) fn revocation_lists(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, FileError> {
+pub(super) fn revocation_lists(
+    path: &Path,
+) -> Result<Vec<CertificateRevocationListDer<'static>>, FileError> {
     let bytes = read(path)?;
     let found: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&bytes).collect();
     some(path, found.map_err(|source| not_pem(path, source))?)
@@ -71,7 +73,12 @@ pub(super) struct Fingerprint(Vec<Option<(u64, SystemTime)>>);
 
 impl Fingerprint {
     pub(super) fn of(files: &TlsFiles) -> Self {
-        let paths = [Some(&files.cert), Some(&files.key), Some(&files.client_ca), files.crl.as_ref()];
+        let paths = [
+            Some(&files.cert),
+            Some(&files.key),
+            Some(&files.client_ca),
+            files.crl.as_ref(),
+        ];
         Self(
             paths
                 .into_iter()
@@ -86,7 +93,10 @@ impl Fingerprint {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, FileError> {
-    let unreadable = |source| FileError::Unreadable { path: path.to_owned(), source };
+    let unreadable = |source| FileError::Unreadable {
+        path: path.to_owned(),
+        source,
+    };
     let mut bytes = Vec::new();
     File::open(path)
         .map_err(unreadable)?
@@ -94,15 +104,26 @@ fn read(path: &Path) -> Result<Vec<u8>, FileError> {
         .read_to_end(&mut bytes)
         .map_err(unreadable)?;
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > FILE_BYTES_MAX {
-        return Err(FileError::TooLarge { path: path.to_owned() });
+        return Err(FileError::TooLarge {
+            path: path.to_owned(),
+        });
     }
     Ok(bytes)
 }
 
 fn some<T>(path: &Path, found: Vec<T>) -> Result<Vec<T>, FileError> {
-    if found.is_empty() { Err(FileError::Empty { path: path.to_owned() }) } else { Ok(found) }
+    if found.is_empty() {
+        Err(FileError::Empty {
+            path: path.to_owned(),
+        })
+    } else {
+        Ok(found)
+    }
 }
 
 fn not_pem(path: &Path, source: rustls_pki_types::pem::Error) -> FileError {
-    FileError::NotPem { path: path.to_owned(), source }
+    FileError::NotPem {
+        path: path.to_owned(),
+        source,
+    }
 }

@@ -39,13 +39,19 @@ impl Peer {
     /// # Errors
     /// [`PeerError`] when it does not parse or has too many names.
     pub fn parse(certificate: &CertificateDer<'_>) -> Result<Self, PeerError> {
-        let (rest, parsed) = X509Certificate::from_der(certificate).map_err(|_| PeerError::Malformed)?;
+        let (rest, parsed) =
+            X509Certificate::from_der(certificate).map_err(|_| PeerError::Malformed)?;
         if !rest.is_empty() {
             return Err(PeerError::Malformed);
         }
-        let names = parsed.subject_alternative_name().map_err(|_| PeerError::Malformed)?;
+        let names = parsed
+            .subject_alternative_name()
+            .map_err(|_| PeerError::Malformed)?;
         let mut san_uris = Vec::new();
-        for name in names.iter().flat_map(|extension| &extension.value.general_names) {
+        for name in names
+            .iter()
+            .flat_map(|extension| &extension.value.general_names)
+        {
             if let GeneralName::URI(uri) = name {
                 san_uris.push((*uri).to_owned());
             }
@@ -55,7 +61,11 @@ impl Peer {
         }
         let seconds = parsed.validity().not_after.timestamp();
         let not_after = Timestamp::from_ms(seconds.saturating_mul(1000));
-        Ok(Self { san_uris, not_after, serial: hex::encode(parsed.raw_serial()) })
+        Ok(Self {
+            san_uris,
+            not_after,
+            serial: hex::encode(parsed.raw_serial()),
+        })
     }
 
     /// Whether any of its names says that it belongs to the other environment (ruling 22).
@@ -81,7 +91,9 @@ pub enum Named {
 
 /// What a SAN URI says of the environment.
 pub fn environment_of(uri: &str) -> Named {
-    let Some(rest) = uri.strip_prefix(SAN_SCHEME) else { return Named::NotOurs };
+    let Some(rest) = uri.strip_prefix(SAN_SCHEME) else {
+        return Named::NotOurs;
+    };
     match rest.split(':').next() {
         Some("test") => Named::Of(Environment::Test),
         Some("live") => Named::Of(Environment::Live),

@@ -3,8 +3,9 @@ use std::path::Path;
 
 use futures::StreamExt as _;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
+    date_time_ymd,
 };
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -32,7 +33,11 @@ fn authority() -> Authority {
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let certificate = params.self_signed(&key).unwrap();
     let (pem, der) = (certificate.pem(), certificate.der().clone());
-    Authority { issuer: Issuer::new(params, key), pem, der }
+    Authority {
+        issuer: Issuer::new(params, key),
+        pem,
+        der,
+    }
 }
 
 struct Leaf {
@@ -44,7 +49,10 @@ struct Leaf {
 impl Authority {
     fn client(&self, uris: &[&str], serial: u64) -> Leaf {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.subject_alt_names = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())).collect();
+        params.subject_alt_names = uris
+            .iter()
+            .map(|uri| SanType::URI((*uri).try_into().unwrap()))
+            .collect();
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.serial_number = Some(SerialNumber::from(serial));
         params.not_after = date_time_ymd(2099, 1, 1);
@@ -61,7 +69,11 @@ impl Authority {
     fn sign(&self, params: &CertificateParams) -> Leaf {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        Leaf { chain: vec![certificate.der().clone()], pem: certificate.pem(), key }
+        Leaf {
+            chain: vec![certificate.der().clone()],
+            pem: certificate.pem(),
+            key,
+        }
     }
 
     fn revokes(&self, serial: u64) -> String {
@@ -93,7 +105,9 @@ impl Authority {
             None => builder.with_no_client_auth(),
             Some(leaf) => {
                 let key = PrivateKeyDer::try_from(leaf.key.serialize_der()).unwrap();
-                builder.with_client_auth_cert(leaf.chain.clone(), key).unwrap()
+                builder
+                    .with_client_auth_cert(leaf.chain.clone(), key)
+                    .unwrap()
             }
         };
         TlsConnector::from(Arc::new(config))
@@ -134,7 +148,13 @@ async fn listen(crl_of: Option<u64>) -> Listening {
     let address = listener.local_addr().unwrap();
     let lifecycle = Lifecycle::new(DRAIN);
     let connections = accept(listener, tls, Protocol::Plain, &lifecycle);
-    Listening { _folder: folder, authority, address, connections, lifecycle }
+    Listening {
+        _folder: folder,
+        authority,
+        address,
+        connections,
+        lifecycle,
+    }
 }
 
 impl Listening {
@@ -169,7 +189,9 @@ impl Listening {
 #[tokio::test]
 async fn a_certificate_is_parsed_into_who_the_peer_is() {
     let mut listening = listen(None).await;
-    let client = listening.authority.client(&[SCHOOL, "urn:example:other"], 0x0102);
+    let client = listening
+        .authority
+        .client(&[SCHOOL, "urn:example:other"], 0x0102);
     let peer = listening.lets_in(Some(&client)).await.unwrap();
     assert_eq!(peer.san_uris, [SCHOOL, "urn:example:other"]);
     assert_eq!(peer.serial, "0102");
@@ -180,7 +202,10 @@ async fn a_certificate_is_parsed_into_who_the_peer_is() {
 async fn a_client_without_a_certificate_is_refused() {
     let mut listening = listen(None).await;
     let refused = listening.lets_in(None).await.unwrap_err();
-    assert!(refused.to_string().contains("CertificateRequired"), "{refused}");
+    assert!(
+        refused.to_string().contains("CertificateRequired"),
+        "{refused}"
+    );
 }
 
 #[tokio::test]
@@ -206,7 +231,10 @@ async fn a_revoked_certificate_is_refused_and_its_neighbour_is_not() {
     let mut listening = listen(Some(7)).await;
     let revoked = listening.authority.client(&[SCHOOL], 7);
     let refused = listening.lets_in(Some(&revoked)).await.unwrap_err();
-    assert!(refused.to_string().contains("CertificateRevoked"), "{refused}");
+    assert!(
+        refused.to_string().contains("CertificateRevoked"),
+        "{refused}"
+    );
     let good = listening.authority.client(&[SCHOOL], 8);
     assert!(listening.lets_in(Some(&good)).await.is_ok());
 }
@@ -218,7 +246,11 @@ async fn a_silent_peer_is_dropped_at_the_deadline() {
     let mut silent = TcpStream::connect(listening.address).await.unwrap();
     let mut byte = [0];
     assert_eq!(silent.read(&mut byte).await.unwrap(), 0);
-    assert!(begun.elapsed() >= HANDSHAKE_TIMEOUT, "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() >= HANDSHAKE_TIMEOUT,
+        "{:?}",
+        begun.elapsed()
+    );
 }
 
 #[tokio::test]
@@ -244,7 +276,10 @@ fn replaced_files_are_in_force_without_a_restart_and_broken_ones_never_are() {
 
     fs::write(&files.key, "no key").unwrap();
     touch(&files.key, 2);
-    assert!(matches!(tls.reload_if_changed(), Err(TlsError::File(FileError::NotPem { .. }))));
+    assert!(matches!(
+        tls.reload_if_changed(),
+        Err(TlsError::File(FileError::NotPem { .. }))
+    ));
     assert!(tls.is_stale());
     assert_eq!(tls.not_after().to_string(), "2095-01-01T00:00:00.000Z");
 }
@@ -263,7 +298,10 @@ fn a_key_of_another_certificate_is_refused() {
     let mut server = authority.server(2099);
     server.key = KeyPair::generate().unwrap();
     let files = write(folder.path(), &authority, &server, None);
-    assert!(matches!(ServerTls::load(files, Environment::Test), Err(TlsError::Server(_))));
+    assert!(matches!(
+        ServerTls::load(files, Environment::Test),
+        Err(TlsError::Server(_))
+    ));
 }
 
 #[test]
@@ -274,7 +312,10 @@ fn a_file_over_the_limit_is_not_read() {
     let over = usize::try_from(FILE_BYTES_MAX).unwrap() + 1;
     fs::write(&files.client_ca, vec![b'\n'; over]).unwrap();
     let refused = ServerTls::load(files.clone(), Environment::Test).unwrap_err();
-    assert!(matches!(refused, TlsError::File(FileError::TooLarge { .. })));
+    assert!(matches!(
+        refused,
+        TlsError::File(FileError::TooLarge { .. })
+    ));
     fs::write(&files.client_ca, vec![b'\n'; over - 1]).unwrap();
     let refused = ServerTls::load(files, Environment::Test).unwrap_err();
     assert!(matches!(refused, TlsError::File(FileError::Empty { .. })));
@@ -283,7 +324,9 @@ fn a_file_over_the_limit_is_not_read() {
 #[test]
 fn a_certificate_with_too_many_names_is_refused() {
     let authority = authority();
-    let uris: Vec<String> = (0..=SAN_URIS_MAX).map(|n| format!("urn:example:{n}")).collect();
+    let uris: Vec<String> = (0..=SAN_URIS_MAX)
+        .map(|n| format!("urn:example:{n}"))
+        .collect();
     let all: Vec<&str> = uris.iter().map(String::as_str).collect();
     let refused = Peer::parse(&authority.client(&all, 1).chain[0]);
     assert_eq!(refused, Err(PeerError::TooManyNames));

@@ -6,7 +6,8 @@ use rustls::client::danger::HandshakeSignatureValid;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
+    SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, UnixTime};
 use waymark_core::directory::Environment;
@@ -48,11 +49,16 @@ impl ClientCertVerifier for OfOurEnvironment {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.path.verify_client_cert(end_entity, intermediates, now)?;
-        let peer = Peer::parse(end_entity).map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
+        let verified = self
+            .path
+            .verify_client_cert(end_entity, intermediates, now)?;
+        let peer = Peer::parse(end_entity)
+            .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
         if peer.is_of_other_environment(self.environment) {
             // The alert is access_denied.
-            return Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure));
+            return Err(Error::InvalidCertificate(
+                CertificateError::ApplicationVerificationFailure,
+            ));
         }
         Ok(verified)
     }
@@ -63,7 +69,8 @@ impl ClientCertVerifier for OfOurEnvironment {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.path.verify_tls12_signature(message, certificate, signature)
+        self.path
+            .verify_tls12_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -72,7 +79,8 @@ impl ClientCertVerifier for OfOurEnvironment {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.path.verify_tls13_signature(message, certificate, signature)
+        self.path
+            .verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

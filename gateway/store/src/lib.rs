@@ -1,6 +1,6 @@
 //! SQLite and PostgreSQL behind the same ports.
 //!
-//! SQL and logic stand once, in `queries/`, and are compiled once per engine by [`sqlite`] and [`postgres`], which
+//! SQL and logic stand once, in `queries/`, and are compiled once per engine by `sqlite.rs` and `postgres.rs`, which
 //! hold only what differs. A store method is one atomic step: it opens and closes its own transaction.
 //!
 //! Every transaction takes its locks in this order, so that none waits for another in a circle: referral row,

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use prost::Message as _;
 use waymark_audit::verify::{Exhibit, Options, verify_tree};
 use waymark_audit::{Report, Verdict};
 use waymark_proto::v1;
@@ -51,24 +50,24 @@ async fn an_auditor_proves_a_referral_s_events_complete_and_finds_any_flipped_by
     let folder = tempfile::tempdir()?;
     let tree = gateway.export(folder.path()).await?;
     let options = Options {
-        keys: vec![gateway.vkey.parse()?],
-        receipts: vec![Exhibit { name: "the receipt".to_owned(), text: String::from_utf8(receipt.tlog_proof.to_vec())? }],
+        keys: vec![gateway.verifier()?],
+        receipts: vec![Exhibit { name: "the receipt".to_owned(), text: String::from_utf8(receipt.tlog_proof.clone())? }],
         ..Options::default()
     };
     let report = verify_tree(&tree, &options);
     assert_eq!(report.verdict, Verdict::Ok, "{:#?}", report.findings);
     let stream = report.stream.expect("the receipt names its stream");
     assert!(stream.complete_and_unaltered);
-    assert_eq!(hex::decode(stream.stream.replace('-', ""))?, receipt.stream_id.to_vec());
+    assert_eq!(hex::decode(stream.stream.replace('-', ""))?, receipt.stream_id);
     let kinds: Vec<String> = stream.entries.iter().map(|e| serde_json::to_value(e).unwrap()["kind"].to_string()).collect();
-    let expected = gateway.stream(waymark_core::id::StreamId::from_bytes(receipt.stream_id.as_ref().try_into()?)).await?;
+    let expected = gateway.stream(&receipt.stream_id).await?;
     assert_eq!(kinds.len(), expected.len(), "{kinds:?}");
     assert!(kinds.len() >= 5, "accepted, opened, closed, status, cancelled: {kinds:?}");
 
     // The receipt's opening opens the commitment of its entry to exactly the content that was sent.
     let opening = receipt.openings.first().expect("the payload's opening");
     let entry = waymark_core::audit::LogEntry::decode(&receipt.entry)?;
-    let salt: [u8; 32] = opening.salt.as_ref().try_into()?;
+    let salt: [u8; 32] = opening.salt.as_slice().try_into()?;
     let made = waymark_core::audit::Commitment::to(waymark_core::audit::CommitmentTag::Payload, &salt, &opening.content);
     assert!(entry.commitments.contains(&made));
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use rand::rngs::StdRng;
-use rand::{Rng as _, SeedableRng as _};
+use rand::{RngExt as _, SeedableRng as _};
 use tokio::task::JoinSet;
 use waymark_audit::Verdict;
 use waymark_audit::verify::{Options, verify_tree};
@@ -96,7 +96,7 @@ async fn an_end_at_any_moment_loses_nothing_and_doubles_nothing(engine: Engine) 
     // The log never forked: one tree, every stream without a gap, every checkpoint on the one history.
     let folder = tempfile::tempdir()?;
     let tree = gateway.export(folder.path()).await?;
-    let options = Options { keys: vec![gateway.vkey.parse()?], ..Options::default() };
+    let options = Options { keys: vec![gateway.verifier()?], ..Options::default() };
     let report = verify_tree(&tree, &options);
     assert_eq!(report.verdict, Verdict::Ok, "{:#?}", report.findings);
     Ok(())

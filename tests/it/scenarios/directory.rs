@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use sqlx::Connection as _;
 use waymark_core::audit::EntryKind;
-use waymark_core::id::StreamId;
 use waymark_proto::v1;
 use waymark_proto::v1::DeliveryState;
 use waymark_tests::actors::Hospital;
@@ -54,7 +53,7 @@ async fn a_release_reaches_another_instance_within_five_seconds_without_a_restar
     assert_eq!(receipt.legs.first().map(|l| l.service_id.as_str()), Some("music"));
 
     // Applying is in the log.
-    let stream = gateway.stream(waymark::service::DIRECTORY_STREAM).await?;
+    let stream = gateway.stream(waymark::service::DIRECTORY_STREAM.as_bytes()).await?;
     let last = stream.iter().rfind(|e| e.kind == EntryKind::AdminAction).expect("an entry");
     assert_eq!(last.fact("release"), Some(number.to_string().as_str()));
     Ok(())
@@ -135,7 +134,7 @@ async fn a_merged_agency_s_post_is_sent_on_and_its_old_name_still_answers(engine
     new.acknowledge(&post).await?;
     assert_eq!(post.lent.wire_id, moved.wire_id);
 
-    let stream = gateway.stream(StreamId::from_bytes(pending.stream_id.as_slice().try_into()?)).await?;
+    let stream = gateway.stream(&pending.stream_id).await?;
     let said: Vec<String> = stream
         .iter()
         .flat_map(|e| std::iter::once(e.org.to_string()).chain(e.codes.iter().map(|c| c.value.clone())))

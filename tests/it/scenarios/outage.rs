@@ -1,7 +1,6 @@
 //! Scenarios 1 and 2: a receiver that is down for a long time, and one whose answer is lost.
 
 use waymark_core::audit::EntryKind;
-use waymark_core::id::StreamId;
 use waymark_proto::v1::{AttemptOutcome, DeliveryState, EvidenceGrade};
 use waymark_tests::actors::{Hospital, Play};
 use waymark_tests::engine::Engine;
@@ -63,7 +62,7 @@ async fn a_referral_outlives_a_long_outage_and_arrives_once_and_in_order(engine:
     assert!(delivery.attempts >= 7, "{} attempts", delivery.attempts);
     assert!(attempts.iter().take(4).all(|a| a.outcome() == AttemptOutcome::Retry && !a.reason_code.is_empty()));
     assert_eq!(attempts.last().map(|a| a.outcome()), Some(AttemptOutcome::Delivered));
-    let stream = gateway.stream(StreamId::from_bytes(receipt.stream_id.as_ref().try_into()?)).await?;
+    let stream = gateway.stream(&receipt.stream_id).await?;
     for phase in ["opened", "closed"] {
         let entries: Vec<_> = stream
             .iter()

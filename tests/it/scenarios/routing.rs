@@ -104,7 +104,7 @@ async fn a_peer_with_another_agency_s_certificate_gets_nothing(engine: Engine) -
     let receipt = school.submit("interlock", &Child(44).referral("mental-health")).await?;
     let delivery = admin.deliveries(&receipt.referral_id).await?.remove(0);
     let parked = admin.delivery_is(&delivery.delivery_id, DeliveryState::Parked).await?;
-    assert_eq!(parked.park.map(|p| p.reason_code).as_deref(), Some("wrong_recipient"));
+    assert_eq!(parked.park.as_ref().map(|p| p.reason_code.as_str()), Some("wrong_recipient"));
     assert_eq!(parked.evidence(), EvidenceGrade::None);
     assert!(camhs.calls().is_empty(), "nothing was written");
     let alarms = admin.alarms("wrong_recipient").await?;

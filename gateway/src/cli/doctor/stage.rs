@@ -18,7 +18,7 @@ use crate::tls::{Peer, ServerTls, days_between};
 /// Days before a certificate's end from which on somebody should look.
 const CERTIFICATE_DAYS_WARN: i64 = 30;
 /// The longest that one stage at the database may take.
-const STAGE_TIMEOUT: Duration = Duration::from_secs(60);
+const STAGE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The stages at the database, in order.
 const DATABASE: [&str; 6] = ["directory", "secrets", "log", "outbox", "conservation", "alarms"];
@@ -49,7 +49,7 @@ pub(super) async fn look(path: &Path) -> Vec<Stage> {
     private(&config.keys.log, &mut stages);
     stages.push(certificates(&config));
     let key = key.ok().map(|key| key.verifier());
-    stages.extend(database(&config, key.as_ref()).await);
+    stages.extend(Box::pin(database(&config, key.as_ref())).await);
     stages
 }
 
@@ -107,7 +107,7 @@ fn days_left(path: &Path) -> Result<i64, String> {
 }
 
 async fn database(config: &Config, key: Option<&VerifierKey>) -> Vec<Stage> {
-    let opened = within(open_store(config, Mode::ReadOnly, Schema::Expect)).await;
+    let opened = Box::pin(within(open_store(config, Mode::ReadOnly, Schema::Expect))).await;
     let store = match opened {
         Ok(store) => store,
         Err(why) => {

@@ -1,6 +1,7 @@
 //! Referrals over one SubmitReferrals stream, bounded, in the order of their files; passing faults are repeated.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -12,7 +13,7 @@ use waymark_proto::v1::referral_service_client::ReferralServiceClient;
 use waymark_proto::v1::submit_referrals_response::Result as Answer;
 
 use super::super::failure::Refusal;
-use super::super::receipts;
+use super::super::receipts::{self, Saved};
 use super::{Accepted, Content, Outcome, Sending, Source, source};
 
 /// How often items are sent that met a passing fault.
@@ -137,7 +138,7 @@ async fn take<'s>(
     again: &mut Vec<Again<'s>>,
 ) -> anyhow::Result<()> {
     let outcome = match answer {
-        Some(Answer::Receipt(receipt)) => taken(sending, receipt).await?,
+        Some(Answer::Receipt(receipt)) => taken(sending, receipt).await,
         Some(Answer::Error(status)) => {
             let refusal = Refusal::from(status);
             if refusal.passing {
@@ -151,21 +152,22 @@ async fn take<'s>(
     sending.done(source, outcome)
 }
 
-async fn taken(sending: &mut Sending<'_>, mut receipt: v1::Receipt) -> anyhow::Result<Outcome> {
-    let mut saved = None;
+async fn taken(sending: &Sending<'_>, receipt: v1::Receipt) -> Outcome {
+    let duplicate = receipt.duplicate;
+    let mut accepted = Accepted::of(&receipt);
     if let Some(folder) = &sending.options.receipts {
-        if receipt.tlog_proof.is_empty() {
-            let channel = sending.channel.clone();
-            if let Some(channel) = channel {
-                receipt = v1::Receipt {
-                    duplicate: receipt.duplicate,
-                    ..receipts::fetch(channel, Subject::EventId(receipt.event_id.clone())).await?
-                };
-            }
-        }
-        let key = sending.options.client.log_vkey()?;
-        saved = Some(receipts::save(folder, &receipt, key.as_ref())?);
+        accepted = accepted.with_receipt(kept(sending, receipt, folder).await);
     }
-    let accepted = Accepted::of(&receipt).with_receipt(saved);
-    Ok(if receipt.duplicate { Outcome::Repeated(accepted) } else { Outcome::Accepted(accepted) })
+    if duplicate { Outcome::Repeated(accepted) } else { Outcome::Accepted(accepted) }
+}
+
+/// Writes a receipt, after asking for its proof once more where that was not ready.
+async fn kept(sending: &Sending<'_>, receipt: v1::Receipt, folder: &Path) -> anyhow::Result<Saved> {
+    let receipt = match &sending.channel {
+        Some(channel) if receipt.tlog_proof.is_empty() => {
+            receipts::fetch(channel.clone(), Subject::EventId(receipt.event_id)).await?
+        }
+        _ => receipt,
+    };
+    receipts::save(folder, &receipt, sending.options.client.log_vkey()?.as_ref())
 }

@@ -67,7 +67,7 @@ pub(super) async fn send(sending: &mut Sending<'_>, sources: &[Source]) -> anyho
         };
         let mut outcome = exchange(sending.options, &listener, &mut connection, &wire, &envelope).await;
         if let Outcome::Accepted(accepted) = &mut outcome {
-            with_receipt(sending, &wire, accepted).await?;
+            with_receipt(sending, &wire, accepted).await;
         }
         sending.done(source, outcome)?;
     }
@@ -209,20 +209,25 @@ fn on_success(condition: AckCondition) -> bool {
     }
 }
 
-/// Fetches the receipt of an accepted referral over gRPC, by its RF1-6, when receipts are asked for.
-async fn with_receipt(sending: &mut Sending<'_>, wire: &[u8], accepted: &mut Accepted) -> anyhow::Result<()> {
-    let Some(folder) = &sending.options.receipts else { return Ok(()) };
-    let message = Message::parse(wire, LineEndings::Cr)?;
-    let Ok(rf1) = Rf1::read(&message) else { return Ok(()) };
+/// Fetches and writes the receipt of an accepted referral, over gRPC by its RF1-6, when receipts are asked for.
+async fn with_receipt(sending: &mut Sending<'_>, wire: &[u8], accepted: &mut Accepted) {
+    let Some(folder) = sending.options.receipts.clone() else { return };
+    let Ok(rf1) = Message::parse(wire, LineEndings::Cr).and_then(|message| Rf1::read(&message)) else { return };
     let reference = SenderReference { value: rf1.originating.id, namespace: rf1.originating.namespace };
     let key = Key::SenderReference(sender_reference_to_proto(&reference));
-    let channel = sending.channel().await?;
-    let receipt = receipts::fetch(channel, Subject::Key(v1::ReferralKey { key: Some(key) })).await?;
-    let vkey = sending.options.client.log_vkey()?;
-    let saved = receipts::save(folder, &receipt, vkey.as_ref())?;
     let acknowledgement = accepted.acknowledgement;
-    *accepted = Accepted { acknowledgement, ..Accepted::of(&receipt).with_receipt(Some(saved)) };
-    Ok(())
+    let fetched = async {
+        let channel = sending.channel().await?;
+        receipts::fetch(channel, Subject::Key(v1::ReferralKey { key: Some(key) })).await
+    };
+    *accepted = match fetched.await {
+        Err(error) => accepted.clone().with_receipt(Err(error)),
+        Ok(receipt) => {
+            let vkey = sending.options.client.log_vkey();
+            let saved = vkey.and_then(|key| receipts::save(&folder, &receipt, key.as_ref()));
+            Accepted { acknowledgement, ..Accepted::of(&receipt).with_receipt(saved) }
+        }
+    };
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use super::super::receipts::Saved;
 /// What a run of `send` did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SendReport {
-    /// Whether everything was taken.
+    /// Whether everything was taken, and every receipt asked for was written.
     pub ok: bool,
     /// Files accepted.
     pub accepted: usize,
@@ -79,6 +79,9 @@ pub struct Accepted {
     /// The receipt that was written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) receipt: Option<Saved>,
+    /// Why no receipt was written, where one was asked for: the message is accepted all the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub receipt_fault: Option<String>,
 }
 
 impl Accepted {
@@ -93,13 +96,17 @@ impl Accepted {
             services: receipt.legs.iter().map(|leg| service(&leg.service_id)).collect(),
             acknowledgement: None,
             receipt: None,
+            receipt_fault: None,
         }
     }
 
-    /// Names the receipt that was written.
+    /// Notes the receipt that was written, or why none was.
     #[must_use]
-    pub(super) fn with_receipt(mut self, saved: Option<Saved>) -> Self {
-        self.receipt = saved;
+    pub(super) fn with_receipt(mut self, saved: anyhow::Result<Saved>) -> Self {
+        match saved {
+            Ok(saved) => self.receipt = Some(saved),
+            Err(error) => self.receipt_fault = Some(format!("{error:#}")),
+        }
         self
     }
 }
@@ -232,6 +239,9 @@ impl fmt::Display for Item {
                 let verified = if saved.verified { "proof verified" } else { "proof" };
                 write!(f, "  {verified}, entry {}, {}", saved.index, saved.proof.display())?;
             }
+            if let Some(why) = &a.receipt_fault {
+                write!(f, "  NO RECEIPT: {why}")?;
+            }
             Ok(())
         };
         match &self.outcome {
@@ -249,19 +259,18 @@ impl SendReport {
         let count = |is: fn(&Outcome) -> bool| items.iter().filter(|item| is(&item.outcome)).count();
         let (refused, unanswered) =
             (count(|o| matches!(o, Outcome::Refused(_))), count(|o| matches!(o, Outcome::Unanswered { .. })));
+        let without_receipt = count(|o| match o {
+            Outcome::Accepted(a) | Outcome::Repeated(a) => a.receipt_fault.is_some(),
+            Outcome::Refused(_) | Outcome::Unanswered { .. } => false,
+        });
         Self {
-            ok: refused + unanswered == 0,
+            ok: refused + unanswered + without_receipt == 0,
             accepted: count(|o| matches!(o, Outcome::Accepted(_))),
             repeated: count(|o| matches!(o, Outcome::Repeated(_))),
             refused,
             unanswered,
             items,
         }
-    }
-
-    /// Whether everything was taken.
-    pub(super) fn all_taken(&self) -> bool {
-        self.ok
     }
 
     /// The counts in one line.
@@ -327,15 +336,16 @@ mod tests {
         let item = |outcome| Item { file: "f".to_owned(), outcome };
         let taken = vec![item(Outcome::Accepted(Accepted::default())), item(Outcome::Repeated(Accepted::default()))];
         let report = SendReport::of(taken.clone());
-        assert!(report.all_taken());
+        assert!(report.ok);
         assert_eq!(report.summary(), "1 accepted, 1 repeated, 0 refused, 0 unanswered");
         for missing in [
             Outcome::Refused(Refused::local("X", Vec::new())),
             Outcome::Unanswered { why: "lost".to_owned() },
+            Outcome::Accepted(Accepted::default().with_receipt(Err(anyhow::anyhow!("the proof does not hold")))),
         ] {
             let mut items = taken.clone();
             items.push(item(missing));
-            assert!(!SendReport::of(items).all_taken());
+            assert!(!SendReport::of(items).ok);
         }
     }
 

@@ -33,7 +33,10 @@ pub(super) async fn upload(
     let refused = |e: ServiceError| refusal(&e);
     let first = parts.message().await?.and_then(|first| first.part);
     let Some(In::Metadata(metadata)) = first else {
-        return Err(refused(field("metadata", "is the first message of an upload")));
+        return Err(refused(field(
+            "metadata",
+            "is the first message of an upload",
+        )));
     };
     let said = check(&metadata).map_err(refused)?;
     let mut content = Vec::new();
@@ -42,7 +45,10 @@ pub(super) async fn upload(
             return Err(refused(field("metadata", "comes once, before the content")));
         };
         if !(1..=CHUNK_BYTES).contains(&chunk.len()) {
-            return Err(refused(field("chunk", format!("is 1 to {CHUNK_BYTES} bytes"))));
+            return Err(refused(field(
+                "chunk",
+                format!("is 1 to {CHUNK_BYTES} bytes"),
+            )));
         }
         if content.len() + chunk.len() > said.size {
             return Err(refused(differs("size_bytes", "more came than it says")));
@@ -53,14 +59,21 @@ pub(super) async fn upload(
         return Err(refused(differs("size_bytes", "less came than it says")));
     }
     if digest(&SHA256, &content).as_ref() != metadata.sha256 {
-        return Err(refused(differs("sha256", "does not match what came: compute it over the whole file")));
+        return Err(refused(differs(
+            "sha256",
+            "does not match what came: compute it over the whole file",
+        )));
     }
     let upload = Upload {
         media_type: metadata.media_type.clone(),
         sha256: hex::encode(&metadata.sha256),
         bytes: Payload::new(content),
     };
-    let id = face.service.upload(&caller.principal, upload).await.map_err(refused)?;
+    let id = face
+        .service
+        .upload(&caller.principal, upload)
+        .await
+        .map_err(refused)?;
     let document = v1::DocumentRef {
         document_id: id.to_string(),
         sha256: metadata.sha256,
@@ -69,7 +82,10 @@ pub(super) async fn upload(
         title: said.title,
         kind: metadata.kind,
     };
-    Ok(v1::UploadDocumentResponse { document: Some(document), duplicate: false })
+    Ok(v1::UploadDocumentResponse {
+        document: Some(document),
+        duplicate: false,
+    })
 }
 
 struct Said {
@@ -85,7 +101,10 @@ fn check(metadata: &v1::DocumentMetadata) -> Result<Said, ServiceError> {
         return Err(field("sha256", "is 32 bytes: SHA-256 of the whole content"));
     }
     if v1::DocumentKind::try_from(metadata.kind).is_err() {
-        return Err(field("kind", format!("{} is not a value this release knows", metadata.kind)));
+        return Err(field(
+            "kind",
+            format!("{} is not a value this release knows", metadata.kind),
+        ));
     }
     let file_name = read::text("file_name", &metadata.file_name, NAME_MAX)?;
     if file_name.is_empty() || file_name.contains(['/', '\\']) {
@@ -93,7 +112,10 @@ fn check(metadata: &v1::DocumentMetadata) -> Result<Said, ServiceError> {
     }
     let title = read::text("title", &metadata.title, NAME_MAX)?;
     let size = usize::try_from(metadata.size_bytes).unwrap_or(usize::MAX);
-    Ok(Said { size, title: if title.is_empty() { file_name } else { title } })
+    Ok(Said {
+        size,
+        title: if title.is_empty() { file_name } else { title },
+    })
 }
 
 fn differs(name: &str, why: &str) -> ServiceError {
@@ -116,7 +138,10 @@ pub(super) async fn download(
 ) -> Result<Answers<v1::DownloadDocumentResponse>, ServiceError> {
     let id: DocumentId = required("document_id", &ask.document_id)?;
     let purpose = read::purpose("purpose", ask.purpose)?;
-    let (view, content) = face.service.download(&caller.principal, id, purpose).await?;
+    let (view, content) = face
+        .service
+        .download(&caller.principal, id, purpose)
+        .await?;
     let first = v1::DocumentRef {
         document_id: view.id.to_string(),
         sha256: hex::decode(view.sha256.expose()).unwrap_or_default(),
@@ -124,19 +149,29 @@ pub(super) async fn download(
         size_bytes: view.size_bytes,
         ..v1::DocumentRef::default()
     };
-    let sending = Sending { first: Some(first), rest: content.into_inner().into(), room };
-    Ok(Box::pin(stream::unfold(sending, |mut sending| async move {
-        let part = match sending.first.take() {
-            Some(first) => Out::Document(first),
-            None if sending.rest.is_empty() => {
-                drop(sending.room);
-                return None;
-            }
-            None => {
-                let length = sending.rest.len().min(CHUNK_BYTES);
-                Out::Chunk(sending.rest.split_to(length).to_vec())
-            }
-        };
-        Some((Ok(v1::DownloadDocumentResponse { part: Some(part) }), sending))
-    })))
+    let sending = Sending {
+        first: Some(first),
+        rest: content.into_inner().into(),
+        room,
+    };
+    Ok(Box::pin(stream::unfold(
+        sending,
+        |mut sending| async move {
+            let part = match sending.first.take() {
+                Some(first) => Out::Document(first),
+                None if sending.rest.is_empty() => {
+                    drop(sending.room);
+                    return None;
+                }
+                None => {
+                    let length = sending.rest.len().min(CHUNK_BYTES);
+                    Out::Chunk(sending.rest.split_to(length).to_vec())
+                }
+            };
+            Some((
+                Ok(v1::DownloadDocumentResponse { part: Some(part) }),
+                sending,
+            ))
+        },
+    )))
 }

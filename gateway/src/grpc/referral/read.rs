@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use jiff::civil::Date;
 use waymark_adapters::grpc::convert::{
-    consent_scope_from_proto, date_from_proto, giver_from_proto, leg_state_from_proto, sender_reference_from_proto,
-    timestamp_from_proto,
+    consent_scope_from_proto, date_from_proto, giver_from_proto, leg_state_from_proto,
+    sender_reference_from_proto, timestamp_from_proto,
 };
 use waymark_core::error::Violation;
 use waymark_core::id::{AgencyId, ServiceId};
@@ -39,14 +39,19 @@ fn one(violation: Violation) -> ServiceError {
 }
 
 /// An id or code, where there is one.
-pub(in super::super) fn parsed<T: FromStr>(name: &str, text: &str) -> Result<Option<T>, ServiceError>
+pub(in super::super) fn parsed<T: FromStr>(
+    name: &str,
+    text: &str,
+) -> Result<Option<T>, ServiceError>
 where
     T::Err: std::fmt::Display,
 {
     if text.is_empty() {
         return Ok(None);
     }
-    text.parse().map(Some).map_err(|why: T::Err| field(name, why.to_string()))
+    text.parse()
+        .map(Some)
+        .map_err(|why: T::Err| field(name, why.to_string()))
 }
 
 /// An id or code that must be there.
@@ -74,21 +79,30 @@ pub(super) fn text(name: &str, text: &str, max: usize) -> Result<String, Service
         return Err(field(name, format!("at most {max} characters")));
     }
     if text.chars().any(|c| c.is_control() && c != '\n') {
-        return Err(field(name, "control characters are not allowed: remove them"));
+        return Err(field(
+            name,
+            "control characters are not allowed: remove them",
+        ));
     }
     Ok(text.to_owned())
 }
 
 /// Which referral is meant.
 pub(in super::super) fn key(name: &str, key: Option<v1::ReferralKey>) -> Result<Key, ServiceError> {
-    let named = key.and_then(|key| key.key).ok_or_else(|| field(name, "is required: say which referral"))?;
+    let named = key
+        .and_then(|key| key.key)
+        .ok_or_else(|| field(name, "is required: say which referral"))?;
     match named {
         Named::ReferralId(id) => required(&format!("{name}.referral_id"), &id).map(Key::Id),
-        Named::Reference(reference) => required(&format!("{name}.reference"), reference.trim()).map(Key::Reference),
+        Named::Reference(reference) => {
+            required(&format!("{name}.reference"), reference.trim()).map(Key::Reference)
+        }
         Named::SenderReference(reference) => {
             let name = format!("{name}.sender_reference");
             let reference = text(&name, &reference, REFERENCE_MAX)?;
-            sender_reference_from_proto(&reference).map(Key::SenderReference).ok_or_else(|| field(name, "is empty"))
+            sender_reference_from_proto(&reference)
+                .map(Key::SenderReference)
+                .ok_or_else(|| field(name, "is empty"))
         }
     }
 }
@@ -100,8 +114,13 @@ pub(super) fn purpose(name: &str, purpose: i32) -> Result<&'static str, ServiceE
         Ok(v1::AccessPurpose::Safeguarding) => Ok("SAFEGUARDING"),
         Ok(v1::AccessPurpose::Operations) => Ok("OPERATIONS"),
         Ok(v1::AccessPurpose::Audit) => Ok("AUDIT"),
-        Ok(v1::AccessPurpose::Unspecified) => Err(field(name, "is required: say why the content is read")),
-        Err(_) => Err(field(name, format!("{purpose} is not a value this release knows"))),
+        Ok(v1::AccessPurpose::Unspecified) => {
+            Err(field(name, "is required: say why the content is read"))
+        }
+        Err(_) => Err(field(
+            name,
+            format!("{purpose} is not a value this release knows"),
+        )),
     }
 }
 
@@ -110,7 +129,9 @@ pub(super) fn instant(
     name: &str,
     at: Option<&pbjson_types::Timestamp>,
 ) -> Result<Option<Timestamp>, ServiceError> {
-    at.map(|at| timestamp_from_proto(name, at)).transpose().map_err(one)
+    at.map(|at| timestamp_from_proto(name, at))
+        .transpose()
+        .map_err(one)
 }
 
 /// What a child is looked up by.
@@ -118,18 +139,24 @@ pub(super) type ChildKey = (Option<NhsNumber>, Option<(Upn, Date)>);
 
 /// Reads what a child is looked up by: a verified NHS number, else a UPN with the date of birth.
 pub(super) fn child(child: Option<&v1::ChildIdentifier>) -> Result<ChildKey, ServiceError> {
-    let Some(child) = child else { return Ok((None, None)) };
+    let Some(child) = child else {
+        return Ok((None, None));
+    };
     if !child.nhs_number.is_empty() {
         let verified = i32::from(v1::NhsNumberVerification::PresentAndVerified);
         if child.nhs_number_verification != verified {
             let why = "must be PRESENT_AND_VERIFIED: a number that was not traced finds no child";
             return Err(field("child.nhs_number_verification", why));
         }
-        let number = NhsNumber::parse(&child.nhs_number).map_err(|e| field("child.nhs_number", e.to_string()))?;
+        let number = NhsNumber::parse(&child.nhs_number)
+            .map_err(|e| field("child.nhs_number", e.to_string()))?;
         return Ok((Some(number), None));
     }
     if child.upn.is_empty() {
-        return Err(field("child", "needs a verified NHS number, or a UPN and the date of birth"));
+        return Err(field(
+            "child",
+            "needs a verified NHS number, or a UPN and the date of birth",
+        ));
     }
     let upn = Upn::parse(&child.upn).map_err(|e| field("child.upn", e.to_string()))?;
     let birth = date_from_proto("child.date_of_birth", &child.date_of_birth).map_err(one)?;
@@ -137,12 +164,22 @@ pub(super) fn child(child: Option<&v1::ChildIdentifier>) -> Result<ChildKey, Ser
 }
 
 /// Adds an amendment's note to what the receiver reads.
-pub(super) fn add_note(referral: &mut Referral, name: &str, note: &str) -> Result<(), ServiceError> {
+pub(super) fn add_note(
+    referral: &mut Referral,
+    name: &str,
+    note: &str,
+) -> Result<(), ServiceError> {
     let note = text(name, note, WORDS_MAX)?;
     if !note.is_empty() {
-        let before = referral.narrative.take().map(Personal::into_inner).filter(|text| !text.is_empty());
+        let before = referral
+            .narrative
+            .take()
+            .map(Personal::into_inner)
+            .filter(|text| !text.is_empty());
         let said = format!("About this amendment: {note}");
-        referral.narrative = Some(Personal::new(before.map_or(said.clone(), |text| format!("{text}\n\n{said}"))));
+        referral.narrative = Some(Personal::new(
+            before.map_or(said.clone(), |text| format!("{text}\n\n{said}")),
+        ));
     }
     Ok(())
 }
@@ -151,7 +188,9 @@ pub(super) fn add_note(referral: &mut Referral, name: &str, note: &str) -> Resul
 pub(super) fn cancellation(
     cancellation: Option<v1::Cancellation>,
 ) -> Result<(CancelCode, Option<Personal<String>>), ServiceError> {
-    let Some(cancellation) = cancellation else { return Err(field("cancellation", "is required")) };
+    let Some(cancellation) = cancellation else {
+        return Err(field("cancellation", "is required"));
+    };
     let words = text("cancellation.text", &cancellation.text, WORDS_MAX)?;
     let (code, needs_words) = match v1::CancelReason::try_from(cancellation.reason) {
         Ok(v1::CancelReason::NoLongerNeeded) => (CancelCode::NoLongerNeeded, false),
@@ -160,7 +199,9 @@ pub(super) fn cancellation(
         Ok(v1::CancelReason::Duplicate) => (CancelCode::Other, false),
         Ok(v1::CancelReason::EnteredInError) => (CancelCode::EnteredInError, true),
         Ok(v1::CancelReason::Other) => (CancelCode::Other, true),
-        Ok(v1::CancelReason::Unspecified) => return Err(field("cancellation.reason", "is required")),
+        Ok(v1::CancelReason::Unspecified) => {
+            return Err(field("cancellation.reason", "is required"));
+        }
         Err(_) => {
             let why = format!("{} is not a value this release knows", cancellation.reason);
             return Err(field("cancellation.reason", why));
@@ -183,7 +224,9 @@ pub(super) fn withdrawal(
     withdrawal: Option<v1::ConsentWithdrawal>,
     today: Date,
 ) -> Result<Personal<String>, ServiceError> {
-    let Some(said) = withdrawal else { return Err(field("withdrawal", "is required")) };
+    let Some(said) = withdrawal else {
+        return Err(field("withdrawal", "is required"));
+    };
     let mut scopes = Vec::new();
     for (scope, at) in said.scopes.iter().zip(0..) {
         let name = format!("withdrawal.scopes[{at}]");
@@ -204,7 +247,10 @@ pub(super) fn withdrawal(
     let role = giver_from_proto("withdrawal.role", said.role).map_err(one)?;
     let date = date_from_proto("withdrawal.date", &said.date).map_err(one)?;
     if date > today {
-        return Err(field("withdrawal.date", "is in the future: correct the date"));
+        return Err(field(
+            "withdrawal.date",
+            "is in the future: correct the date",
+        ));
     }
     let evidence = text("withdrawal.evidence", &said.evidence, EVIDENCE_MAX)?;
     let mut words = format!("consent withdrawn by {by} ({role}) on {date}");
@@ -216,27 +262,50 @@ pub(super) fn withdrawal(
 }
 
 /// A status of a leg.
-pub(super) fn status_update(ask: v1::UpdateStatusRequest, now: Timestamp) -> Result<StatusUpdate, ServiceError> {
-    let Some(change) = ask.change else { return Err(field("change", "is required")) };
+pub(super) fn status_update(
+    ask: v1::UpdateStatusRequest,
+    now: Timestamp,
+) -> Result<StatusUpdate, ServiceError> {
+    let Some(change) = ask.change else {
+        return Err(field("change", "is required"));
+    };
     let state = leg_state_from_proto("change.state", change.state).map_err(one)?;
     let reason_code = text("change.reason_code", &change.reason_code, 64)?;
-    let needs_reason =
-        [LegState::Declined, LegState::Redirected, LegState::OnHold, LegState::EnteredInError].contains(&state);
+    let needs_reason = [
+        LegState::Declined,
+        LegState::Redirected,
+        LegState::OnHold,
+        LegState::EnteredInError,
+    ]
+    .contains(&state);
     if needs_reason && reason_code.is_empty() {
-        return Err(field("change.reason_code", format!("is required for {state}")));
+        return Err(field(
+            "change.reason_code",
+            format!("is required for {state}"),
+        ));
     }
     if change.source_version == 0 {
-        return Err(field("change.source_version", "is 1 or more, and rises with each change that you report"));
+        return Err(field(
+            "change.source_version",
+            "is 1 or more, and rises with each change that you report",
+        ));
     }
     let at = instant("change.occurred_at", change.occurred_at.as_ref())?;
     if at.is_some_and(|at| at > now.plus(AHEAD_MAX)) {
-        return Err(field("change.occurred_at", "is more than 5 minutes in the future: set the clock"));
+        return Err(field(
+            "change.occurred_at",
+            "is more than 5 minutes in the future: set the clock",
+        ));
     }
     if !change.owner_role.is_empty() {
         let why = "the directory names the role that owns a service's legs: leave it empty";
         return Err(field("change.owner_role", why));
     }
-    let receiver_reference = text("change.receiver_reference", &change.receiver_reference, REFERENCE_MAX)?;
+    let receiver_reference = text(
+        "change.receiver_reference",
+        &change.receiver_reference,
+        REFERENCE_MAX,
+    )?;
     Ok(StatusUpdate {
         key: key("key", ask.key)?,
         leg: parsed("leg_id", &ask.leg_id)?,
@@ -256,7 +325,12 @@ fn words(change: &v1::StatusChange) -> Result<Option<Personal<String>>, ServiceE
     let next = text("change.next_action", &change.next_action, EVIDENCE_MAX)?;
     match (next.is_empty(), change.due.is_empty()) {
         (true, true) => {}
-        (true, false) => return Err(field("change.next_action", "is required with a day by which")),
+        (true, false) => {
+            return Err(field(
+                "change.next_action",
+                "is required with a day by which",
+            ));
+        }
         (false, true) => return Err(field("change.due", "is required with a next action")),
         (false, false) => {
             let due = date_from_proto("change.due", &change.due).map_err(one)?;

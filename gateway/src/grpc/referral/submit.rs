@@ -20,9 +20,16 @@ use crate::service::{ServiceError, Submit};
 const ITEM_ID_MAX: usize = 64;
 
 /// Reads a referral's content.
-pub(super) fn referral(caller: &Caller, content: Option<v1::Referral>) -> Result<Referral, ServiceError> {
+pub(super) fn referral(
+    caller: &Caller,
+    content: Option<v1::Referral>,
+) -> Result<Referral, ServiceError> {
     let content = content.ok_or_else(|| field("referral", "is required"))?;
-    let stated = content.referrer.as_ref().map(|r| r.agency_id.clone()).unwrap_or_default();
+    let stated = content
+        .referrer
+        .as_ref()
+        .map(|r| r.agency_id.clone())
+        .unwrap_or_default();
     if !stated.is_empty() && stated != caller.principal.agency.as_str() {
         let why = "is not the agency that the certificate proves: leave it empty";
         return Err(field("referral.referrer.agency_id", why));
@@ -52,8 +59,16 @@ async fn accept(
 ) -> Result<v1::Receipt, ServiceError> {
     let referral = referral(caller, ask.referral)?;
     // Only a proof shows the content back.
-    let content = if ask.want_proof { referral.to_canonical().ok() } else { None };
-    let submit = Submit { request_id: ask.request_id, referral, traceparent: caller.traceparent.clone() };
+    let content = if ask.want_proof {
+        referral.to_canonical().ok()
+    } else {
+        None
+    };
+    let submit = Submit {
+        request_id: ask.request_id,
+        referral,
+        traceparent: caller.traceparent.clone(),
+    };
     let accepted = face.service.submit(&caller.principal, submit).await?;
     receipt::of_accept(face, accepted, content.as_deref(), ask.want_proof.into()).await
 }
@@ -96,15 +111,25 @@ pub(super) fn many(
     }))
 }
 
-async fn item(face: &Face, caller: &Caller, ask: v1::SubmitReferralsRequest) -> v1::SubmitReferralsResponse {
+async fn item(
+    face: &Face,
+    caller: &Caller,
+    ask: v1::SubmitReferralsRequest,
+) -> v1::SubmitReferralsResponse {
     let item_id = ask.item_id.clone();
     let accepted = async {
         if !(1..=ITEM_ID_MAX).contains(&item_id.chars().count()) {
-            return Err(field("item_id", format!("is 1 to {ITEM_ID_MAX} characters")));
+            return Err(field(
+                "item_id",
+                format!("is 1 to {ITEM_ID_MAX} characters"),
+            ));
         }
         face.pace(&caller.principal.agency).await;
         // A stream may outlive what its caller may do: the directory is asked for each item.
-        let caller = Caller { principal: face.principal(&caller.peer)?, ..caller.clone() };
+        let caller = Caller {
+            principal: face.principal(&caller.peer)?,
+            ..caller.clone()
+        };
         let ask = v1::SubmitReferralRequest {
             request_id: ask.request_id,
             referral: ask.referral,
@@ -117,5 +142,8 @@ async fn item(face: &Face, caller: &Caller, ask: v1::SubmitReferralsRequest) -> 
         Err(refused) => Became::Error(status::item(&refused)),
     };
     let item_id: String = item_id.chars().take(ITEM_ID_MAX).collect();
-    v1::SubmitReferralsResponse { item_id, result: Some(became) }
+    v1::SubmitReferralsResponse {
+        item_id,
+        result: Some(became),
+    }
 }

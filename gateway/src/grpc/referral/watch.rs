@@ -49,34 +49,55 @@ pub(super) async fn begin(
     if ask.referral_ids.len() > WATCHED_MAX {
         return Err(field("referral_ids", format!("at most {WATCHED_MAX}")));
     }
-    let ids = ask.referral_ids.iter().zip(0..).map(|(id, at)| required(&format!("referral_ids[{at}]"), id));
+    let ids = ask
+        .referral_ids
+        .iter()
+        .zip(0..)
+        .map(|(id, at)| required(&format!("referral_ids[{at}]"), id));
     let only = ids.collect::<Result<_, _>>()?;
     let end = face.service.feed_end().await?;
     let next = if ask.cursor.is_empty() {
         match v1::WatchStart::try_from(ask.start) {
             Ok(v1::WatchStart::Oldest) => 0,
             Ok(v1::WatchStart::Now | v1::WatchStart::Unspecified) => end,
-            Err(_) => return Err(field("start", format!("{} is not a value this release knows", ask.start))),
+            Err(_) => {
+                return Err(field(
+                    "start",
+                    format!("{} is not a value this release knows", ask.start),
+                ));
+            }
         }
     } else {
         let position = cursor::read_text(Kind::Watch, scope(&caller.principal), &ask.cursor);
         let next = position.as_deref().and_then(cursor::number);
         let next = next.ok_or_else(|| field("cursor", "is not a cursor of a watch of yours"))?;
         if next > end {
-            let why = "is beyond the log: it came from another deployment, or from before a restore";
-            return Err(ServiceError::new(ErrorKind::Invalid, CURSOR_OUT_OF_RANGE).with_violation("cursor", why));
+            let why =
+                "is beyond the log: it came from another deployment, or from before a restore";
+            return Err(ServiceError::new(ErrorKind::Invalid, CURSOR_OUT_OF_RANGE)
+                .with_violation("cursor", why));
         }
         next
     };
     // The first feed says at once whether the caller may watch.
     face.service.feed(&caller.principal, end).await?;
-    let mut watching =
-        Watching { face, caller, only, next, ready: VecDeque::new(), spoke: Instant::now(), _room: room };
+    let mut watching = Watching {
+        face,
+        caller,
+        only,
+        next,
+        ready: VecDeque::new(),
+        spoke: Instant::now(),
+        _room: room,
+    };
     watching.beat();
-    Ok(Box::pin(stream::try_unfold(watching, |mut watching| async move {
-        let step = watching.step().await?;
-        Ok(Some((step, watching)))
-    })))
+    Ok(Box::pin(stream::try_unfold(
+        watching,
+        |mut watching| async move {
+            let step = watching.step().await?;
+            Ok(Some((step, watching)))
+        },
+    )))
 }
 
 /// What a watch's cursor is bound to.
@@ -121,20 +142,29 @@ impl Watching {
             if !self.only.is_empty() && !self.only.contains(&event.referral) {
                 continue;
             }
-            let Some(index) = event.log_index else { continue };
+            let Some(index) = event.log_index else {
+                continue;
+            };
             let view = match seen.entry(event.referral) {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(new) => new.insert(self.visible(&principal, event.referral).await?),
             };
             let cursor = self.cursor(index + 1);
-            self.ready.push_back(v1::WatchReferralsResponse { cursor, event: Some(write::event(event, view.as_ref())) });
+            self.ready.push_back(v1::WatchReferralsResponse {
+                cursor,
+                event: Some(write::event(event, view.as_ref())),
+            });
         }
         self.next = page.next;
         Ok(())
     }
 
     /// The referral as it stands; none where the caller may no longer see it.
-    async fn visible(&self, principal: &Principal, id: ReferralId) -> Result<Option<ReferralView>, ServiceError> {
+    async fn visible(
+        &self,
+        principal: &Principal,
+        id: ReferralId,
+    ) -> Result<Option<ReferralView>, ServiceError> {
         match self.face.service.referral(principal, &Key::Id(id)).await {
             Ok(view) => Ok(Some(view)),
             Err(refused) if refused.kind == ErrorKind::NotFound => Ok(None),
@@ -144,10 +174,17 @@ impl Watching {
 
     fn beat(&mut self) {
         let cursor = self.cursor(self.next);
-        self.ready.push_back(v1::WatchReferralsResponse { cursor, event: None });
+        self.ready.push_back(v1::WatchReferralsResponse {
+            cursor,
+            event: None,
+        });
     }
 
     fn cursor(&self, next: u64) -> String {
-        cursor::write_text(Kind::Watch, scope(&self.caller.principal), &next.to_be_bytes())
+        cursor::write_text(
+            Kind::Watch,
+            scope(&self.caller.principal),
+            &next.to_be_bytes(),
+        )
     }
 }

@@ -164,3 +164,24 @@ async fn one_connection_in_memory_is_enough_for_every_call() {
         .await
         .unwrap();
 }
+
+#[tokio::test]
+async fn a_server_that_may_lose_what_it_kept_is_refused() {
+    if Db::NAME == "SQLite" {
+        return;
+    }
+    let Some((url, _dir)) = database().await else {
+        return;
+    };
+    let (_, name) = url.rsplit_once('/').unwrap();
+    run(
+        &url,
+        &format!("ALTER DATABASE {name} SET synchronous_commit = off"),
+    )
+    .await;
+    let refused = error(opened(options(&url, Mode::Write)).await);
+    assert!(
+        matches!(&refused, OpenError::NotDurable { setting } if setting == "synchronous_commit"),
+        "{refused:?}"
+    );
+}
