@@ -169,10 +169,11 @@ impl App {
         let tls = ServerTls::load(files, environment).context("load the TLS material")?;
         let in_force = Arc::new(ArcSwap::from_pointee(in_force(&*store, environment).await?));
         let intake = Arc::new(LateIntake::default());
-        let adapters = Arc::new(adapters(config, &secrets, &in_force, &intake, &clock)?);
+        let adapters = Arc::new(adapters(config, &secrets, &in_force, Some(&intake), &clock)?);
+        // The use cases get adapters without the door back to them, so that all of it is let go of at the end.
+        let checking = self::adapters(config, &secrets, &in_force, None, &clock)?;
         let (grown, log_grown) = watch::channel(0);
         let log_wanted = Arc::new(Notify::new());
-        let validating = Arc::clone(&adapters);
         let service = Service::new(Parts {
             store,
             in_force,
@@ -183,8 +184,8 @@ impl App {
             log_vkey: log_vkey.clone(),
             log_grown,
             log_wanted: Arc::clone(&log_wanted),
-            validate_endpoint: Arc::new(move |endpoint| validating.validate(endpoint)),
-            mailbox: adapters.adapter(AdapterKind::Mailbox),
+            mailbox: checking.adapter(AdapterKind::Mailbox),
+            validate_endpoint: Arc::new(move |endpoint| checking.validate(endpoint)),
         });
         if intake.0.set(IntakeService::new(service.clone())).is_err() {
             bail!("the intake was opened twice");
@@ -251,7 +252,7 @@ fn adapters(
     config: &Config,
     secrets: &Arc<dyn Secrets>,
     in_force: &Arc<ArcSwap<InForce>>,
-    intake: &Arc<LateIntake>,
+    intake: Option<&Arc<LateIntake>>,
     clock: &Arc<dyn Clock>,
 ) -> anyhow::Result<Adapters> {
     let read = |path: &Path| std::fs::read(path).with_context(|| format!("read {}", path.display()));
@@ -267,7 +268,7 @@ fn adapters(
         environment: config.gateway.environment,
         egress: EgressPolicy::AsFlagged,
         clock: Arc::clone(clock),
-        intake: Some(Arc::<LateIntake>::clone(intake)),
+        intake: intake.map(|intake| Arc::<LateIntake>::clone(intake) as Arc<dyn Intake>),
     };
     Adapters::new(&context).context("set up the adapters")
 }

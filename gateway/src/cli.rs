@@ -40,7 +40,13 @@ pub use send::{Accepted, Item, Outcome, Refused, SendReport};
 #[command(name = "waymark", version, propagate_version = true, after_long_help = AFTER_HELP)]
 struct Cli {
     /// How results are written.
-    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT"
+    )]
     output: Format,
     #[command(subcommand)]
     command: Command,
@@ -127,9 +133,14 @@ pub fn run() -> ExitCode {
     output::choose(cli.output);
     // Where another library has chosen a provider first, that choice stands.
     let _chosen: Result<(), _> = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
-        Err(error) => return failure::report(&anyhow::Error::new(error).context("start the runtime")),
+        Err(error) => {
+            return failure::report(&anyhow::Error::new(error).context("start the runtime"));
+        }
     };
     match runtime.block_on(Box::pin(cli.command.run())) {
         Ok(code) => code,

@@ -176,8 +176,8 @@ impl Service {
         }
     }
 
-    /// Whether a caller owns a leg's service.
-    fn owns(&self, caller: &Principal, agency: &waymark_core::id::AgencyId) -> bool {
+    /// Whether a caller owns a leg's service, by its own name or by succession.
+    pub(crate) fn owns(&self, caller: &Principal, agency: &waymark_core::id::AgencyId) -> bool {
         let directory = &self.in_force().directory;
         let today = self.now().london_date();
         caller.speaks_for(agency) || caller.speaks_for(&directory.successor(agency, today))

@@ -84,19 +84,20 @@ impl Telemetry {
             traces = Some(provider);
         }
         let meters = meters.build();
-        let quiet = |mut filter: EnvFilter| -> anyhow::Result<EnvFilter> {
-            for name in UNTRACED {
-                filter = filter.add_directive(format!("{name}=warn").parse()?);
-            }
-            Ok(filter.add_directive("sqlx::postgres::notice=warn".parse()?))
-        };
-        let filter = quiet(EnvFilter::try_new(&options.filter).context("read the log filter")?)?;
+        // One filter for lines and spans alike: filters of single layers go wrong where a library asks whether a line
+        // would be written and then does not write it, and the next line of the thread is lost.
+        let mut filter = EnvFilter::try_new(&options.filter).context("read the log filter")?;
+        for name in UNTRACED {
+            filter = filter.add_directive(format!("{name}=warn").parse()?);
+        }
+        filter = filter.add_directive("sqlx::postgres::notice=warn".parse()?);
         let logs = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
         let logs = if options.json { logs.json().boxed() } else { logs.boxed() };
         let spans = traces.as_ref().map(|p| tracing_opentelemetry::layer().with_tracer(p.tracer("waymark")));
         tracing_subscriber::registry()
-            .with(spans.with_filter(quiet(EnvFilter::new("info"))?))
-            .with(logs.with_filter(filter))
+            .with(filter)
+            .with(spans)
+            .with(logs)
             .try_init()
             .context("telemetry was already set up")?;
         Ok(Self { traces, meters, registry })

@@ -185,7 +185,7 @@ impl ServerTls {
                 }
                 Ok(Ok(false)) => {}
                 Ok(Err(why)) if was_stale => {
-                    tracing::debug!(error = %why, "certificates still cannot be reloaded")
+                    tracing::debug!(error = %why, "certificates still cannot be reloaded");
                 }
                 Ok(Err(why)) => {
                     error!(error = %with_causes(&why), "changed certificates cannot be used, the earlier ones stay");

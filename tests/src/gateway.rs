@@ -18,7 +18,7 @@ use waymark_audit::export::TreeWriter;
 use waymark_core::audit::LogEntry;
 use waymark_core::directory::{Environment, SourceFile};
 use waymark_core::id::StreamId;
-use waymark_core::port::{LogStore as _, Store};
+use waymark_core::port::Store;
 use waymark_core::time::Clock as _;
 use waymark_tlog::note::VerifierKey;
 
@@ -28,11 +28,13 @@ mod area;
 mod child;
 mod client;
 mod drive;
+mod raw;
 
 pub use area::Area;
 pub use child::{Child, nhs_number, upn};
 pub use client::{Client, Post, field_violations, reason_of};
 pub use drive::{Drive, Wrap};
+pub use raw::RawCodec;
 
 /// How long a fact may take to come true before a test fails.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -125,6 +127,11 @@ impl Gateway {
     pub async fn make(engine: Engine, area: &Area, duty: Duty) -> anyhow::Result<Self> {
         // Where another test of this process was first, its choice is the same one.
         let _chosen: Result<(), _> = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        // The gateway's own words stand beside a failed test.
+        let _set_up: Result<(), _> = tracing_subscriber::fmt()
+            .with_env_filter(crate::engine::setting("WAYMARK_TEST_LOG", "warn"))
+            .with_test_writer()
+            .try_init();
         let database = Database::new(engine).await?;
         let folder = tempfile::tempdir()?;
         let options = InitOptions {
@@ -408,4 +415,27 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         self.crash();
     }
+}
+
+/// Stamps tests over both engines; the name of the module decides the engine and the test group.
+#[macro_export]
+macro_rules! both_engines {
+    ($($test:ident,)*) => {
+        mod sqlite {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $test() -> anyhow::Result<()> {
+                    super::$test($crate::engine::Engine::Sqlite).await
+                }
+            )*
+        }
+        mod postgres {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $test() -> anyhow::Result<()> {
+                    super::$test($crate::engine::Engine::Postgres).await
+                }
+            )*
+        }
+    };
 }

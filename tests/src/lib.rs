@@ -7,3 +7,4 @@ pub mod build;
 pub mod contract;
 pub mod engine;
 pub mod gateway;
+pub mod peer;

@@ -171,7 +171,9 @@ pub fn permit(
         Action::ReadBody => (agency && related) || principal.has(Role::BodyReader),
         Action::UpdateStatus => agency && relationship == Receiver,
         Action::Watch | Action::UploadDocument | Action::Mailbox => agency,
-        Action::ExplainRoute | Action::ReadDirectory | Action::ReadCheckpoint => agency || admin || auditor,
+        Action::ExplainRoute | Action::ReadDirectory | Action::ReadCheckpoint => {
+            agency || admin || auditor
+        }
         Action::ApplyDirectory | Action::ActOnDeliveries => admin,
         Action::ReadReceipt => (agency && related) || auditor,
         Action::ReadLog => auditor,

@@ -112,7 +112,11 @@ impl Verify {
     fn run(self) -> anyhow::Result<ExitCode> {
         let stream = self.stream.as_deref().map(stream_id).transpose()?;
         let options = Verification {
-            keys: self.vkey.iter().map(|key| parse_key(key)).collect::<anyhow::Result<_>>()?,
+            keys: self
+                .vkey
+                .iter()
+                .map(|key| parse_key(key))
+                .collect::<anyhow::Result<_>>()?,
             old_checkpoints: exhibits(&self.old_checkpoint)?,
             receipts: exhibits(&self.receipt)?,
             stream,
@@ -141,7 +145,8 @@ impl Verify {
 }
 
 fn stream_id(hex: &str) -> anyhow::Result<StreamId> {
-    hex.parse().map_err(|_| Failure::usage("--stream is 32 hexadecimal digits"))
+    hex.parse()
+        .map_err(|_| Failure::usage("--stream is 32 hexadecimal digits"))
 }
 
 /// A key as text has plus signs; anything else is the name of a file with such a line.
@@ -154,13 +159,20 @@ fn parse_key(key: &str) -> anyhow::Result<VerifierKey> {
 }
 
 fn exhibits(paths: &[PathBuf]) -> anyhow::Result<Vec<Exhibit>> {
-    let exhibit = |path: &PathBuf| Ok(Exhibit { name: path.display().to_string(), text: read_text(path)? });
+    let exhibit = |path: &PathBuf| {
+        Ok(Exhibit {
+            name: path.display().to_string(),
+            text: read_text(path)?,
+        })
+    };
     paths.iter().map(exhibit).collect()
 }
 
 fn read_text(path: &Path) -> anyhow::Result<String> {
     let unread = |why: String| Failure::usage(format!("{}: {why}", path.display()));
-    let length = std::fs::metadata(path).map_err(|e| unread(e.to_string()))?.len();
+    let length = std::fs::metadata(path)
+        .map_err(|e| unread(e.to_string()))?
+        .len();
     if length > FILE_BYTES_MAX {
         return Err(unread(format!("is longer than {FILE_BYTES_MAX} bytes")));
     }
@@ -174,13 +186,30 @@ impl Prove {
             Ok(index) => get_entry_request::Subject::Index(index),
             Err(_) => get_entry_request::Subject::EventId(self.entry.clone()),
         };
-        let ask = v1::GetEntryRequest { subject: Some(subject) };
-        let entry = client.get_entry(ask).await.map_err(Refusal::from)?.into_inner().entry;
+        let ask = v1::GetEntryRequest {
+            subject: Some(subject),
+        };
+        let entry = client
+            .get_entry(ask)
+            .await
+            .map_err(Refusal::from)?
+            .into_inner()
+            .entry;
         let entry = entry.context("the gateway answered without an entry")?;
         let subject = Some(get_inclusion_proof_request::Subject::Index(entry.index));
-        let ask = v1::GetInclusionProofRequest { subject, tree_size: 0 };
-        let proof = client.get_inclusion_proof(ask).await.map_err(Refusal::from)?.into_inner();
-        ensure!(!proof.tlog_proof.is_empty(), "no checkpoint covers the entry yet: ask again in a moment");
+        let ask = v1::GetInclusionProofRequest {
+            subject,
+            tree_size: 0,
+        };
+        let proof = client
+            .get_inclusion_proof(ask)
+            .await
+            .map_err(Refusal::from)?
+            .into_inner();
+        ensure!(
+            !proof.tlog_proof.is_empty(),
+            "no checkpoint covers the entry yet: ask again in a moment"
+        );
         let key = self.client.log_vkey()?;
         verify(&proof.tlog_proof, &entry.entry, key.as_ref())?;
         let (Some(path), bytes) = (&self.out, &proof.tlog_proof) else {
@@ -191,8 +220,17 @@ impl Prove {
         let verified = key.is_some();
         let said = serde_json::json!({ "proof": path, "index": entry.index, "tree_size": proof.tree_size, "verified": verified });
         output::show(&said, |_| {
-            let verified = if verified { "verified" } else { "not verified: client.toml names no log_vkey" };
-            format!("entry {} of {}, {verified}, wrote {}", entry.index, proof.tree_size, path.display())
+            let verified = if verified {
+                "verified"
+            } else {
+                "not verified: client.toml names no log_vkey"
+            };
+            format!(
+                "entry {} of {}, {verified}, wrote {}",
+                entry.index,
+                proof.tree_size,
+                path.display()
+            )
         })?;
         Ok(ExitCode::SUCCESS)
     }
@@ -202,7 +240,9 @@ impl Prove {
 fn verify(proof: &[u8], entry: &[u8], key: Option<&VerifierKey>) -> anyhow::Result<()> {
     let proof = TlogProof::parse(std::str::from_utf8(proof).context("the proof is not text")?)?;
     if let Some(key) = key {
-        proof.verify(&leaf_hash(entry), key).context("the proof does not hold")?;
+        proof
+            .verify(&leaf_hash(entry), key)
+            .context("the proof does not hold")?;
     }
     Ok(())
 }
@@ -220,8 +260,17 @@ impl Receipt {
         let receipt = receipts::fetch(channel, subject).await?;
         let saved = receipts::save(&self.out, &receipt, self.client.log_vkey()?.as_ref())?;
         output::show(&saved, |saved| {
-            let verified = if saved.verified { "verified" } else { "not verified: client.toml names no log_vkey" };
-            format!("{}: entry {}, {verified}, wrote {}", receipt.reference, saved.index, saved.proof.display())
+            let verified = if saved.verified {
+                "verified"
+            } else {
+                "not verified: client.toml names no log_vkey"
+            };
+            format!(
+                "{}: entry {}, {verified}, wrote {}",
+                receipt.reference,
+                saved.index,
+                saved.proof.display()
+            )
         })?;
         Ok(ExitCode::SUCCESS)
     }
@@ -235,11 +284,16 @@ mod tests {
 
     #[test]
     fn a_key_is_taken_as_text_and_from_a_file() {
-        let key = SigningKey::from_seed("waymark/test/x", [7; 32]).unwrap().vkey();
+        let key = SigningKey::from_seed("waymark/test/x", [7; 32])
+            .unwrap()
+            .vkey();
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("log.vkey");
         std::fs::write(&file, format!("{key}\n")).unwrap();
-        assert_eq!(parse_key(&key).unwrap(), parse_key(file.to_str().unwrap()).unwrap());
+        assert_eq!(
+            parse_key(&key).unwrap(),
+            parse_key(file.to_str().unwrap()).unwrap()
+        );
         assert!(parse_key("neither").is_err());
     }
 
@@ -249,7 +303,11 @@ mod tests {
         let file = dir.path().join("receipt");
         std::fs::write(&file, vec![b'x'; usize::try_from(FILE_BYTES_MAX).unwrap()]).unwrap();
         assert!(read_text(&file).is_ok());
-        std::fs::write(&file, vec![b'x'; usize::try_from(FILE_BYTES_MAX).unwrap() + 1]).unwrap();
+        std::fs::write(
+            &file,
+            vec![b'x'; usize::try_from(FILE_BYTES_MAX).unwrap() + 1],
+        )
+        .unwrap();
         assert!(read_text(&file).unwrap_err().to_string().contains("longer"));
     }
 }

@@ -39,7 +39,12 @@ const KEEPALIVE: Duration = Duration::from_secs(20);
 #[command(next_help_heading = "Connection")]
 pub struct ClientArgs {
     /// The deployment's waymark.toml; client.toml beside it says how to reach the gateway.
-    #[arg(long, value_name = "FILE", default_value = "waymark.toml", env = "WAYMARK_CONFIG")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "waymark.toml",
+        env = "WAYMARK_CONFIG"
+    )]
     pub config: PathBuf,
     /// The client identity to use: a folder below clients/, such as EE123456 or admin.
     #[arg(long = "as", value_name = "NAME")]
@@ -121,14 +126,19 @@ pub struct ClientIdentity {
 
 impl std::fmt::Debug for ClientIdentity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ClientIdentity").field("target", &self.target).finish_non_exhaustive()
+        f.debug_struct("ClientIdentity")
+            .field("target", &self.target)
+            .finish_non_exhaustive()
     }
 }
 
 impl ClientArgs {
     /// The folder that waymark.toml stands in.
     pub(super) fn folder(&self) -> &Path {
-        self.config.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+        self.config
+            .parent()
+            .filter(|p| !p.as_os_str().is_empty())
+            .unwrap_or(Path::new("."))
     }
 
     /// Connects as the identity asked for, else as the profile's for this duty.
@@ -149,7 +159,12 @@ impl ClientArgs {
         let target = match (&self.target, &profile.target) {
             (Some(target), _) | (None, Some(target)) => target.clone(),
             (None, None) => Config::load(&self.config)
-                .with_context(|| format!("no --target, no {PROFILE_FILE}; read {}", self.config.display()))?
+                .with_context(|| {
+                    format!(
+                        "no --target, no {PROFILE_FILE}; read {}",
+                        self.config.display()
+                    )
+                })?
                 .listen
                 .grpc
                 .to_string(),
@@ -162,12 +177,15 @@ impl ClientArgs {
         let (cert, key) = match (&self.cert, &self.key) {
             (Some(cert), Some(key)) => (cert.clone(), key.clone()),
             _ => {
-                let clients = folder.join(profile.clients.as_deref().unwrap_or(Path::new("clients")));
+                let clients =
+                    folder.join(profile.clients.as_deref().unwrap_or(Path::new("clients")));
                 let chosen = choose(&clients, self.identity.as_deref(), profile.default.of(duty))?;
                 (chosen.join(CERT_FILE), chosen.join(KEY_FILE))
             }
         };
-        let read = |path: &Path| std::fs::read(path).map_err(|e| Failure::usage(format!("{}: {e}", path.display())));
+        let read = |path: &Path| {
+            std::fs::read(path).map_err(|e| Failure::usage(format!("{}: {e}", path.display())))
+        };
         Ok(ClientIdentity {
             target,
             ca_pem: read(&ca)?,
@@ -180,7 +198,8 @@ impl ClientArgs {
     pub(super) fn profile(&self) -> anyhow::Result<Profile> {
         let path = self.folder().join(PROFILE_FILE);
         match std::fs::read_to_string(&path) {
-            Ok(text) => toml::from_str(&text).map_err(|e| Failure::usage(format!("{}: {e}", path.display()))),
+            Ok(text) => toml::from_str(&text)
+                .map_err(|e| Failure::usage(format!("{}: {e}", path.display()))),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Profile::default()),
             Err(error) => Err(Failure::usage(format!("{}: {error}", path.display()))),
         }
@@ -188,9 +207,13 @@ impl ClientArgs {
 
     /// The log's public key as this machine knows it: what proofs are verified with.
     pub(super) fn log_vkey(&self) -> anyhow::Result<Option<VerifierKey>> {
-        let Some(text) = self.profile()?.log_vkey else { return Ok(None) };
+        let Some(text) = self.profile()?.log_vkey else {
+            return Ok(None);
+        };
         let key = VerifierKey::parse(text.trim());
-        Ok(Some(key.map_err(|e| Failure::usage(format!("log_vkey of {PROFILE_FILE}: {e}")))?))
+        Ok(Some(key.map_err(|e| {
+            Failure::usage(format!("log_vkey of {PROFILE_FILE}: {e}"))
+        })?))
     }
 }
 
@@ -202,9 +225,19 @@ fn choose(clients: &Path, named: Option<&str>, default: Option<&str>) -> anyhow:
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .collect();
     known.sort();
-    let list = || if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+    let list = || {
+        if known.is_empty() {
+            "none".to_owned()
+        } else {
+            known.join(", ")
+        }
+    };
     let Some(name) = named.or(default) else {
-        let text = format!("no client identity: give --as NAME, or --cert and --key ({}: {})", clients.display(), list());
+        let text = format!(
+            "no client identity: give --as NAME, or --cert and --key ({}: {})",
+            clients.display(),
+            list()
+        );
         return Err(Failure::usage(text));
     };
     if known.iter().any(|k| k == name) {
@@ -214,7 +247,11 @@ fn choose(clients: &Path, named: Option<&str>, default: Option<&str>) -> anyhow:
     let mut longer = known.iter().filter(|k| k.starts_with(&prefix));
     match (longer.next(), longer.next()) {
         (Some(one), None) => Ok(clients.join(one)),
-        _ => Err(Failure::usage(format!("no client identity {name} in {}: there are {}", clients.display(), list()))),
+        _ => Err(Failure::usage(format!(
+            "no client identity {name} in {}: there are {}",
+            clients.display(),
+            list()
+        ))),
     }
 }
 
@@ -248,7 +285,9 @@ impl ClientIdentity {
     pub(super) fn rustls(&self) -> anyhow::Result<Arc<ClientConfig>> {
         let mut roots = RootCertStore::empty();
         for root in CertificateDer::pem_slice_iter(&self.ca_pem) {
-            roots.add(root.context("read the authority")?).context("read the authority")?;
+            roots
+                .add(root.context("read the authority")?)
+                .context("read the authority")?;
         }
         let chain: Vec<_> = CertificateDer::pem_slice_iter(&self.cert_pem)
             .collect::<Result<_, _>>()
@@ -266,11 +305,16 @@ impl ClientIdentity {
 
 /// Splits `host:port`; an IPv6 address stands in brackets.
 pub(super) fn host_and_port(target: &str) -> anyhow::Result<(String, u16)> {
-    let split = target.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+    let split = target
+        .rsplit_once(':')
+        .and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
     let Some((host, port)) = split.filter(|(host, _)| !host.is_empty()) else {
         return Err(Failure::usage(format!("{target} is not HOST:PORT")));
     };
-    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|h| h.strip_suffix(']'))
+        .unwrap_or(host);
     Ok((bare.to_owned(), port))
 }
 
@@ -306,10 +350,19 @@ mod tests {
             Ok::<_, String>(path.file_name().unwrap().to_string_lossy().into_owned())
         };
         assert_eq!(chosen(Some("EE123456"), None), Ok("EE123456".to_owned()));
-        assert_eq!(chosen(Some("admin"), Some("EE123456")), Ok("admin-LA882".to_owned()));
-        assert_eq!(chosen(None, Some("auditor")), Ok("auditor-LA882".to_owned()));
+        assert_eq!(
+            chosen(Some("admin"), Some("EE123456")),
+            Ok("admin-LA882".to_owned())
+        );
+        assert_eq!(
+            chosen(None, Some("auditor")),
+            Ok("auditor-LA882".to_owned())
+        );
         let unknown = chosen(Some("R1L"), None).unwrap_err();
-        assert!(unknown.contains("EE123456, admin-LA882, auditor-LA882"), "{unknown}");
+        assert!(
+            unknown.contains("EE123456, admin-LA882, auditor-LA882"),
+            "{unknown}"
+        );
         assert!(chosen(None, None).unwrap_err().contains("--as NAME"));
     }
 
@@ -321,8 +374,14 @@ mod tests {
 
     #[test]
     fn targets_are_host_and_port() {
-        assert_eq!(host_and_port("127.0.0.1:8443").unwrap(), ("127.0.0.1".to_owned(), 8443));
-        assert_eq!(host_and_port("[::1]:8443").unwrap(), ("::1".to_owned(), 8443));
+        assert_eq!(
+            host_and_port("127.0.0.1:8443").unwrap(),
+            ("127.0.0.1".to_owned(), 8443)
+        );
+        assert_eq!(
+            host_and_port("[::1]:8443").unwrap(),
+            ("::1".to_owned(), 8443)
+        );
         for wrong in ["localhost", ":1", "host:99999", "host:"] {
             assert!(host_and_port(wrong).is_err(), "{wrong}");
         }

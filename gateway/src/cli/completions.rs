@@ -56,7 +56,8 @@ impl ManOptions {
                 output::bytes(&page)?;
             }
             Some(folder) => {
-                std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+                std::fs::create_dir_all(folder)
+                    .with_context(|| format!("make {}", folder.display()))?;
                 clap_mangen::generate_to(super::parser(), folder)
                     .with_context(|| format!("write man pages to {}", folder.display()))?;
             }

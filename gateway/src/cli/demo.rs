@@ -101,11 +101,20 @@ impl Cast {
     /// What each agency took in.
     fn ledgers(&self) -> Vec<&Ledger> {
         let pushed = [&*self.hospital.ledger, &*self.therapy.ledger];
-        pushed.into_iter().chain(self.clerks.iter().map(|ledger| &**ledger)).collect()
+        pushed
+            .into_iter()
+            .chain(self.clerks.iter().map(|ledger| &**ledger))
+            .collect()
     }
 
     async fn verify_log(&self, receipts: &[v1::Receipt]) -> anyhow::Result<log::Verified> {
-        log::verify(self.auditor.clone(), self.place.log_vkey(), self.place.dir(), receipts).await
+        log::verify(
+            self.auditor.clone(),
+            self.place.log_vkey(),
+            self.place.dir(),
+            receipts,
+        )
+        .await
     }
 }
 
@@ -116,21 +125,34 @@ impl Options {
     /// When the gateway or an agency cannot start.
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         if !(1..=samples::REFERRALS_MAX).contains(&self.referrals) {
-            return Err(Failure::usage(format!("--referrals is 1 to {}", samples::REFERRALS_MAX)));
+            return Err(Failure::usage(format!(
+                "--referrals is 1 to {}",
+                samples::REFERRALS_MAX
+            )));
         }
-        let log = TelemetryOptions { filter: self.log.clone(), ..TelemetryOptions::default() };
+        let log = TelemetryOptions {
+            filter: self.log.clone(),
+            ..TelemetryOptions::default()
+        };
         let telemetry = Telemetry::install(&log)?;
         let performed = self.run_with(&telemetry).await;
         telemetry.shut_down();
         let summary = match performed {
             // A script gets its line whatever happens.
-            Err(why) if self.is_scripted() => Summary { faults: vec![format!("{why:#}")], ..Summary::default() },
+            Err(why) if self.is_scripted() => Summary {
+                faults: vec![format!("{why:#}")],
+                ..Summary::default()
+            },
             performed => performed?,
         };
         if self.is_scripted() {
             output::json(&summary)?;
         }
-        Ok(if summary.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(if summary.ok {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
     }
 
     /// Whether one line of JSON, at the very end, is all that is printed.
@@ -144,7 +166,11 @@ impl Options {
         // The deployment's folder goes with the cast, which therefore stays until everything has ended.
         let mut cast = None;
         let mut found = None;
+        let stopping = lifecycle.stopping();
         let (ended, performed) = tokio::select! {
+            // Whoever is asked to stop is not asked for a reason why the rest failed.
+            biased;
+            () = stopping.cancelled() => (None, Ok(())),
             ending = &mut running => (Some(ending), Ok(())),
             performed = self.perform(&lifecycle, telemetry, &mut cast, &mut found) => (None, performed),
         };
@@ -161,7 +187,9 @@ impl Options {
             (Ending::Drained, None) => bail!("stopped before its end"),
             (ending, found) => {
                 let mut summary = found.unwrap_or_default();
-                summary.faults.push(format!("the gateway did not end well: {ending:?}"));
+                summary
+                    .faults
+                    .push(format!("the gateway did not end well: {ending:?}"));
                 Ok(summary.decide())
             }
         }
@@ -196,12 +224,21 @@ impl Options {
         }
     }
 
-    async fn start(&self, lifecycle: &Lifecycle, telemetry: &Telemetry, board: &Board) -> anyhow::Result<Cast> {
+    async fn start(
+        &self,
+        lifecycle: &Lifecycle,
+        telemetry: &Telemetry,
+        board: &Board,
+    ) -> anyhow::Result<Cast> {
         let hospital = Hospital::open(lifecycle)?;
         hospital.turn(Power::Up).await?;
         let reserved = Reserved::take().await?;
         let key = ReceiptKey::generate()?;
-        let far = FarSides { hospital: hospital.address, therapy: reserved.address()?, receipt_key: key.public() };
+        let far = FarSides {
+            hospital: hospital.address,
+            therapy: reserved.address()?,
+            receipt_key: key.public(),
+        };
         let place = Place::make(self.dir.as_deref(), &far)?;
         let directory = place.directory()?;
         let app = App::start(&place.config, Duty::Serve, lifecycle, telemetry.metrics()).await;
@@ -212,8 +249,18 @@ impl Options {
         let callback = app.callback.context("the gateway takes no callbacks")?;
         let therapy = Therapy::open(reserved, place.therapy_trust()?, callback, lifecycle);
         let mut clerks = Vec::new();
-        for (agency, key) in [(school::AGENCY, None), (SPECIALIST, Some(key)), (COUNCIL, None), (SOCIAL_CARE, None)] {
-            clerks.push(post::open(agency, place.connect(agency, grpc).await?, key, lifecycle));
+        for (agency, key) in [
+            (school::AGENCY, None),
+            (SPECIALIST, Some(key)),
+            (COUNCIL, None),
+            (SOCIAL_CARE, None),
+        ] {
+            clerks.push(post::open(
+                agency,
+                place.connect(agency, grpc).await?,
+                key,
+                lifecycle,
+            ));
         }
         let school = School::open(place.connect(school::AGENCY, grpc).await?, lifecycle);
         let admin = Admin::new(place.connect(ADMIN, grpc).await?);
@@ -224,7 +271,16 @@ impl Options {
             far.hospital,
             far.therapy,
         ))?;
-        Ok(Cast { place, directory, school, hospital, therapy, clerks, admin, auditor })
+        Ok(Cast {
+            place,
+            directory,
+            school,
+            hospital,
+            therapy,
+            clerks,
+            admin,
+            auditor,
+        })
     }
 }
 
@@ -241,9 +297,45 @@ fn invitation(place: &Place) -> String {
     [
         "everything stays up until Ctrl-C. In another terminal:\n".to_owned(),
         command(&format!("watch --config {config} --as {school}")),
-        command(&format!("route explain --config {config} --as {school} {spare}")),
+        command(&format!(
+            "route explain --config {config} --as {school} {spare}"
+        )),
         command(&format!("send --config {config} --as {school} {spare}")),
-        command(&format!("audit verify {}", tree.display())),
+        command(&format!(
+            "audit verify {} --vkey '{}'",
+            tree.display(),
+            place.log_vkey()
+        )),
     ]
     .concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn every_sample_arrives_once_over_every_wire_and_the_log_verifies() {
+        // Another test of the process may have chosen first: it is the same provider.
+        drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options {
+            once: true,
+            dir: Some(folder.path().join("demo")),
+            referrals: samples::SAMPLES_COUNT,
+            log: "off".to_owned(),
+        };
+        let summary = options
+            .run_with(&Telemetry::metrics_only().unwrap())
+            .await
+            .unwrap();
+        assert_eq!(summary.faults, Vec::<String>::new());
+        assert!(summary.ok && summary.log.verified);
+        assert_eq!(summary.referrals, samples::SAMPLES_COUNT);
+        // 16 to services, a cancel, and four answers that the school is told.
+        assert_eq!(summary.deliveries.get("done"), Some(&21));
+        assert_eq!(summary.evidence.get("human_acceptance"), Some(&1));
+        assert_eq!(summary.evidence.get("signed_receipt"), Some(&1));
+        assert!(folder.path().join("demo/log/checkpoint").exists());
+    }
 }

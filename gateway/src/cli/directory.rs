@@ -96,9 +96,17 @@ impl Options {
                 let config = config.map(|path| Config::load(&path)).transpose()?;
                 let checked = checked(&read(&folder)?, config.as_ref())?;
                 output::show(&checked, text)?;
-                Ok(if checked.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+                Ok(if checked.ok {
+                    ExitCode::SUCCESS
+                } else {
+                    ExitCode::FAILURE
+                })
             }
-            Command::Diff { folder, against, client } => {
+            Command::Diff {
+                folder,
+                against,
+                client,
+            } => {
                 let new = load_folder(&folder)?;
                 let old = match against {
                     Some(folder) => load_folder(&folder)?,
@@ -120,7 +128,11 @@ fn read(folder: &Path) -> anyhow::Result<Vec<SourceFile>> {
 pub(super) fn load_folder(folder: &Path) -> anyhow::Result<Directory> {
     Directory::load(&read(folder)?).map_err(|findings| {
         let all: Vec<String> = findings.iter().map(ToString::to_string).collect();
-        Failure::usage(format!("{} does not load:\n{}", folder.display(), all.join("\n")))
+        Failure::usage(format!(
+            "{} does not load:\n{}",
+            folder.display(),
+            all.join("\n")
+        ))
     })
 }
 
@@ -138,13 +150,24 @@ fn checked(files: &[SourceFile], config: Option<&Config>) -> anyhow::Result<Chec
             findings
         }
     };
-    let errors = findings.iter().filter(|f| f.severity == Severity::Error).count();
-    Ok(Checked { ok: errors == 0, errors, warnings: findings.len() - errors, findings })
+    let errors = findings
+        .iter()
+        .filter(|f| f.severity == Severity::Error)
+        .count();
+    Ok(Checked {
+        ok: errors == 0,
+        errors,
+        warnings: findings.len() - errors,
+        findings,
+    })
 }
 
 fn text(checked: &Checked) -> String {
     let mut lines: Vec<String> = checked.findings.iter().map(ToString::to_string).collect();
-    lines.push(format!("{} errors, {} warnings", checked.errors, checked.warnings));
+    lines.push(format!(
+        "{} errors, {} warnings",
+        checked.errors, checked.warnings
+    ));
     lines.join("\n")
 }
 
@@ -152,37 +175,75 @@ fn lines(changes: &[Change]) -> String {
     if changes.is_empty() {
         return "no difference".to_owned();
     }
-    changes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    changes
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// The release in force, with its files.
 async fn in_force(channel: Channel) -> anyhow::Result<Directory> {
-    let ask = v1::GetReleaseRequest { directory_release: 0, include_files: true };
-    let answer = DirectoryServiceClient::new(channel).get_release(ask).await.map_err(Refusal::from)?;
+    let ask = v1::GetReleaseRequest {
+        directory_release: 0,
+        include_files: true,
+    };
+    let answer = DirectoryServiceClient::new(channel)
+        .get_release(ask)
+        .await
+        .map_err(Refusal::from)?;
     let files = answer.into_inner().files.into_iter().map(|file| {
-        let text = String::from_utf8(file.content).with_context(|| format!("{} is not text", file.path))?;
-        Ok(SourceFile { path: file.path, text })
+        let text = String::from_utf8(file.content)
+            .with_context(|| format!("{} is not text", file.path))?;
+        Ok(SourceFile {
+            path: file.path,
+            text,
+        })
     });
     let files = files.collect::<anyhow::Result<Vec<_>>>()?;
-    Directory::load(&files).map_err(|_| anyhow::anyhow!("the release in force does not load here: this program may be older"))
+    Directory::load(&files).map_err(|_| {
+        anyhow::anyhow!("the release in force does not load here: this program may be older")
+    })
 }
 
 impl Apply {
     async fn run(self) -> anyhow::Result<ExitCode> {
         let files = read(&self.folder)?;
         let channel = self.client.connect(ClientDuty::Admin).await?;
-        let ask = v1::GetReleaseRequest { directory_release: 0, include_files: false };
-        let current = DirectoryServiceClient::new(channel.clone()).get_release(ask).await.map_err(Refusal::from)?;
-        let expected_release = current.into_inner().release.map_or(0, |r| r.directory_release);
+        let ask = v1::GetReleaseRequest {
+            directory_release: 0,
+            include_files: false,
+        };
+        let current = DirectoryServiceClient::new(channel.clone())
+            .get_release(ask)
+            .await
+            .map_err(Refusal::from)?;
+        let expected_release = current
+            .into_inner()
+            .release
+            .map_or(0, |r| r.directory_release);
         let mut admin = AdminServiceClient::new(channel);
         let mut ask = v1::ApplyDirectoryRequest {
-            files: files.into_iter().map(|f| v1::DirectoryFile { path: f.path, content: f.text.into_bytes() }).collect(),
+            files: files
+                .into_iter()
+                .map(|f| v1::DirectoryFile {
+                    path: f.path,
+                    content: f.text.into_bytes(),
+                })
+                .collect(),
             comment: self.note.clone(),
             expected_release,
             dry_run: true,
         };
-        let tried = admin.apply_directory(ask.clone()).await.map_err(Refusal::from)?.into_inner();
-        let faulty = tried.findings.iter().any(|f| f.severity() == v1::FindingSeverity::Error);
+        let tried = admin
+            .apply_directory(ask.clone())
+            .await
+            .map_err(Refusal::from)?
+            .into_inner();
+        let faulty = tried
+            .findings
+            .iter()
+            .any(|f| f.severity() == v1::FindingSeverity::Error);
         if output::format() == Format::Human || faulty {
             output::show(&tried, |tried| preview(tried, expected_release))?;
         }
@@ -193,7 +254,11 @@ impl Apply {
             bail!("not applied");
         }
         ask.dry_run = false;
-        let applied = admin.apply_directory(ask).await.map_err(Refusal::from)?.into_inner();
+        let applied = admin
+            .apply_directory(ask)
+            .await
+            .map_err(Refusal::from)?
+            .into_inner();
         output::show(&applied, |applied| match &applied.release {
             Some(release) => format!("release {} is in force", release.directory_release),
             None => format!("nothing differs from release {expected_release}: none was made"),
@@ -206,7 +271,17 @@ fn preview(tried: &v1::ApplyDirectoryResponse, against: u64) -> String {
     let mut lines = Vec::new();
     for f in &tried.findings {
         let severity = word(f.severity().as_str_name(), "FINDING_SEVERITY_");
-        lines.push(format!("{}:{}: {severity} {}: {}", f.path, f.line, f.code, f.message));
+        lines.push(format!(
+            "{}:{}: {severity} {}: {}",
+            f.path, f.line, f.code, f.message
+        ));
+    }
+    if tried
+        .findings
+        .iter()
+        .any(|f| f.severity() == v1::FindingSeverity::Error)
+    {
+        return lines.join("\n");
     }
     lines.push(format!("compared with release {against}:"));
     for change in &tried.changes {
@@ -215,7 +290,10 @@ fn preview(tried: &v1::ApplyDirectoryResponse, against: u64) -> String {
             v1::DirectoryChangeKind::Removed => '-',
             v1::DirectoryChangeKind::Changed | v1::DirectoryChangeKind::Unspecified => '~',
         };
-        lines.push(format!("{sign} {} {}: {}", change.object, change.id, change.summary));
+        lines.push(format!(
+            "{sign} {} {}: {}",
+            change.object, change.id, change.summary
+        ));
     }
     if tried.changes.is_empty() {
         lines.push("no difference".to_owned());
@@ -226,7 +304,9 @@ fn preview(tried: &v1::ApplyDirectoryResponse, against: u64) -> String {
 /// Asks the person at the terminal; elsewhere nobody can answer, so `--yes` must say it.
 fn confirmed() -> anyhow::Result<bool> {
     if !std::io::stdin().is_terminal() {
-        return Err(Failure::usage("nobody is there to ask: give --yes to apply"));
+        return Err(Failure::usage(
+            "nobody is there to ask: give --yes to apply",
+        ));
     }
     let mut err = std::io::stderr();
     write!(err, "apply? [y/N] ")?;
@@ -249,7 +329,11 @@ mod tests {
     }
 
     fn codes(checked: &Checked) -> Vec<(&'static str, String)> {
-        checked.findings.iter().map(|f| (f.code, f.place.file.clone())).collect()
+        checked
+            .findings
+            .iter()
+            .map(|f| (f.code, f.place.file.clone()))
+            .collect()
     }
 
     #[test]
@@ -257,7 +341,13 @@ mod tests {
         let (_root, config, files) = sample();
         let checked = checked(&files, Some(&config)).unwrap();
         assert!(checked.ok, "{}", text(&checked));
-        assert!(!codes(&checked).iter().any(|(code, _)| *code == "secret-missing"), "{}", text(&checked));
+        assert!(
+            !codes(&checked)
+                .iter()
+                .any(|(code, _)| *code == "secret-missing"),
+            "{}",
+            text(&checked)
+        );
     }
 
     #[test]
@@ -265,27 +355,47 @@ mod tests {
         let (_root, config, files) = sample();
         std::fs::remove_file(config.secrets.dir.join("therapy-webhook")).unwrap();
         let checked = checked(&files, Some(&config)).unwrap();
-        let missing = checked.findings.iter().find(|f| f.code == "secret-missing").unwrap();
+        let missing = checked
+            .findings
+            .iter()
+            .find(|f| f.code == "secret-missing")
+            .unwrap();
         assert_eq!(missing.place.file, "services.toml");
-        assert!(missing.place.line > 0 && missing.message.contains("therapy-webhook"), "{missing}");
+        assert!(
+            missing.place.line > 0 && missing.message.contains("therapy-webhook"),
+            "{missing}"
+        );
     }
 
     #[test]
     fn settings_that_the_adapter_refuses_are_an_error_where_the_endpoint_stands() {
         let (_root, _, mut files) = sample();
         for file in &mut files {
-            file.text = file.text.replace("ack_mode = \"original\"", "ack_mode = \"never\"");
+            file.text = file
+                .text
+                .replace("ack_mode = \"original\"", "ack_mode = \"never\"");
         }
         let checked = checked(&files, None).unwrap();
         assert!(!checked.ok);
-        assert!(codes(&checked).contains(&("endpoint-settings", "services.toml".to_owned())), "{}", text(&checked));
+        assert!(
+            codes(&checked).contains(&("endpoint-settings", "services.toml".to_owned())),
+            "{}",
+            text(&checked)
+        );
     }
 
     #[test]
     fn what_does_not_load_is_listed_with_file_and_line() {
         let (_root, _, mut files) = sample();
-        files.push(SourceFile { path: "x.toml".to_owned(), text: "\n[[servce]]\n".to_owned() });
+        files.push(SourceFile {
+            path: "x.toml".to_owned(),
+            text: "\n[[servce]]\n".to_owned(),
+        });
         let checked = checked(&files, None).unwrap();
-        assert!(text(&checked).starts_with("x.toml:2: error unknown-table"), "{}", text(&checked));
+        assert!(
+            text(&checked).starts_with("x.toml:2: error unknown-table"),
+            "{}",
+            text(&checked)
+        );
     }
 }

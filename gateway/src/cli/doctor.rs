@@ -22,7 +22,12 @@ mod store;
 It only reads, and may run beside a gateway. Exit codes: 0 nothing fails, 1 something does.")]
 pub(super) struct Options {
     /// The configuration file.
-    #[arg(long, value_name = "FILE", default_value = "waymark.toml", env = "WAYMARK_CONFIG")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "waymark.toml",
+        env = "WAYMARK_CONFIG"
+    )]
     config: PathBuf,
 }
 
@@ -54,7 +59,8 @@ impl fmt::Display for Health {
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct Stage {
-    stage: &'static str,
+    #[serde(rename = "stage")]
+    name: &'static str,
     health: Health,
     /// What was found, one line each.
     details: Vec<String>,
@@ -62,15 +68,27 @@ struct Stage {
 
 impl Stage {
     fn ok(stage: &'static str, detail: impl Into<String>) -> Self {
-        Self { stage, health: Health::Ok, details: vec![detail.into()] }
+        Self {
+            name: stage,
+            health: Health::Ok,
+            details: vec![detail.into()],
+        }
     }
 
     fn fail(stage: &'static str, detail: impl Into<String>) -> Self {
-        Self { stage, health: Health::Fail, details: vec![detail.into()] }
+        Self {
+            name: stage,
+            health: Health::Fail,
+            details: vec![detail.into()],
+        }
     }
 
     fn skipped(stage: &'static str) -> Self {
-        Self { stage, health: Health::Skipped, details: Vec::new() }
+        Self {
+            name: stage,
+            health: Health::Skipped,
+            details: Vec::new(),
+        }
     }
 
     /// Adds something found; the stage is as well as the worst of them.
@@ -89,16 +107,26 @@ struct Diagnosis {
 
 impl Diagnosis {
     fn of(stages: Vec<Stage>) -> Self {
-        let ok = stages.iter().all(|s| matches!(s.health, Health::Ok | Health::Warn));
+        let ok = stages
+            .iter()
+            .all(|s| matches!(s.health, Health::Ok | Health::Warn));
         Self { ok, stages }
     }
 
     fn text(&self) -> String {
         let mut table = output::table(["", "stage", "found"]);
         for stage in &self.stages {
-            table.add_row([stage.health.to_string(), stage.stage.to_owned(), stage.details.join("\n")]);
+            table.add_row([
+                stage.health.to_string(),
+                stage.name.to_owned(),
+                stage.details.join("\n"),
+            ]);
         }
-        let verdict = if self.ok { "nothing fails" } else { "something fails: see FAIL above" };
+        let verdict = if self.ok {
+            "nothing fails"
+        } else {
+            "something fails: see FAIL above"
+        };
         format!("{table}\n{verdict}")
     }
 }
@@ -111,7 +139,11 @@ impl Options {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let diagnosis = Diagnosis::of(Box::pin(stage::look(&self.config)).await);
         output::show(&diagnosis, Diagnosis::text)?;
-        Ok(if diagnosis.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(if diagnosis.ok {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
     }
 }
 

@@ -50,7 +50,11 @@ impl Failure {
         what: impl Into<String>,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> anyhow::Error {
-        Self::Unreachable { what: what.into(), source: source.into() }.into()
+        Self::Unreachable {
+            what: what.into(),
+            source: source.into(),
+        }
+        .into()
     }
 }
 
@@ -94,18 +98,30 @@ impl From<tonic::Status> for Refusal {
     fn from(status: tonic::Status) -> Self {
         let details = status.get_error_details();
         let info = details.error_info();
-        let fields = details.bad_request().map(|b| b.field_violations.as_slice()).unwrap_or_default();
-        let fault = info.and_then(|i| i.metadata.get("fault")).cloned().unwrap_or_default();
+        let fields = details
+            .bad_request()
+            .map(|b| b.field_violations.as_slice())
+            .unwrap_or_default();
+        let fault = info
+            .and_then(|i| i.metadata.get("fault"))
+            .cloned()
+            .unwrap_or_default();
         Self {
             code: format!("{:?}", status.code()),
             reason: info.map(|i| i.reason.clone()).unwrap_or_default(),
             fault,
             message: status.message().to_owned(),
-            violations: fields.iter().map(|v| Violation::new(&v.field, &v.description)).collect(),
+            violations: fields
+                .iter()
+                .map(|v| Violation::new(&v.field, &v.description))
+                .collect(),
             retry_after: details.retry_info().and_then(|r| r.retry_delay),
             passing: matches!(
                 status.code(),
-                Code::Unavailable | Code::ResourceExhausted | Code::Aborted | Code::DeadlineExceeded
+                Code::Unavailable
+                    | Code::ResourceExhausted
+                    | Code::Aborted
+                    | Code::DeadlineExceeded
             ),
         }
     }
@@ -122,7 +138,9 @@ impl From<v1::Status> for Refusal {
 
 /// Says what went wrong and answers the exit code. A closed pipe is no failure: whoever read it has seen enough.
 pub(super) fn report(error: &anyhow::Error) -> ExitCode {
-    let Some(code) = exit_code(error) else { return ExitCode::SUCCESS };
+    let Some(code) = exit_code(error) else {
+        return ExitCode::SUCCESS;
+    };
     output::note(&format!("waymark: {error:#}"));
     ExitCode::from(code)
 }
@@ -144,7 +162,10 @@ fn exit_code(error: &anyhow::Error) -> Option<u8> {
         } else if cause.is::<ConfigError>() {
             return Some(USAGE);
         } else if let Some(open) = cause.downcast_ref::<OpenError>() {
-            let away = matches!(open, OpenError::Connect(_) | OpenError::NoDatabase { .. } | OpenError::WriterHeld { .. });
+            let away = matches!(
+                open,
+                OpenError::Connect(_) | OpenError::NoDatabase { .. } | OpenError::WriterHeld { .. }
+            );
             return Some(if away { UNREACHABLE } else { REFUSED });
         }
     }
@@ -161,10 +182,21 @@ mod tests {
     fn refused() -> tonic::Status {
         let mut details = ErrorDetails::new();
         details
-            .set_error_info("INVALID_FIELD", "waymark", [("fault".to_owned(), "SEND".to_owned())])
-            .add_bad_request_violation("referral.child.nhs_number", "its check digit is wrong: copy it again")
+            .set_error_info(
+                "INVALID_FIELD",
+                "waymark",
+                [("fault".to_owned(), "SEND".to_owned())],
+            )
+            .add_bad_request_violation(
+                "referral.child.nhs_number",
+                "its check digit is wrong: copy it again",
+            )
             .set_retry_info(Some(Duration::from_secs(2)));
-        tonic::Status::with_error_details(Code::InvalidArgument, "the request is not valid", details)
+        tonic::Status::with_error_details(
+            Code::InvalidArgument,
+            "the request is not valid",
+            details,
+        )
     }
 
     #[test]
@@ -174,7 +206,10 @@ mod tests {
             refusal.to_string(),
             "the request is not valid (INVALID_FIELD)\n  referral.child.nhs_number: its check digit is wrong: copy it again"
         );
-        assert_eq!((refusal.fault.as_str(), refusal.code.as_str()), ("SEND", "InvalidArgument"));
+        assert_eq!(
+            (refusal.fault.as_str(), refusal.code.as_str()),
+            ("SEND", "InvalidArgument")
+        );
         assert_eq!(refusal.retry_after, Some(Duration::from_secs(2)));
         assert!(!refusal.passing);
     }
@@ -197,7 +232,9 @@ mod tests {
         let lost = anyhow::Error::new(Refusal::from(tonic::Status::unavailable("transport")));
         assert_eq!(exit_code(&lost), Some(UNREACHABLE));
         assert_eq!(exit_code(&anyhow::anyhow!("anything")), Some(REFUSED));
-        let config = Err::<(), _>(ConfigError::Invalid(Vec::new())).context("read waymark.toml").unwrap_err();
+        let config = Err::<(), _>(ConfigError::Invalid(Vec::new()))
+            .context("read waymark.toml")
+            .unwrap_err();
         assert_eq!(exit_code(&config), Some(USAGE));
         let pipe = anyhow::Error::new(std::io::Error::from(std::io::ErrorKind::BrokenPipe));
         assert_eq!(exit_code(&pipe), None);

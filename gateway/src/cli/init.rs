@@ -12,19 +12,23 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use waymark_core::access::Role;
 use waymark_core::directory::{Directory, Environment, Identity, SourceFile, secret_names};
-use waymark_core::time::Clock as _;
 use waymark_store::Keyring;
 use waymark_tlog::note::SigningKey;
 use zeroize::Zeroizing;
 
-use super::client::{CERT_FILE, Defaults, KEY_FILE, PROFILE_FILE, Profile};
-use super::pki::{Authority, CERTIFICATE_DAYS, CertificateAsk};
+use super::client::{Defaults, PROFILE_FILE, Profile};
 use super::{failure::Failure, output};
 use crate::app::read_folder;
-use crate::clock::{Random, SystemClock, SystemRandomness};
+use crate::clock::{Random, SystemRandomness};
 use crate::config::{Config, DatabaseUrl, log_key_text};
 
+mod certificates;
+mod files;
 mod settings;
+
+use certificates::write_certificates;
+use files::private_folder;
+pub(super) use files::{write_private, write_public};
 
 /// The authority's certificate within a deployment.
 pub(super) const CA_CERT: &str = "ca.pem";
@@ -37,19 +41,32 @@ pub(super) const CONFIG_FILE: &str = "waymark.toml";
 
 /// Bytes of a secret that init draws.
 const SECRET_BYTES: usize = 32;
-/// Names that the development server's certificate holds besides those asked for.
-const SERVER_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 /// What certificate names of the sample directory begin with, and what they begin with in a live deployment.
 const TEST_SCHEME: &str = "waymark:test:";
 const LIVE_SCHEME: &str = "waymark:live:";
 
 /// The sample directory, as the project ships it.
 const SAMPLE: [(&str, &str); 5] = [
-    ("agencies.toml", include_str!("../../../deploy/directory/agencies.toml")),
-    ("area.toml", include_str!("../../../deploy/directory/area.toml")),
-    ("rules.toml", include_str!("../../../deploy/directory/rules.toml")),
-    ("services.toml", include_str!("../../../deploy/directory/services.toml")),
-    ("tests.toml", include_str!("../../../deploy/directory/tests.toml")),
+    (
+        "agencies.toml",
+        include_str!("../../../deploy/directory/agencies.toml"),
+    ),
+    (
+        "area.toml",
+        include_str!("../../../deploy/directory/area.toml"),
+    ),
+    (
+        "rules.toml",
+        include_str!("../../../deploy/directory/rules.toml"),
+    ),
+    (
+        "services.toml",
+        include_str!("../../../deploy/directory/services.toml"),
+    ),
+    (
+        "tests.toml",
+        include_str!("../../../deploy/directory/tests.toml"),
+    ),
 ];
 
 /// Where a deployment listens, all on 127.0.0.1; 0 takes a free port at each start.
@@ -67,13 +84,23 @@ pub struct Ports {
 
 impl Default for Ports {
     fn default() -> Self {
-        Self { grpc: 8443, metrics: Some(9464), webhook: Some(8444), mllp: 2576 }
+        Self {
+            grpc: 8443,
+            metrics: Some(9464),
+            webhook: Some(8444),
+            mllp: 2576,
+        }
     }
 }
 
 impl Ports {
     /// Free ports for everything.
-    pub const FREE: Self = Self { grpc: 0, metrics: Some(0), webhook: Some(0), mllp: 0 };
+    pub const FREE: Self = Self {
+        grpc: 0,
+        metrics: Some(0),
+        webhook: Some(0),
+        mllp: 0,
+    };
 }
 
 /// What to make.
@@ -124,12 +151,18 @@ pub struct Deployment {
 /// When the folder holds anything, the directory does not load, or a file cannot be written.
 pub fn init_deployment(dir: &Path, options: &InitOptions) -> anyhow::Result<Deployment> {
     if fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
-        return Err(Failure::usage(format!("{} is not empty: init never overwrites", dir.display())));
+        return Err(Failure::usage(format!(
+            "{} is not empty: init never overwrites",
+            dir.display()
+        )));
     }
     let dir = std::path::absolute(dir).with_context(|| format!("find {}", dir.display()))?;
-    let parent = dir.parent().context("the root folder cannot be a deployment")?;
+    let parent = dir
+        .parent()
+        .context("the root folder cannot be a deployment")?;
     fs::create_dir_all(parent).with_context(|| format!("make {}", parent.display()))?;
-    let building = building_folder(parent).with_context(|| format!("write to {}", parent.display()))?;
+    let building =
+        building_folder(parent).with_context(|| format!("write to {}", parent.display()))?;
     let (clients, log_vkey) = build(building.path(), options)?;
     // Renaming onto an empty folder replaces it; onto one that was filled meanwhile it fails.
     fs::rename(building.path(), &dir).with_context(|| format!("make {}", dir.display()))?;
@@ -138,7 +171,10 @@ pub fn init_deployment(dir: &Path, options: &InitOptions) -> anyhow::Result<Depl
     Ok(Deployment {
         config: dir.join(CONFIG_FILE),
         ca: dir.join(CA_CERT),
-        clients: clients.into_iter().map(|name| (name.clone(), dir.join("clients").join(name))).collect(),
+        clients: clients
+            .into_iter()
+            .map(|name| (name.clone(), dir.join("clients").join(name)))
+            .collect(),
         log_vkey,
         dir,
     })
@@ -170,7 +206,10 @@ fn build(dir: &Path, options: &InitOptions) -> anyhow::Result<(Vec<String>, Stri
     let clients = write_certificates(dir, &directory, &options.names)?;
     private_folder(&dir.join("secrets"))?;
     for name in secret_names(&directory).keys() {
-        let secret = Zeroizing::new(format!("whsec_{}\n", STANDARD.encode(&*random(SECRET_BYTES))));
+        let secret = Zeroizing::new(format!(
+            "whsec_{}\n",
+            STANDARD.encode(&*random(SECRET_BYTES))
+        ));
         write_private(&dir.join("secrets").join(name), secret.as_bytes())?;
     }
     let folder = dir.join("directory");
@@ -183,7 +222,7 @@ fn build(dir: &Path, options: &InitOptions) -> anyhow::Result<(Vec<String>, Stri
     }
     write_settings(dir, &directory, options)?;
     let names = clients.iter().map(|(name, _)| name.clone()).collect();
-    write_profile(dir, &directory, options, clients, &log_vkey)?;
+    write_profile(dir, &directory, options, &clients, &log_vkey)?;
     Ok((names, log_vkey))
 }
 
@@ -198,7 +237,13 @@ fn directory_files(options: &InitOptions) -> Vec<SourceFile> {
             .replace(TEST_SCHEME, LIVE_SCHEME)
             .replace("environment = \"test\"", "environment = \"live\""),
     };
-    SAMPLE.iter().map(|(path, sample)| SourceFile { path: (*path).to_owned(), text: text(sample) }).collect()
+    SAMPLE
+        .iter()
+        .map(|(path, sample)| SourceFile {
+            path: (*path).to_owned(),
+            text: text(sample),
+        })
+        .collect()
 }
 
 /// The sample directory of a test deployment.
@@ -209,8 +254,14 @@ pub(super) fn sample_directory() -> Vec<SourceFile> {
 fn write_keys(dir: &Path, directory: &Directory) -> anyhow::Result<String> {
     let keys = dir.join("keys");
     private_folder(&keys)?;
-    Keyring::generate().and_then(|keyring| keyring.save_new(&keys.join("keyring"))).context("make the keyring")?;
-    let origin = format!("waymark/{}/{}", directory.area.environment.as_str(), directory.area.id);
+    Keyring::generate()
+        .and_then(|keyring| keyring.save_new(&keys.join("keyring")))
+        .context("make the keyring")?;
+    let origin = format!(
+        "waymark/{}/{}",
+        directory.area.environment.as_str(),
+        directory.area.id
+    );
     let seed: Zeroizing<[u8; 32]> = {
         let mut seed = Zeroizing::new([0; 32]);
         SystemRandomness::new().fill(&mut *seed);
@@ -218,84 +269,27 @@ fn write_keys(dir: &Path, directory: &Directory) -> anyhow::Result<String> {
     };
     let text = log_key_text(&origin, &seed).context("make the log's key")?;
     write_private(&keys.join("log.key"), text.as_bytes())?;
-    let vkey = SigningKey::from_seed(&origin, *seed).context("make the log's key")?.vkey();
+    let vkey = SigningKey::from_seed(&origin, *seed)
+        .context("make the log's key")?
+        .vkey();
     write_public(&dir.join(LOG_VKEY), format!("{vkey}\n").as_bytes())?;
     Ok(vkey)
 }
 
-/// Writes the authority, the gateway's certificates and one for each certificate identity; answers the clients.
-fn write_certificates(
-    dir: &Path,
-    directory: &Directory,
-    further: &[String],
-) -> anyhow::Result<Vec<(String, Identity)>> {
-    let today = SystemClock.now().london_date();
-    let (area, environment) = (&directory.area.id, directory.area.environment.as_str());
-    let authority = Authority::generate(&format!("Waymark development authority ({environment}, {area})"), today)?;
-    write_public(&dir.join(CA_CERT), authority.cert_pem().as_bytes())?;
-    write_private(&dir.join(CA_KEY), authority.key_pem().as_bytes())?;
-    let tls = dir.join("tls");
-    private_folder(&tls)?;
-    let gateway = format!("waymark:{environment}:gateway:{area}");
-    let mut server = CertificateAsk {
-        common_name: format!("Waymark gateway ({environment}, {area})"),
-        uris: vec![gateway],
-        names: SERVER_NAMES.iter().map(|name| (*name).to_owned()).chain(further.iter().cloned()).collect(),
-        days: CERTIFICATE_DAYS,
-    };
-    let issued = authority.issue(&server, today)?;
-    write_public(&tls.join("server.pem"), issued.cert_pem.as_bytes())?;
-    write_private(&tls.join("server.key"), issued.key_pem.as_bytes())?;
-    server.names.clear();
-    let issued = authority.issue(&server, today)?;
-    write_public(&tls.join("outbound.pem"), issued.cert_pem.as_bytes())?;
-    write_private(&tls.join("outbound.key"), issued.key_pem.as_bytes())?;
-
-    let mut clients: Vec<(String, Identity)> = Vec::new();
-    private_folder(&dir.join("clients"))?;
-    for identity in directory.identities.values().filter(|i| is_certificate(&i.name)) {
-        let name = client_name(&identity.name);
-        let ask = CertificateAsk {
-            common_name: name.clone(),
-            uris: vec![identity.name.clone()],
-            names: Vec::new(),
-            days: CERTIFICATE_DAYS,
-        };
-        let issued = authority.issue(&ask, today)?;
-        let folder = dir.join("clients").join(&name);
-        private_folder(&folder)?;
-        write_public(&folder.join(CERT_FILE), issued.cert_pem.as_bytes())?;
-        write_private(&folder.join(KEY_FILE), issued.key_pem.as_bytes())?;
-        clients.push((name, identity.clone()));
-    }
-    Ok(clients)
-}
-
-/// Whether an identity is proved by a certificate's URI: the others name a listener, an endpoint or a folder of ours.
-fn is_certificate(name: &str) -> bool {
-    let scheme = name.split(':').next().unwrap_or_default();
-    !["mllp", "webhook", "mailbox", "folder"].contains(&scheme)
-}
-
-/// A client's folder: the id of an agency's system, `<kind>-<id>` of any other identity.
-fn client_name(identity: &str) -> String {
-    let parts: Vec<&str> = identity.split(':').collect();
-    let name = match parts.as_slice() {
-        ["waymark", _, "agency", id] => (*id).to_owned(),
-        ["waymark", _, rest @ ..] => rest.join("-"),
-        _ => identity.to_owned(),
-    };
-    let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' };
-    name.chars().map(plain).collect::<String>().trim_matches(['-', '.']).to_owned()
-}
-
 fn write_settings(dir: &Path, directory: &Directory, options: &InitOptions) -> anyhow::Result<()> {
-    let secret_url = options.database.as_ref().filter(|url| DatabaseUrl::new(url.as_str()).has_password());
+    let secret_url = options
+        .database
+        .as_ref()
+        .filter(|url| DatabaseUrl::new(url.as_str()).has_password());
     if let Some(url) = secret_url {
-        write_private(&dir.join("secrets").join(settings::DATABASE_URL_SECRET), format!("{url}\n").as_bytes())?;
+        write_private(
+            &dir.join("secrets").join(settings::DATABASE_URL_SECRET),
+            format!("{url}\n").as_bytes(),
+        )?;
     }
     let text = settings::waymark_toml(directory, options)?;
-    Config::assemble(&text, CONFIG_FILE, &[]).context("the configuration just made is not valid")?;
+    Config::assemble(&text, CONFIG_FILE, &[])
+        .context("the configuration just made is not valid")?;
     write_public(&dir.join(CONFIG_FILE), text.as_bytes())
 }
 
@@ -303,20 +297,33 @@ fn write_profile(
     dir: &Path,
     directory: &Directory,
     options: &InitOptions,
-    clients: Vec<(String, Identity)>,
+    clients: &[(String, Identity)],
     log_vkey: &str,
 ) -> anyhow::Result<()> {
-    let with = |role: Role| clients.iter().find(|(_, i)| i.roles.contains(&role)).map(|(name, _)| name.clone());
+    let with = |role: Role| {
+        clients
+            .iter()
+            .find(|(_, i)| i.roles.contains(&role))
+            .map(|(name, _)| name.clone())
+    };
     // Whoever is most likely to try `send` first: an agency of education that is not the triage's.
-    let triage = directory.services.get(&directory.area.triage).map(|s| &s.agency);
-    let sender = clients.iter().find(|(_, i)| i.roles.contains(&Role::Agency) && Some(&i.agency) != triage);
+    let triage = directory
+        .services
+        .get(&directory.area.triage)
+        .map(|s| &s.agency);
+    let sender = clients
+        .iter()
+        .find(|(_, i)| i.roles.contains(&Role::Agency) && Some(&i.agency) != triage);
     let profile = Profile {
-        target: Some(format!("127.0.0.1:{}", options.ports.grpc)).filter(|_| options.ports.grpc != 0),
+        target: Some(format!("127.0.0.1:{}", options.ports.grpc))
+            .filter(|_| options.ports.grpc != 0),
         ca: Some(CA_CERT.into()),
         clients: Some("clients".into()),
         log_vkey: Some(log_vkey.to_owned()),
         default: Defaults {
-            agency: sender.map(|(name, _)| name.clone()).or_else(|| with(Role::Agency)),
+            agency: sender
+                .map(|(name, _)| name.clone())
+                .or_else(|| with(Role::Agency)),
             admin: with(Role::Admin),
             auditor: with(Role::Auditor),
         },
@@ -333,36 +340,6 @@ fn random(bytes: usize) -> Zeroizing<Vec<u8>> {
     let mut drawn = Zeroizing::new(vec![0; bytes]);
     SystemRandomness::new().fill(&mut drawn);
     drawn
-}
-
-/// Makes a folder that its owner alone can enter.
-fn private_folder(path: &Path) -> anyhow::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path).with_context(|| format!("make {}", path.display()))
-}
-
-/// Writes a new file that its owner alone can read.
-pub(super) fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    write_new(path, bytes, 0o600)
-}
-
-/// Writes a new file that others may read.
-pub(super) fn write_public(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    write_new(path, bytes, 0o644)
-}
-
-fn write_new(path: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
-    use std::io::Write as _;
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode);
-    #[cfg(not(unix))]
-    let _everyone: u32 = mode;
-    let mut file = options.open(path).with_context(|| format!("write {}", path.display()))?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).with_context(|| format!("write {}", path.display()))
 }
 
 /// Test or live, on the command line.
@@ -434,7 +411,12 @@ impl Options {
                 mllp: self.mllp_port,
             },
             database: self.database,
-            directory: self.directory.as_deref().map(read_folder).transpose()?.unwrap_or_default(),
+            directory: self
+                .directory
+                .as_deref()
+                .map(read_folder)
+                .transpose()?
+                .unwrap_or_default(),
             names: self.name,
         };
         let made = init_deployment(&self.dir, &options)?;
@@ -451,7 +433,9 @@ impl Options {
             )
         })?;
         if options.environment == Environment::Live {
-            output::note("the authority and certificates are for development: replace them before real data comes");
+            output::note(
+                "the authority and certificates are for development: replace them before real data comes",
+            );
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -152,7 +152,8 @@ impl Receive {
     async fn run(self) -> anyhow::Result<ExitCode> {
         let channel = self.client.connect(ClientDuty::Agency).await?;
         if let Some(folder) = &self.out {
-            std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+            std::fs::create_dir_all(folder)
+                .with_context(|| format!("make {}", folder.display()))?;
         }
         let ask = v1::ReceiveRequest {
             service_ids: self.service.clone(),
@@ -161,7 +162,12 @@ impl Receive {
             drain: !self.wait,
         };
         let mut client = MailboxServiceClient::new(channel.clone());
-        let mut post = client.receive(ask).await.map_err(Refusal::from)?.into_inner();
+        let mut post = client
+            .receive(ask)
+            .await
+            .map_err(Refusal::from)?
+            .into_inner();
+        let mut count = 0_u64;
         loop {
             let next = tokio::select! {
                 next = post.message() => next.map_err(Refusal::from)?,
@@ -173,20 +179,40 @@ impl Receive {
             let Some(item) = next else { break };
             let taken = self.take(&channel, &item).await?;
             output::show(&taken, |taken| taken.summary.clone())?;
+            count += 1;
+        }
+        if count == 0 {
+            output::note("nothing is due; what is on loan comes again when its loan ends");
         }
         Ok(ExitCode::SUCCESS)
     }
 
     async fn take(&self, channel: &Channel, item: &v1::ReceiveResponse) -> anyhow::Result<Post> {
         if digest(&SHA256, &item.body).as_ref() != item.body_sha256 {
-            anyhow::bail!("delivery {} was damaged on the way: it comes again when its loan ends", item.delivery_id);
+            anyhow::bail!(
+                "delivery {} was damaged on the way: it comes again when its loan ends",
+                item.delivery_id
+            );
         }
         let dispatch = v1::Dispatch::decode(item.body.as_slice()).context("read the delivery")?;
-        let file = self.out.as_deref().map(|folder| write(folder, &item.wire_id, &dispatch)).transpose()?;
+        let file = self
+            .out
+            .as_deref()
+            .map(|folder| write(folder, &item.wire_id, &dispatch))
+            .transpose()?;
         if self.acknowledge {
-            acknowledge(channel, &item.delivery_id, item.lease_token.clone(), Some(item.wire_id.clone())).await?;
+            acknowledge(
+                channel,
+                &item.delivery_id,
+                item.lease_token.clone(),
+                Some(item.wire_id.clone()),
+            )
+            .await?;
         }
-        let expires = item.lease_expires_at.as_ref().and_then(|at| timestamp_from_proto("lease", at).ok());
+        let expires = item
+            .lease_expires_at
+            .as_ref()
+            .and_then(|at| timestamp_from_proto("lease", at).ok());
         let expires = expires.map(|at| at.to_string()).unwrap_or_default();
         let kind = word(dispatch.kind().as_str_name(), "MESSAGE_KIND_");
         let token = hex::encode(&item.lease_token);
@@ -241,13 +267,20 @@ async fn acknowledge(
         receiver_reference,
         ..v1::AgencyReceipt::default()
     });
-    let ask = v1::AcknowledgeRequest { delivery_id: delivery.to_owned(), lease_token: token, receipt };
-    let answer = MailboxServiceClient::new(channel.clone()).acknowledge(ask).await;
+    let ask = v1::AcknowledgeRequest {
+        delivery_id: delivery.to_owned(),
+        lease_token: token,
+        receipt,
+    };
+    let answer = MailboxServiceClient::new(channel.clone())
+        .acknowledge(ask)
+        .await;
     Ok(answer.map_err(Refusal::from)?.into_inner())
 }
 
 fn token(text: &str) -> anyhow::Result<Vec<u8>> {
-    hex::decode(text.trim()).map_err(|_| Failure::usage("--token is hexadecimal, as `mailbox receive` shows it"))
+    hex::decode(text.trim())
+        .map_err(|_| Failure::usage("--token is hexadecimal, as `mailbox receive` shows it"))
 }
 
 impl Acknowledge {
@@ -281,9 +314,16 @@ impl Reject {
             fault: fault.into(),
         };
         let channel = self.client.connect(ClientDuty::Agency).await?;
-        let answer = MailboxServiceClient::new(channel).reject(ask).await.map_err(Refusal::from)?.into_inner();
+        let answer = MailboxServiceClient::new(channel)
+            .reject(ask)
+            .await
+            .map_err(Refusal::from)?
+            .into_inner();
         output::show(&answer, |answer| {
-            format!("rejected: {}", word(answer.state().as_str_name(), "DELIVERY_STATE_"))
+            format!(
+                "rejected: {}",
+                word(answer.state().as_str_name(), "DELIVERY_STATE_")
+            )
         })?;
         Ok(ExitCode::SUCCESS)
     }
@@ -296,15 +336,25 @@ mod tests {
     #[test]
     fn a_delivery_is_written_whole_under_its_wire_id_and_nowhere_else() {
         let dir = tempfile::tempdir().unwrap();
-        let dispatch = v1::Dispatch { reference: "WM-1".to_owned(), ..v1::Dispatch::default() };
+        let dispatch = v1::Dispatch {
+            reference: "WM-1".to_owned(),
+            ..v1::Dispatch::default()
+        };
         let path = write(dir.path(), "ABC123", &dispatch).unwrap();
         assert_eq!(path, dir.path().join("ABC123.json"));
         let read: v1::Dispatch = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         assert_eq!(read, dispatch);
         for escaping in ["../X", "", "abc"] {
-            assert!(write(dir.path(), escaping, &dispatch).is_err(), "{escaping}");
+            assert!(
+                write(dir.path(), escaping, &dispatch).is_err(),
+                "{escaping}"
+            );
         }
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no half-written file stays");
+        assert_eq!(
+            std::fs::read_dir(dir.path()).unwrap().count(),
+            1,
+            "no half-written file stays"
+        );
     }
 
     #[test]

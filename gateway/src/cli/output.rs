@@ -52,7 +52,10 @@ pub(super) fn json(value: &impl Serialize) -> anyhow::Result<()> {
 }
 
 /// Writes a value as JSON, or the lines that say the same to people.
-pub(super) fn show<T: Serialize>(value: &T, human: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
+pub(super) fn show<T: Serialize>(
+    value: &T,
+    human: impl FnOnce(&T) -> String,
+) -> anyhow::Result<()> {
     match format() {
         Format::Json => json(value),
         Format::Human => Ok(line(human(value).trim_end())?),
@@ -76,7 +79,8 @@ pub(super) fn table<const N: usize>(header: [&str; N]) -> Table {
 
 /// A progress bar on a terminal; nothing elsewhere, and nothing beside JSON.
 pub(super) fn progress(total: usize, what: &'static str) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(u64::try_from(total).ok(), ProgressDrawTarget::stderr());
+    let bar =
+        ProgressBar::with_draw_target(u64::try_from(total).ok(), ProgressDrawTarget::stderr());
     if format() == Format::Json || !io::stderr().is_terminal() {
         bar.set_draw_target(ProgressDrawTarget::hidden());
     }
@@ -90,7 +94,11 @@ pub(super) fn progress(total: usize, what: &'static str) -> ProgressBar {
 /// A name of the wire contract as people read it: `LEG_STATE_IN_TRIAGE` without `LEG_STATE_` is `in_triage`.
 pub(super) fn word(name: &str, prefix: &str) -> String {
     let bare = name.strip_prefix(prefix).unwrap_or(name);
-    if bare == "UNSPECIFIED" { String::new() } else { bare.to_ascii_lowercase() }
+    if bare == "UNSPECIFIED" {
+        String::new()
+    } else {
+        bare.to_ascii_lowercase()
+    }
 }
 
 #[cfg(test)]
@@ -108,6 +116,9 @@ mod tests {
         let mut table = table(["state", "count"]);
         table.add_row(["done", "3"]);
         let text = table.to_string();
-        assert!(text.contains("done") && !text.contains('|') && !text.contains('+'), "{text}");
+        assert!(
+            text.contains("done") && !text.contains('|') && !text.contains('+'),
+            "{text}"
+        );
     }
 }

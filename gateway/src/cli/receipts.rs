@@ -35,9 +35,15 @@ pub(super) struct Saved {
 pub(super) async fn fetch(channel: Channel, subject: Subject) -> anyhow::Result<v1::Receipt> {
     let mut client = AuditServiceClient::new(channel);
     for _ in 0..PROOF_TRIES_MAX {
-        let ask = v1::GetReceiptRequest { subject: Some(subject.clone()), want_proof: true };
+        let ask = v1::GetReceiptRequest {
+            subject: Some(subject.clone()),
+            want_proof: true,
+        };
         let answer = client.get_receipt(ask).await.map_err(Refusal::from)?;
-        let receipt = answer.into_inner().receipt.context("the gateway answered without a receipt")?;
+        let receipt = answer
+            .into_inner()
+            .receipt
+            .context("the gateway answered without a receipt")?;
         if !receipt.tlog_proof.is_empty() {
             return Ok(receipt);
         }
@@ -50,10 +56,21 @@ pub(super) async fn fetch(channel: Channel, subject: Subject) -> anyhow::Result<
 ///
 /// # Errors
 /// When the proof does not hold, or a file cannot be written. Nothing is written of a receipt that does not hold.
-pub(super) fn save(folder: &Path, receipt: &v1::Receipt, key: Option<&VerifierKey>) -> anyhow::Result<Saved> {
-    let event: waymark_core::id::EventId = receipt.event_id.parse().context("the receipt names no event")?;
+pub(super) fn save(
+    folder: &Path,
+    receipt: &v1::Receipt,
+    key: Option<&VerifierKey>,
+) -> anyhow::Result<Saved> {
+    let event: waymark_core::id::EventId = receipt
+        .event_id
+        .parse()
+        .context("the receipt names no event")?;
     let index = check(receipt, key)?;
-    let openings = receipt.openings.iter().map(opening).collect::<anyhow::Result<Vec<_>>>()?;
+    let openings = receipt
+        .openings
+        .iter()
+        .map(opening)
+        .collect::<anyhow::Result<Vec<_>>>()?;
     std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
     let write = |name: String, bytes: &[u8]| -> anyhow::Result<PathBuf> {
         let path = folder.join(name);
@@ -65,7 +82,11 @@ pub(super) fn save(folder: &Path, receipt: &v1::Receipt, key: Option<&VerifierKe
         write(format!("{event}.{}.opening", tag.number()), &bytes)?;
     }
     let proof = write(format!("{event}.tlog-proof"), &receipt.tlog_proof)?;
-    Ok(Saved { proof, index, verified: key.is_some() })
+    Ok(Saved {
+        proof,
+        index,
+        verified: key.is_some(),
+    })
 }
 
 /// An opening as its file has it. The contract writes the tag as the one byte that is hashed.
@@ -75,7 +96,10 @@ fn opening(opening: &v1::Opening) -> anyhow::Result<(CommitmentTag, Vec<u8>)> {
         _ => None,
     };
     let tag = tag.context("the receipt has an opening of a tag that this program does not know")?;
-    Ok((tag, [opening.salt.as_slice(), opening.content.as_slice()].concat()))
+    Ok((
+        tag,
+        [opening.salt.as_slice(), opening.content.as_slice()].concat(),
+    ))
 }
 
 /// Whether a receipt holds together, and its proof under the log's key; answers the entry's index.
@@ -83,9 +107,14 @@ fn check(receipt: &v1::Receipt, key: Option<&VerifierKey>) -> anyhow::Result<u64
     let text = std::str::from_utf8(&receipt.tlog_proof).context("the proof is not text")?;
     let proof = TlogProof::parse(text).context("the proof does not parse")?;
     let leaf = leaf_hash(&receipt.entry);
-    ensure!(leaf.as_bytes().as_slice() == receipt.leaf_hash, "the receipt's leaf hash is not that of its entry");
+    ensure!(
+        leaf.as_bytes().as_slice() == receipt.leaf_hash,
+        "the receipt's leaf hash is not that of its entry"
+    );
     if let Some(key) = key {
-        proof.verify(&leaf, key).context("the proof does not hold")?;
+        proof
+            .verify(&leaf, key)
+            .context("the proof does not hold")?;
     }
     Ok(proof.index)
 }
@@ -104,8 +133,16 @@ mod tests {
         let entry = b"an entry".to_vec();
         let mut edge = Edge::empty();
         edge.append(leaf_hash(&entry));
-        let checkpoint_note = Checkpoint::new("waymark/test/x", 1, edge.root()).unwrap().sign(&key).unwrap();
-        let proof = TlogProof { index: 0, hashes: Vec::new(), checkpoint_note, extra: None };
+        let checkpoint_note = Checkpoint::new("waymark/test/x", 1, edge.root())
+            .unwrap()
+            .sign(&key)
+            .unwrap();
+        let proof = TlogProof {
+            index: 0,
+            hashes: Vec::new(),
+            checkpoint_note,
+            extra: None,
+        };
         let receipt = v1::Receipt {
             event_id: EVENT.to_owned(),
             leaf_hash: leaf_hash(&entry).as_bytes().to_vec(),
@@ -127,7 +164,10 @@ mod tests {
         let (receipt, key) = receipt();
         let saved = save(dir.path(), &receipt, Some(&key)).unwrap();
         assert_eq!((saved.index, saved.verified), (0, true));
-        assert_eq!(std::fs::read(dir.path().join(format!("{EVENT}.entry"))).unwrap(), b"an entry");
+        assert_eq!(
+            std::fs::read(dir.path().join(format!("{EVENT}.entry"))).unwrap(),
+            b"an entry"
+        );
         let opening = std::fs::read(dir.path().join(format!("{EVENT}.1.opening"))).unwrap();
         assert_eq!(opening, [[1; 32].as_slice(), b"body"].concat());
         assert!(!save(dir.path(), &receipt, None).unwrap().verified);
@@ -137,12 +177,23 @@ mod tests {
     fn a_receipt_that_does_not_hold_is_not_written() {
         let dir = tempfile::tempdir().unwrap();
         let (good, key) = receipt();
-        let altered = v1::Receipt { entry: b"another entry".to_vec(), ..good.clone() };
+        let altered = v1::Receipt {
+            entry: b"another entry".to_vec(),
+            ..good.clone()
+        };
         assert!(save(dir.path(), &altered, Some(&key)).is_err());
-        let other = SigningKey::from_seed("waymark/test/x", [8; 32]).unwrap().verifier();
+        let other = SigningKey::from_seed("waymark/test/x", [8; 32])
+            .unwrap()
+            .verifier();
         assert!(save(dir.path(), &good, Some(&other)).is_err());
-        let escaping = v1::Opening { tag: "../x".to_owned(), ..v1::Opening::default() };
-        let escaping = v1::Receipt { openings: vec![escaping], ..good };
+        let escaping = v1::Opening {
+            tag: "../x".to_owned(),
+            ..v1::Opening::default()
+        };
+        let escaping = v1::Receipt {
+            openings: vec![escaping],
+            ..good
+        };
         assert!(save(dir.path(), &escaping, Some(&key)).is_err());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }

@@ -84,7 +84,10 @@ impl Options {
 
 impl Explain {
     fn read(&self) -> anyhow::Result<Vec<u8>> {
-        let path = self.file.as_deref().ok_or_else(|| Failure::usage("name a file"))?;
+        let path = self
+            .file
+            .as_deref()
+            .ok_or_else(|| Failure::usage("name a file"))?;
         std::fs::read(path).map_err(|e| Failure::usage(format!("{}: {e}", path.display())))
     }
 
@@ -94,15 +97,22 @@ impl Explain {
         let explanation = explained(&directory, &self.read()?, self.sender.as_ref(), today)?;
         let refused = explanation.refused.is_some();
         output::show(&explanation, ToString::to_string)?;
-        Ok(if refused { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+        Ok(if refused {
+            ExitCode::FAILURE
+        } else {
+            ExitCode::SUCCESS
+        })
     }
 
     async fn online(&self) -> anyhow::Result<ExitCode> {
         let subject = match &self.reference {
-            Some(reference) => Subject::Key(v1::ReferralKey { key: Some(Key::Reference(reference.clone())) }),
+            Some(reference) => Subject::Key(v1::ReferralKey {
+                key: Some(Key::Reference(reference.clone())),
+            }),
             None => {
-                let referral = Referral::from_canonical(&self.read()?)
-                    .map_err(|e| Failure::usage(format!("not a referral (facts need --directory): {e}")))?;
+                let referral = Referral::from_canonical(&self.read()?).map_err(|e| {
+                    Failure::usage(format!("not a referral (facts need --directory): {e}"))
+                })?;
                 Subject::Referral(referral_to_proto(&referral))
             }
         };
@@ -112,7 +122,10 @@ impl Explain {
             on_date: self.on.map(|day| day.to_string()).unwrap_or_default(),
         };
         let channel = self.client.connect(ClientDuty::Agency).await?;
-        let answer = ReferralServiceClient::new(channel).explain_route(ask).await.map_err(Refusal::from)?;
+        let answer = ReferralServiceClient::new(channel)
+            .explain_route(ask)
+            .await
+            .map_err(Refusal::from)?;
         output::show(&answer.into_inner(), text)?;
         Ok(ExitCode::SUCCESS)
     }
@@ -127,12 +140,18 @@ fn explained(
     let facts = match (Referral::from_canonical(json), sender) {
         (Ok(referral), Some(sender)) => Facts::of(&referral, sender, today),
         (Ok(_), None) => return Err(Failure::usage("say who would send it: --sender AGENCY")),
-        (Err(no_referral), _) => serde_json::from_slice(json).map_err(|no_facts: serde_json::Error| {
-            // Whoever wrote facts wants to hear of those; the words of the other reading would only mislead.
-            let looks_like_facts = serde_json::from_slice::<Aged>(json).is_ok();
-            let why = if looks_like_facts { no_facts } else { no_referral };
-            Failure::usage(format!("neither a referral nor facts: {why}"))
-        })?,
+        (Err(no_referral), _) => {
+            serde_json::from_slice(json).map_err(|no_facts: serde_json::Error| {
+                // Whoever wrote facts wants to hear of those; the words of the other reading would only mislead.
+                let looks_like_facts = serde_json::from_slice::<Aged>(json).is_ok();
+                let why = if looks_like_facts {
+                    no_facts
+                } else {
+                    no_referral
+                };
+                Failure::usage(format!("neither a referral nor facts: {why}"))
+            })?
+        }
     };
     Ok(explain(directory, &facts, today))
 }
@@ -147,8 +166,15 @@ struct Aged {
 fn text(answer: &v1::ExplainRouteResponse) -> String {
     let mut lines = vec![format!("directory release {}", answer.directory_release)];
     for to in &answer.destinations {
-        let rule = if to.rule_id.is_empty() { String::new() } else { format!(", by rule {}", to.rule_id) };
-        lines.push(format!("to {} of {} through {}{rule}", to.service_id, to.agency_id, to.endpoint_id));
+        let rule = if to.rule_id.is_empty() {
+            String::new()
+        } else {
+            format!(", by rule {}", to.rule_id)
+        };
+        lines.push(format!(
+            "to {} of {} through {}{rule}",
+            to.service_id, to.agency_id, to.endpoint_id
+        ));
     }
     if answer.destinations.is_empty() {
         let owner = answer.triage_owner.as_ref();
@@ -164,11 +190,15 @@ fn text(answer: &v1::ExplainRouteResponse) -> String {
             (false, false) => rule.skipped.clone(),
             (false, true) => {
                 let missed = rule.predicates.iter().filter(|p| !p.held);
-                let why = missed.map(|p| format!("{} is {}, the rule asks for {}", p.name, p.found, p.wanted));
+                let why = missed
+                    .map(|p| format!("{} is {}, the rule asks for {}", p.name, p.found, p.wanted));
                 why.collect::<Vec<_>>().join("; ")
             }
         };
-        lines.push(format!("  {number}. {} ({}): {verdict}", rule.rule_id, rule.location));
+        lines.push(format!(
+            "  {number}. {} ({}): {verdict}",
+            rule.rule_id, rule.location
+        ));
     }
     lines.join("\n")
 }
@@ -192,17 +222,27 @@ mod tests {
         let facts = br#"{"pathway":"autism-assessment","age":9,"sender":"EE123456","consent_status":"given",
             "consent":["referral","share_health"]}"#;
         let by_facts = explained(&directory, facts, None, TODAY).unwrap();
-        assert!(by_facts.to_string().contains("by rule autism-5-to-17"), "{by_facts}");
+        assert!(
+            by_facts.to_string().contains("by rule autism-5-to-17"),
+            "{by_facts}"
+        );
         let example = include_bytes!("send/example.json");
         let sender: AgencyId = "EE123456".parse().unwrap();
         let by_referral = explained(&directory, example, Some(&sender), TODAY).unwrap();
-        assert_eq!(by_referral.decision.unwrap().rule, by_facts.decision.unwrap().rule);
+        assert_eq!(
+            by_referral.decision.unwrap().rule,
+            by_facts.decision.unwrap().rule
+        );
     }
 
     #[test]
     fn a_referral_needs_a_sender_and_anything_else_is_named() {
         let directory = sample();
-        let say = |json: &[u8]| explained(&directory, json, None, TODAY).unwrap_err().to_string();
+        let say = |json: &[u8]| {
+            explained(&directory, json, None, TODAY)
+                .unwrap_err()
+                .to_string()
+        };
         assert!(say(include_bytes!("send/example.json")).contains("--sender"));
         assert!(say(br#"{"age":9,"pathwy":"x"}"#).contains("pathwy"));
         assert!(say(b"{}").contains("neither a referral nor facts"));

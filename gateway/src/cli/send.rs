@@ -71,7 +71,9 @@ const IN_FLIGHT_MAX: usize = 1_024;
 
 fn in_flight(text: &str) -> Result<usize, String> {
     let count: Option<usize> = text.parse().ok();
-    count.filter(|n| (1..=IN_FLIGHT_MAX).contains(n)).ok_or_else(|| format!("is 1 to {IN_FLIGHT_MAX}"))
+    count
+        .filter(|n| (1..=IN_FLIGHT_MAX).contains(n))
+        .ok_or_else(|| format!("is 1 to {IN_FLIGHT_MAX}"))
 }
 
 /// An example of the canonical form, with data of nobody.
@@ -102,16 +104,27 @@ impl Options {
             Format::Json => output::json(&report)?,
             Format::Human => output::line(&report.summary())?,
         }
-        Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(if report.ok {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
     }
 
     async fn send(&self) -> anyhow::Result<SendReport> {
         let sources = source::collect(&self.paths)?;
-        if self.request_id.is_some() && sources.iter().filter(|s| s.kind == Kind::Json).count() != 1 {
+        if self.request_id.is_some() && sources.iter().filter(|s| s.kind == Kind::Json).count() != 1
+        {
             return Err(Failure::usage("--request-id is for one JSON file"));
         }
         let bar = output::progress(sources.len(), "sending");
-        let mut sending = Sending { options: self, bar, items: Vec::new(), channel: None, numbered: 0 };
+        let mut sending = Sending {
+            options: self,
+            bar,
+            items: Vec::new(),
+            channel: None,
+            numbered: 0,
+        };
         // Runs of files of one kind go together, so that the order of the names is the order of sending.
         for run in sources.chunk_by(|a, b| a.kind == b.kind) {
             match run.first().map(|s| s.kind) {
@@ -147,7 +160,10 @@ impl Sending<'_> {
 
     /// Notes what became of a file and shows it.
     fn done(&mut self, source: &Source, outcome: Outcome) -> anyhow::Result<()> {
-        let item = Item { file: source.path.display().to_string(), outcome };
+        let item = Item {
+            file: source.path.display().to_string(),
+            outcome,
+        };
         if output::format() == Format::Human {
             self.bar.suspend(|| output::line(&item.to_string()))?;
         }
@@ -158,20 +174,4 @@ impl Sending<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use waymark_core::referral::Referral;
-
-    use super::*;
-
-    #[test]
-    fn the_example_is_a_valid_referral() {
-        let referral = Referral::from_canonical(EXAMPLE.as_bytes()).unwrap();
-        assert_eq!(referral.violations(jiff::civil::date(2026, 3, 2)), []);
-    }
-
-    #[test]
-    fn items_in_flight_have_a_limit() {
-        assert_eq!(in_flight("1024"), Ok(1024));
-        assert!(in_flight("1025").is_err() && in_flight("0").is_err());
-    }
-}
+mod tests;

@@ -4,7 +4,9 @@ use super::*;
 fn help(path: &[&str]) -> String {
     let mut command = parser().term_width(100);
     command.build();
-    let found = path.iter().fold(&mut command, |command, name| command.find_subcommand_mut(name).unwrap());
+    let found = path.iter().fold(&mut command, |command, name| {
+        command.find_subcommand_mut(name).unwrap()
+    });
     found.render_long_help().to_string()
 }
 
@@ -26,7 +28,11 @@ fn every_command_shows_examples() {
 fn every_argument_says_what_it_is() {
     fn walk(command: &clap::Command, path: &str) {
         for argument in command.get_arguments() {
-            assert!(argument.get_help().is_some(), "{path}: {}", argument.get_id());
+            assert!(
+                argument.get_help().is_some(),
+                "{path}: {}",
+                argument.get_id()
+            );
         }
         for inner in command.get_subcommands() {
             assert!(inner.get_about().is_some(), "{path} {}", inner.get_name());
@@ -38,22 +44,46 @@ fn every_argument_says_what_it_is() {
 
 #[test]
 fn the_commands_are_those_of_the_design() {
-    let names: Vec<String> = parser().get_subcommands().map(|c| c.get_name().to_owned()).collect();
+    let names: Vec<String> = parser()
+        .get_subcommands()
+        .map(|c| c.get_name().to_owned())
+        .collect();
     assert_eq!(
         names,
         [
-            "init", "serve", "worker", "demo", "migrate", "doctor", "config", "directory", "route", "send", "watch",
-            "mailbox", "audit", "pki", "bench", "completions", "man"
+            "init",
+            "serve",
+            "worker",
+            "demo",
+            "migrate",
+            "doctor",
+            "config",
+            "directory",
+            "route",
+            "send",
+            "watch",
+            "mailbox",
+            "audit",
+            "pki",
+            "bench",
+            "completions",
+            "man"
         ]
     );
 }
 
 #[test]
 fn the_format_may_stand_before_or_after_the_command() {
-    for line in [["waymark", "--output", "json", "doctor"], ["waymark", "doctor", "--output", "json"]] {
+    for line in [
+        ["waymark", "--output", "json", "doctor"],
+        ["waymark", "doctor", "--output", "json"],
+    ] {
         assert_eq!(Cli::try_parse_from(line).unwrap().output, Format::Json);
     }
-    assert_eq!(Cli::try_parse_from(["waymark", "doctor"]).unwrap().output, Format::Human);
+    assert_eq!(
+        Cli::try_parse_from(["waymark", "doctor"]).unwrap().output,
+        Format::Human
+    );
 }
 
 #[test]
@@ -64,7 +94,9 @@ fn what_cannot_go_together_is_refused() {
         &["waymark", "send", "r.json", "--mllp-plain"],
         &["waymark", "send", "r.json", "--cert", "c.pem"],
         &["waymark", "route", "explain"],
-        &["waymark", "route", "explain", "r.json", "--sender", "EE123456"],
+        &[
+            "waymark", "route", "explain", "r.json", "--sender", "EE123456",
+        ],
         &["waymark", "mailbox", "receive", "--acknowledge"],
         &["waymark", "mailbox", "receive", "--credit", "101"],
         &["waymark", "directory", "apply", "area/"],

@@ -53,7 +53,11 @@ impl Options {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let channel = self.client.connect(ClientDuty::Agency).await?;
         let following = async {
-            let mut watch = Watch { cursor: self.begin()?, seen: 0, failures: 0 };
+            let mut watch = Watch {
+                cursor: self.begin()?,
+                seen: 0,
+                failures: 0,
+            };
             while !watch.is_done(&self) {
                 let client = ReferralServiceClient::new(channel.clone());
                 if let Err(error) = watch.follow(&self, client).await {
@@ -78,14 +82,24 @@ impl Options {
                 Ok(text) if !text.trim().is_empty() => return Ok(text.trim().to_owned()),
                 Ok(_) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+                Err(error) => {
+                    return Err(error).with_context(|| format!("read {}", path.display()));
+                }
             }
         }
-        Ok(if is_start(&self.from) { String::new() } else { self.from.clone() })
+        Ok(if is_start(&self.from) {
+            String::new()
+        } else {
+            self.from.clone()
+        })
     }
 
     fn ask(&self, cursor: &str) -> v1::WatchReferralsRequest {
-        let start = if self.from == "oldest" { v1::WatchStart::Oldest } else { v1::WatchStart::Now };
+        let start = if self.from == "oldest" {
+            v1::WatchStart::Oldest
+        } else {
+            v1::WatchStart::Now
+        };
         v1::WatchReferralsRequest {
             cursor: cursor.to_owned(),
             start: start.into(),
@@ -115,7 +129,10 @@ impl Watch {
         options: &Options,
         mut client: ReferralServiceClient<tonic::transport::Channel>,
     ) -> anyhow::Result<()> {
-        let steps = client.watch_referrals(options.ask(&self.cursor)).await.map_err(Refusal::from)?;
+        let steps = client
+            .watch_referrals(options.ask(&self.cursor))
+            .await
+            .map_err(Refusal::from)?;
         let mut steps = steps.into_inner();
         while !self.is_done(options) {
             let Some(step) = steps.message().await.map_err(Refusal::from)? else {
@@ -125,7 +142,9 @@ impl Watch {
             if step.event.is_some() {
                 match output::format() {
                     Format::Json => output::json(&step)?,
-                    Format::Human => output::line(&step.event.as_ref().map(text).unwrap_or_default())?,
+                    Format::Human => {
+                        output::line(&step.event.as_ref().map(text).unwrap_or_default())?;
+                    }
                 }
                 self.seen += 1;
             }
@@ -139,9 +158,15 @@ impl Watch {
 
     /// Waits before the next try; gives up on what no repeat can mend.
     async fn pause(&mut self, error: anyhow::Error) -> anyhow::Result<()> {
-        let passing = error.downcast_ref::<Refusal>().filter(|refusal| refusal.passing);
-        let Some(refusal) = passing else { return Err(error) };
-        let pause = PAUSE.saturating_mul(1 << self.failures.min(6)).min(PAUSE_MAX);
+        let passing = error
+            .downcast_ref::<Refusal>()
+            .filter(|refusal| refusal.passing);
+        let Some(refusal) = passing else {
+            return Err(error);
+        };
+        let pause = PAUSE
+            .saturating_mul(1 << self.failures.min(6))
+            .min(PAUSE_MAX);
         output::note(&format!("waymark: {}, resuming", refusal.message));
         self.failures += 1;
         tokio::time::sleep(pause).await;
@@ -161,7 +186,10 @@ fn keep(path: &std::path::Path, cursor: &str) -> anyhow::Result<()> {
 
 /// An event in one line.
 fn text(event: &v1::ReferralEvent) -> String {
-    let at = event.at.as_ref().and_then(|at| timestamp_from_proto("at", at).ok());
+    let at = event
+        .at
+        .as_ref()
+        .and_then(|at| timestamp_from_proto("at", at).ok());
     let kind = word(event.kind().as_str_name(), "REFERRAL_EVENT_KIND_");
     let mut parts = vec![
         at.map(|at| at.to_string()).unwrap_or_default(),
@@ -172,7 +200,10 @@ fn text(event: &v1::ReferralEvent) -> String {
         let said = |word: String| Some(word).filter(|w| !w.is_empty() && w != "none");
         parts.push(leg.service_id.clone());
         parts.extend(said(word(leg.state().as_str_name(), "LEG_STATE_")));
-        parts.extend(said(word(leg.delivery_state().as_str_name(), "DELIVERY_STATE_")));
+        parts.extend(said(word(
+            leg.delivery_state().as_str_name(),
+            "DELIVERY_STATE_",
+        )));
         parts.extend(said(word(leg.evidence().as_str_name(), "EVIDENCE_GRADE_")));
     }
     if let Some(status) = event.status.as_ref().filter(|s| !s.reason_code.is_empty()) {
@@ -182,7 +213,11 @@ fn text(event: &v1::ReferralEvent) -> String {
         parts.push("out of order, kept".to_owned());
     }
     if let Some(park) = &event.park {
-        let owner = park.owner.as_ref().map(|o| format!(" for {} ({})", o.role, o.agency_id)).unwrap_or_default();
+        let owner = park
+            .owner
+            .as_ref()
+            .map(|o| format!(" for {} ({})", o.role, o.agency_id))
+            .unwrap_or_default();
         parts.push(format!("parked {}{owner}", park.reason_code));
     }
     parts.retain(|part| !part.is_empty());
@@ -205,7 +240,10 @@ mod tests {
         let event = v1::ReferralEvent {
             kind: v1::ReferralEventKind::Status.into(),
             reference: "WM-AAAAA-BBBBB-CCCCC".to_owned(),
-            at: Some(pbjson_types::Timestamp { seconds: 1_700_000_000, nanos: 0 }),
+            at: Some(pbjson_types::Timestamp {
+                seconds: 1_700_000_000,
+                nanos: 0,
+            }),
             leg: Some(leg),
             effect: v1::UpdateEffect::OutOfOrder.into(),
             ..v1::ReferralEvent::default()

@@ -136,8 +136,9 @@ pub fn close_of(draft: &Drafter<'_>, closing: Closing<'_>) -> CloseAttempt {
 /// Who must be told that a delivery needs a person: the owner of its service; the triage owner when that is gone;
 /// for a status to the sender, the sender's failure is an alarm and never a further notice (ruling 11).
 fn alarms_of(leased: &Leased, next: &Next, why: &str, directory: &Directory) -> Vec<NewAlarm> {
-    let triage = directory.services.get(&directory.area.triage);
-    let owner = triage.map_or_else(
+    let own = leased.service.as_ref().and_then(|id| directory.services.get(id));
+    let acting = own.or_else(|| directory.services.get(&directory.area.triage));
+    let owner = acting.map_or_else(
         || (leased.recipient.clone(), "triage".to_owned()),
         |s| (s.agency.clone(), s.owner_role.clone()),
     );

@@ -263,6 +263,8 @@ impl Admin {
         id: DeliveryId,
         expected_version: u64,
     ) -> Result<DeliveryView, ServiceError> {
+        // Whoever may not act is told so, whatever the state.
+        self.face.service.may_operate(principal)?;
         if expected_version == 0 {
             return Err(field(
                 "expected_version",

@@ -51,10 +51,7 @@ impl AuditService for Audits {
                 Some(get_receipt_request::Subject::Key(named)) => {
                     ReceiptKey::Referral(key("key", Some(named))?)
                 }
-                Some(get_receipt_request::Subject::RequestId(_)) => {
-                    let why = "send the same message again under its request_id: it answers with the same receipt";
-                    return Err(field("request_id", why));
-                }
+                Some(get_receipt_request::Subject::RequestId(id)) => ReceiptKey::Message(id),
                 None => {
                     return Err(field(
                         "subject",

@@ -254,7 +254,8 @@ impl ReferralService for Referrals {
                 .service
                 .timeline(&caller.principal, &Key::Id(view.id))
                 .await?;
-            let mine = |agency| caller.principal.speaks_for(agency);
+            // Whoever took over an agency answers for it under its old name.
+            let mine = |agency| self.face.service.owns(&caller.principal, agency);
             let event = events.iter().rev().find(|e| {
                 e.event.kind == EventKind::Status
                     && e.event.source_version == Some(version)
@@ -424,4 +425,25 @@ pub(super) fn page_scope(
     scope.push(0);
     scope.extend_from_slice(&request.encode_to_vec());
     scope
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_filtered_by_known_states_within_the_limit() {
+        let accepted = i32::from(v1::LegState::Accepted);
+        let by = |states| v1::ListReferralsRequest {
+            states,
+            ..v1::ListReferralsRequest::default()
+        };
+        assert!(Filter::read(&by(vec![accepted; STATES_MAX])).is_ok());
+        let over = Filter::read(&by(vec![accepted; STATES_MAX + 1]))
+            .err()
+            .unwrap();
+        assert_eq!(over.violations[0].field, "states");
+        let unknown = Filter::read(&by(vec![accepted, 99])).err().unwrap();
+        assert_eq!(unknown.violations[0].field, "states[1]");
+    }
 }

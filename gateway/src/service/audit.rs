@@ -14,6 +14,7 @@ use waymark_tlog::{
 };
 
 use super::read::page;
+use super::submit::{check_request_id, request_key};
 use super::{Key, Service, ServiceError};
 
 /// Longest wait for a proof (ruling 15).
@@ -37,6 +38,8 @@ pub enum ReceiptKey {
     Referral(Key),
     /// Of an event.
     Event(EventId),
+    /// Of the caller's own message under this `request_id`.
+    Message(String),
 }
 
 /// An entry with its place.
@@ -183,6 +186,15 @@ impl Service {
                     return Err(missing());
                 }
                 let id = self.parts.store.resolve(&ReferralKey::Event(*event)).await?.ok_or_else(missing)?;
+                self.find(caller, &Key::Id(id), Action::ReadReceipt).await?.0
+            }
+            ReceiptKey::Message(request_id) => {
+                check_request_id(request_id)?;
+                let key = ReferralKey::Message(caller.agency.clone(), request_key(request_id).into());
+                let Some(id) = self.parts.store.resolve(&key).await? else {
+                    permit(caller, Action::ReadReceipt, Relationship::None)?;
+                    return Err(missing());
+                };
                 self.find(caller, &Key::Id(id), Action::ReadReceipt).await?.0
             }
         };

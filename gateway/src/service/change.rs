@@ -17,7 +17,7 @@ use waymark_core::referral::Referral;
 use waymark_core::time::Timestamp;
 
 use super::draft::{CANONICAL, NOTE};
-use super::submit::{canonical, check_request_id};
+use super::submit::{canonical, check_request_id, request_key};
 use super::{Key, STALE_RETRIES_MAX, Service, ServiceError};
 
 /// New content for a referral.
@@ -184,7 +184,7 @@ impl Service {
         check_request_id(&ask.request_id)?;
         let content = canonical(&ask.referral)?;
         let message = SenderMessage {
-            key: format!("grpc:{}", ask.request_id),
+            key: request_key(&ask.request_id),
             content: Payload::new(content.clone()),
             act: SenderAct::Amend { content, referral: Box::new(ask.referral), expected: ask.expected_version },
             traceparent: ask.traceparent,
@@ -200,7 +200,7 @@ impl Service {
         check_request_id(&ask.request_id)?;
         let text = ask.text.as_ref().map_or("", |t| t.expose().as_str());
         let message = SenderMessage {
-            key: format!("grpc:{}", ask.request_id),
+            key: request_key(&ask.request_id),
             content: Payload::new(format!("cancel|{:?}|{}|{text}", ask.key, ask.code.as_str()).into_bytes()),
             act: SenderAct::Cancel { code: ask.code.as_str(), text: ask.text },
             traceparent: ask.traceparent,
@@ -216,7 +216,7 @@ impl Service {
         check_request_id(&ask.request_id)?;
         let text = ask.text.as_ref().map_or("", |t| t.expose().as_str());
         let message = SenderMessage {
-            key: format!("grpc:{}", ask.request_id),
+            key: request_key(&ask.request_id),
             content: Payload::new(format!("withdraw|{:?}|{text}", ask.key).into_bytes()),
             act: SenderAct::Withdraw { text: ask.text },
             traceparent: ask.traceparent,

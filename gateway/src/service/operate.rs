@@ -88,6 +88,15 @@ impl Service {
         Ok((view, referral, permit))
     }
 
+    /// Whether a caller may act on deliveries at all.
+    ///
+    /// # Errors
+    /// `Denied` for anybody but administrators.
+    pub fn may_operate(&self, caller: &Principal) -> Result<(), ServiceError> {
+        permit(caller, Action::ActOnDeliveries, Relationship::None)?;
+        Ok(())
+    }
+
     /// Says who already has a delivery's message, at which grade, and what a resend would do.
     ///
     /// # Errors

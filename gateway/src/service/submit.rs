@@ -61,6 +61,11 @@ pub(super) fn check_request_id(id: &str) -> Result<(), ServiceError> {
     ))
 }
 
+/// The message key that a `request_id` stands for.
+pub(super) fn request_key(id: &str) -> String {
+    format!("grpc:{id}")
+}
+
 /// The canonical bytes of a referral, within the limit.
 pub(super) fn canonical(referral: &Referral) -> Result<Vec<u8>, ServiceError> {
     let bytes = referral.to_canonical().map_err(|e| ServiceError {
@@ -108,7 +113,7 @@ impl Service {
         check_request_id(&ask.request_id)?;
         let content = canonical(&ask.referral)?;
         let envelope = Envelope {
-            key: format!("grpc:{}", ask.request_id),
+            key: request_key(&ask.request_id),
             content: Payload::new(content.clone()),
             fingerprint: Payload::new(content.clone()),
             original: None,

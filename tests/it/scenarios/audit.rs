@@ -10,7 +10,7 @@ use waymark_tests::actors::Hospital;
 use waymark_tests::engine::Engine;
 use waymark_tests::gateway::{Area, Child, Gateway};
 
-both_engines! {
+waymark_tests::both_engines! {
     an_auditor_proves_a_referral_s_events_complete_and_finds_any_flipped_byte,
 }
 

@@ -1,13 +1,13 @@
 //! Scenario 6 and 27: a cancel never overtakes its referral, never turns into a silent fact, and stops what was not sent.
 
-use waymark_core::port::{EventKind, ReferralStore as _};
+use waymark_core::port::EventKind;
 use waymark_proto::v1;
 use waymark_proto::v1::{CancelEffect, DeliveryState, LegState, MessageKind};
 use waymark_tests::actors::Hospital;
 use waymark_tests::engine::Engine;
 use waymark_tests::gateway::{Area, Child, Client, Gateway, PATIENCE, wait_until};
 
-both_engines! {
+waymark_tests::both_engines! {
     a_cancel_that_races_a_booking_leaves_both_on_the_timeline,
     a_cancel_waits_behind_a_referral_that_is_still_being_tried,
     a_cancel_after_assessment_began_is_a_request,

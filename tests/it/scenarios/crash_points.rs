@@ -12,7 +12,7 @@ use waymark_tests::actors::Hospital;
 use waymark_tests::engine::Engine;
 use waymark_tests::gateway::{Area, Child, Gateway, PATIENCE, wait_until};
 
-both_engines! {
+waymark_tests::both_engines! {
     an_end_at_any_moment_loses_nothing_and_doubles_nothing,
 }
 

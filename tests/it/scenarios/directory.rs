@@ -8,9 +8,9 @@ use waymark_proto::v1;
 use waymark_proto::v1::DeliveryState;
 use waymark_tests::actors::Hospital;
 use waymark_tests::engine::Engine;
-use waymark_tests::gateway::{Area, Child, Gateway, PATIENCE, field_violations, reason_of, wait_until};
+use waymark_tests::gateway::{Area, Child, Gateway, PATIENCE, wait_until};
 
-both_engines! {
+waymark_tests::both_engines! {
     a_release_reaches_another_instance_within_five_seconds_without_a_restart,
     a_directory_with_an_error_is_refused_with_its_place,
     a_merged_agency_s_post_is_sent_on_and_its_old_name_still_answers,
@@ -76,9 +76,11 @@ async fn a_directory_with_an_error_is_refused_with_its_place(engine: Engine) -> 
         expected_release: 1,
         dry_run: false,
     };
-    let refused = admin.admin().apply_directory(request).await.expect_err("refused");
-    assert_eq!(reason_of(&refused), "DIRECTORY_REFUSED", "{refused:?}");
-    assert!(field_violations(&refused).iter().any(|f| f.contains("zz-more.toml:4")), "{:?}", field_violations(&refused));
+    let answer = admin.admin().apply_directory(request).await?.into_inner();
+    assert!(answer.release.is_none(), "no release is made");
+    let finding = answer.findings.first().expect("what is wrong");
+    assert_eq!(finding.severity(), v1::FindingSeverity::Error);
+    assert_eq!((finding.code.as_str(), finding.path.as_str(), finding.line), ("unresolved", "zz-more.toml", 4));
     assert_eq!(gateway.service()?.in_force().number, 1);
     Ok(())
 }

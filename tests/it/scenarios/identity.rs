@@ -5,7 +5,7 @@ use waymark_proto::v1;
 use waymark_tests::engine::Engine;
 use waymark_tests::gateway::{Area, Child, Client, Gateway, field_violations, upn};
 
-both_engines! {
+waymark_tests::both_engines! {
     an_impossible_number_is_refused_by_its_field,
     children_of_one_name_and_birthday_stay_two,
     an_unverified_number_matches_nobody,

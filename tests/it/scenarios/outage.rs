@@ -6,7 +6,7 @@ use waymark_tests::actors::{Hospital, Play};
 use waymark_tests::engine::Engine;
 use waymark_tests::gateway::{Area, Child, Gateway, PATIENCE, wait_until};
 
-both_engines! {
+waymark_tests::both_engines! {
     a_referral_outlives_a_long_outage_and_arrives_once_and_in_order,
     a_failing_child_does_not_delay_another,
     a_lost_acknowledgement_makes_no_second_record,

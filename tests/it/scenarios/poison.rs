@@ -16,7 +16,7 @@ use waymark_tests::actors::Hospital;
 use waymark_tests::engine::Engine;
 use waymark_tests::gateway::{Area, Child, Drive, Gateway, PATIENCE, Wrap, wait_until};
 
-both_engines! {
+waymark_tests::both_engines! {
     a_message_that_breaks_its_adapter_is_set_aside_and_others_flow,
     a_message_that_cannot_be_rendered_is_set_aside_at_once,
 }

@@ -6,7 +6,7 @@ use waymark_tests::actors::{Hospital, MentalHealth};
 use waymark_tests::engine::Engine;
 use waymark_tests::gateway::{Area, Child, Gateway, PATIENCE, field_violations, wait_until};
 
-both_engines! {
+waymark_tests::both_engines! {
     unrouted_work_waits_for_its_owner_under_an_alarm,
     an_advice_request_reaches_health_education_and_care_at_once,
     without_consent_for_a_sector_a_person_decides,

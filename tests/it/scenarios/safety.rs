@@ -7,7 +7,7 @@ use waymark_tests::actors::{Hospital, MentalHealth, Therapy};
 use waymark_tests::engine::Engine;
 use waymark_tests::gateway::{Area, Child, Gateway, PATIENCE, wait_until};
 
-both_engines! {
+waymark_tests::both_engines! {
     safeguarding_adjustments_and_easy_read_arrive_by_every_adapter,
 }
 

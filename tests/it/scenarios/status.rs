@@ -1,13 +1,13 @@
 //! Scenario 21 and its kin: statuses that come late, twice or backwards are kept, flagged and harmless.
 
 use waymark_core::leg::{LegState as State, Reception};
-use waymark_core::port::{EventKind, ReferralStore as _};
+use waymark_core::port::EventKind;
 use waymark_proto::v1::{DeliveryState, EvidenceGrade, LegState, UpdateEffect};
 use waymark_tests::actors::{Hospital, Therapy, callback, rri, send};
 use waymark_tests::engine::Engine;
 use waymark_tests::gateway::{Area, Child, Gateway};
 
-both_engines! {
+waymark_tests::both_engines! {
     an_acceptance_after_the_assessment_is_kept_and_moves_nothing,
     a_repeated_status_has_no_effect,
     a_signed_callback_raises_evidence_and_moves_the_leg,

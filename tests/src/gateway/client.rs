@@ -266,7 +266,9 @@ impl Client {
         };
         let response = self.admin().apply_directory(request).await;
         let response = response.map_err(|s| anyhow::anyhow!("{s:?}: {:?}", s.get_error_details().bad_request()))?;
-        Ok(response.into_inner().release.context("no release was made")?.directory_release)
+        let v1::ApplyDirectoryResponse { release, findings, .. } = response.into_inner();
+        let words: Vec<String> = findings.iter().map(|f| format!("{}:{} {}", f.path, f.line, f.message)).collect();
+        Ok(release.with_context(|| format!("no release was made: {words:?}"))?.directory_release)
     }
 
     /// Everything that waits in the caller's mailbox now, lent.

@@ -107,6 +107,8 @@ pub enum ReferralKey {
     Receiver(AgencyId, String),
     /// By one of its events.
     Event(EventId),
+    /// By the key of the sender's message that it was accepted by, as [`MessageKey::key`] has it.
+    Message(AgencyId, Personal<String>),
 }
 
 /// Accepting, changing and reading referrals.

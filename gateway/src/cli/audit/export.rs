@@ -72,13 +72,18 @@ impl Export {
             let config = Config::load(path).with_context(|| format!("read {}", path.display()))?;
             let key = match given {
                 Some(key) => key,
-                None => load_log_key(&config.keys.log).context("find the log's public key (or give --vkey)")?.verifier(),
+                None => load_log_key(&config.keys.log)
+                    .context("find the log's public key (or give --vkey)")?
+                    .verifier(),
             };
             let store = open_store(&config, Mode::ReadOnly, Schema::Expect).await?;
             (key, Box::new(Database(store)))
         } else {
-            let Some(key) = given.map_or_else(|| self.client.log_vkey(), |key| Ok(Some(key)))? else {
-                return Err(Failure::usage("give the log's public key: --vkey KEY|FILE, or log_vkey in client.toml"));
+            let Some(key) = given.map_or_else(|| self.client.log_vkey(), |key| Ok(Some(key)))?
+            else {
+                return Err(Failure::usage(
+                    "give the log's public key: --vkey KEY|FILE, or log_vkey in client.toml",
+                ));
             };
             let channel = self.client.connect(ClientDuty::Auditor).await?;
             (key, Box::new(Gateway(AuditServiceClient::new(channel))))
@@ -87,7 +92,10 @@ impl Export {
         output::show(&exported, |e| {
             format!(
                 "wrote {} entries and {} checkpoints to {dir}\nroot {}\ncheck it: waymark audit verify {dir} --vkey KEY",
-                e.size, e.checkpoints, e.root, dir = e.dir.display()
+                e.size,
+                e.checkpoints,
+                e.root,
+                dir = e.dir.display()
             )
         })?;
         Ok(ExitCode::SUCCESS)
@@ -95,17 +103,30 @@ impl Export {
 }
 
 /// Writes everything that the newest checkpoint covers; what comes meanwhile is left for the next export.
-async fn write(dir: PathBuf, key: &VerifierKey, source: &mut dyn LogSource) -> anyhow::Result<Exported> {
+async fn write(
+    dir: PathBuf,
+    key: &VerifierKey,
+    source: &mut dyn LogSource,
+) -> anyhow::Result<Exported> {
     let newest = source.newest().await?;
-    let size = Checkpoint::open(&newest, key).context("the newest checkpoint is not this key's")?.size();
-    let mut tree = TreeWriter::create(&dir).with_context(|| format!("write to {}", dir.display()))?;
+    let size = Checkpoint::open(&newest, key)
+        .context("the newest checkpoint is not this key's")?
+        .size();
+    let mut tree =
+        TreeWriter::create(&dir).with_context(|| format!("write to {}", dir.display()))?;
     tree.key(key)?;
     let bar = output::progress(usize::try_from(size).unwrap_or(usize::MAX), "exporting");
     let (mut written, mut signed) = (0, 0);
-    let mut checkpoints = Checkpoints { after: 0, page: VecDeque::new() };
+    let mut checkpoints = Checkpoints {
+        after: 0,
+        page: VecDeque::new(),
+    };
     while written < size {
         let page = source.entries(written).await?;
-        ensure!(!page.is_empty(), "the log ends at {written}, before its checkpoint at {size}");
+        ensure!(
+            !page.is_empty(),
+            "the log ends at {written}, before its checkpoint at {size}"
+        );
         let left = usize::try_from(size - written).unwrap_or(usize::MAX);
         for entry in page.into_iter().take(left) {
             tree.append(&entry)?;
@@ -122,7 +143,12 @@ async fn write(dir: PathBuf, key: &VerifierKey, source: &mut dyn LogSource) -> a
     tree.checkpoint(&newest)?;
     let exported = tree.finish()?;
     bar.finish_and_clear();
-    Ok(Exported { dir, size: exported.size, root: exported.root.to_string(), checkpoints: signed + 1 })
+    Ok(Exported {
+        dir,
+        size: exported.size,
+        root: exported.root.to_string(),
+        checkpoints: signed + 1,
+    })
 }
 
 /// Earlier checkpoints, read page by page as the tree grows past them.
@@ -132,7 +158,11 @@ struct Checkpoints {
 }
 
 impl Checkpoints {
-    async fn at(&mut self, size: u64, source: &mut dyn LogSource) -> anyhow::Result<Option<String>> {
+    async fn at(
+        &mut self,
+        size: u64,
+        source: &mut dyn LogSource,
+    ) -> anyhow::Result<Option<String>> {
         loop {
             match self.page.front() {
                 Some((at, _)) if *at < size => bail!("the checkpoint at {at} came out of order"),
@@ -156,7 +186,11 @@ struct Database(Arc<dyn Store>);
 #[async_trait]
 impl LogSource for Database {
     async fn newest(&mut self) -> anyhow::Result<String> {
-        self.0.log_state().await?.checkpoint.context("the log is empty")
+        self.0
+            .log_state()
+            .await?
+            .checkpoint
+            .context("the log is empty")
     }
 
     async fn entries(&mut self, from: u64) -> anyhow::Result<Vec<Vec<u8>>> {
@@ -174,15 +208,38 @@ struct Gateway(AuditServiceClient<Channel>);
 #[async_trait]
 impl LogSource for Gateway {
     async fn newest(&mut self) -> anyhow::Result<String> {
-        let answer = self.0.get_checkpoint(v1::GetCheckpointRequest {}).await.map_err(Refusal::from)?;
-        let checkpoint = answer.into_inner().checkpoint.context("the gateway answered without a checkpoint")?;
+        let answer = self
+            .0
+            .get_checkpoint(v1::GetCheckpointRequest {})
+            .await
+            .map_err(Refusal::from)?;
+        let checkpoint = answer
+            .into_inner()
+            .checkpoint
+            .context("the gateway answered without a checkpoint")?;
         String::from_utf8(checkpoint.note).context("the checkpoint is not text")
     }
 
     async fn entries(&mut self, from: u64) -> anyhow::Result<Vec<Vec<u8>>> {
-        let ask = v1::ListEntriesRequest { page_size: GATEWAY_PAGE, start_index: from, ..Default::default() };
-        let answer = self.0.list_entries(ask).await.map_err(Refusal::from)?.into_inner();
-        in_order(from, answer.entries.into_iter().map(|e| (e.index, e.entry)).collect())
+        let ask = v1::ListEntriesRequest {
+            page_size: GATEWAY_PAGE,
+            start_index: from,
+            ..Default::default()
+        };
+        let answer = self
+            .0
+            .list_entries(ask)
+            .await
+            .map_err(Refusal::from)?
+            .into_inner();
+        in_order(
+            from,
+            answer
+                .entries
+                .into_iter()
+                .map(|e| (e.index, e.entry))
+                .collect(),
+        )
     }
 
     /// The gateway gives the newest alone.
@@ -194,7 +251,10 @@ impl LogSource for Gateway {
 /// The entries of a page, which must follow each other without a gap.
 fn in_order(from: u64, page: Vec<(u64, Vec<u8>)>) -> anyhow::Result<Vec<Vec<u8>>> {
     for ((index, _), expected) in page.iter().zip(from..) {
-        ensure!(*index == expected, "entry {expected} is missing from the log");
+        ensure!(
+            *index == expected,
+            "entry {expected} is missing from the log"
+        );
     }
     Ok(page.into_iter().map(|(_, entry)| entry).collect())
 }
@@ -223,11 +283,17 @@ mod tests {
                 edge.append(leaf_hash(&entry));
                 entries.push(entry);
                 if signed.contains(&number) || number == size {
-                    let note = Checkpoint::new(key.name(), number, edge.root()).unwrap().sign(key).unwrap();
+                    let note = Checkpoint::new(key.name(), number, edge.root())
+                        .unwrap()
+                        .sign(key)
+                        .unwrap();
                     checkpoints.push((number, note));
                 }
             }
-            Self { entries, checkpoints }
+            Self {
+                entries,
+                checkpoints,
+            }
         }
     }
 
@@ -237,10 +303,22 @@ mod tests {
             Ok(self.checkpoints.last().unwrap().1.clone())
         }
         async fn entries(&mut self, from: u64) -> anyhow::Result<Vec<Vec<u8>>> {
-            Ok(self.entries.iter().skip(usize::try_from(from).unwrap()).take(3).cloned().collect())
+            Ok(self
+                .entries
+                .iter()
+                .skip(usize::try_from(from).unwrap())
+                .take(3)
+                .cloned()
+                .collect())
         }
         async fn checkpoints(&mut self, after: u64) -> anyhow::Result<Vec<(u64, String)>> {
-            Ok(self.checkpoints.iter().filter(|(at, _)| *at > after).take(3).cloned().collect())
+            Ok(self
+                .checkpoints
+                .iter()
+                .filter(|(at, _)| *at > after)
+                .take(3)
+                .cloned()
+                .collect())
         }
     }
 
@@ -253,7 +331,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut log = Pages::new(11, &[1, 2, 5, 6, 7], &key());
         let out = dir.path().join("log");
-        let exported = write(out.clone(), &key().verifier(), &mut log).await.unwrap();
+        let exported = write(out.clone(), &key().verifier(), &mut log)
+            .await
+            .unwrap();
         assert_eq!((exported.size, exported.checkpoints), (11, 6));
         let mut names: Vec<u64> = std::fs::read_dir(out.join("checkpoints"))
             .unwrap()
@@ -261,8 +341,18 @@ mod tests {
             .collect();
         names.sort_unstable();
         assert_eq!(names, [1, 2, 5, 6, 7, 11]);
-        let report = verify_tree(&out, &Options { keys: vec![key().verifier()], ..Options::default() });
-        assert_eq!((report.size, report.checked.entries), (Some(11), 11), "{report:?}");
+        let report = verify_tree(
+            &out,
+            &Options {
+                keys: vec![key().verifier()],
+                ..Options::default()
+            },
+        );
+        assert_eq!(
+            (report.size, report.checked.entries),
+            (Some(11), 11),
+            "{report:?}"
+        );
         // These entries are not in the log's own form, which is all that may be found here.
         assert_ne!(report.verdict, Verdict::CannotTell);
     }
@@ -272,7 +362,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut log = Pages::new(4, &[], &key());
         log.entries.push(b"later".to_vec());
-        let exported = write(dir.path().join("log"), &key().verifier(), &mut log).await.unwrap();
+        let exported = write(dir.path().join("log"), &key().verifier(), &mut log)
+            .await
+            .unwrap();
         assert_eq!(exported.size, 4);
     }
 
@@ -281,15 +373,32 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut log = Pages::new(4, &[], &key());
         log.entries.pop();
-        let short = write(dir.path().join("a"), &key().verifier(), &mut log).await.unwrap_err();
+        let short = write(dir.path().join("a"), &key().verifier(), &mut log)
+            .await
+            .unwrap_err();
         assert!(short.to_string().contains("ends at 3"), "{short}");
-        let other = SigningKey::from_seed("waymark/test/x", [8; 32]).unwrap().verifier();
-        assert!(write(dir.path().join("b"), &other, &mut Pages::new(4, &[], &key())).await.is_err());
+        let other = SigningKey::from_seed("waymark/test/x", [8; 32])
+            .unwrap()
+            .verifier();
+        assert!(
+            write(
+                dir.path().join("b"),
+                &other,
+                &mut Pages::new(4, &[], &key())
+            )
+            .await
+            .is_err()
+        );
     }
 
     #[test]
     fn a_gap_in_a_page_is_found() {
         assert!(in_order(5, vec![(5, vec![1]), (6, vec![2])]).is_ok());
-        assert!(in_order(5, vec![(5, vec![1]), (7, vec![2])]).unwrap_err().to_string().contains("entry 6"));
+        assert!(
+            in_order(5, vec![(5, vec![1]), (7, vec![2])])
+                .unwrap_err()
+                .to_string()
+                .contains("entry 6")
+        );
     }
 }

@@ -27,9 +27,17 @@ impl Admin {
     /// When the gateway does not answer.
     pub(super) async fn deliveries(&self) -> anyhow::Result<Vec<v1::Delivery>> {
         let mut all = Vec::new();
-        let mut ask = v1::ListDeliveriesRequest { page_size: PAGE, ..v1::ListDeliveriesRequest::default() };
+        let mut ask = v1::ListDeliveriesRequest {
+            page_size: PAGE,
+            ..v1::ListDeliveriesRequest::default()
+        };
         for _ in 0..PAGES_MAX {
-            let page = self.0.clone().list_deliveries(ask.clone()).await.map_err(Refusal::from);
+            let page = self
+                .0
+                .clone()
+                .list_deliveries(ask.clone())
+                .await
+                .map_err(Refusal::from);
             let page = page.context("list deliveries")?.into_inner();
             all.extend(page.deliveries);
             if page.next_page_token.is_empty() {
@@ -47,7 +55,14 @@ impl Admin {
     /// # Errors
     /// When the gateway does not answer.
     pub(super) async fn conservation(&self) -> anyhow::Result<v1::GetConservationResponse> {
-        let answer = self.0.clone().get_conservation(v1::GetConservationRequest {}).await.map_err(Refusal::from);
-        Ok(answer.context("ask for the conservation check")?.into_inner())
+        let answer = self
+            .0
+            .clone()
+            .get_conservation(v1::GetConservationRequest {})
+            .await
+            .map_err(Refusal::from);
+        Ok(answer
+            .context("ask for the conservation check")?
+            .into_inner())
     }
 }

@@ -102,13 +102,21 @@ impl Board {
         if let Mode::Live(bar) = &self.0 {
             bar.finish_and_clear();
         }
-        self.0 = Mode::Lines(rows.iter().map(|row| (row.delivery.clone(), line_of(row))).collect());
+        self.0 = Mode::Lines(
+            rows.iter()
+                .map(|row| (row.delivery.clone(), line_of(row)))
+                .collect(),
+        );
         output::line(&format!("\n{}\n", table(rows)))
     }
 }
 
 fn line_of(row: &Row) -> String {
-    let case = if row.case.is_empty() { String::new() } else { format!(", the case is {}", row.case) };
+    let case = if row.case.is_empty() {
+        String::new()
+    } else {
+        format!(", the case is {}", row.case)
+    };
     format!(
         "  {} {} to {}: {}, evidence {}, attempts {}{case}",
         row.referral, row.kind, row.to, row.state, row.evidence, row.attempts
@@ -116,7 +124,16 @@ fn line_of(row: &Row) -> String {
 }
 
 fn table(rows: &[Row]) -> String {
-    let header = ["REFERRAL", "REFERENCE", "MESSAGE", "TO", "DELIVERY", "EVIDENCE", "ATTEMPTS", "CASE"];
+    let header = [
+        "REFERRAL",
+        "REFERENCE",
+        "MESSAGE",
+        "TO",
+        "DELIVERY",
+        "EVIDENCE",
+        "ATTEMPTS",
+        "CASE",
+    ];
     let mut table = output::table(header);
     for row in rows {
         let attempts = row.attempts.to_string();
@@ -164,6 +181,9 @@ mod tests {
     fn a_table_has_a_line_for_each_delivery() {
         let text = table(&[row("retry_wait"), row("done")]);
         assert_eq!(text.lines().count(), 3, "{text}");
-        assert!(text.contains("retry_wait") && text.contains("EVIDENCE"), "{text}");
+        assert!(
+            text.contains("retry_wait") && text.contains("EVIDENCE"),
+            "{text}"
+        );
     }
 }

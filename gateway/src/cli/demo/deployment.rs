@@ -91,14 +91,25 @@ impl Place {
                 (temporary.path().join("demo"), Some(temporary))
             }
         };
-        let made = init_deployment(&dir, &InitOptions { ports: Ports::FREE, ..InitOptions::default() })?;
+        let made = init_deployment(
+            &dir,
+            &InitOptions {
+                ports: Ports::FREE,
+                ..InitOptions::default()
+            },
+        )?;
         point_at(&made.dir.join(SERVICES_FILE), far)?;
         write_spare(&made.dir)?;
         let mut settings = read_table(&made.config)?;
         make_absolute(&mut settings, &made.dir)?;
         let text = toml::to_string(&settings).context("write the demo's configuration")?;
         let config = Config::assemble(&text, &made.config.display().to_string(), &[])?;
-        Ok(Self { made, config, settings, _temporary: temporary })
+        Ok(Self {
+            made,
+            config,
+            settings,
+            _temporary: temporary,
+        })
     }
 
     /// Its folder.
@@ -146,7 +157,8 @@ impl Place {
             days: CERTIFICATE_DAYS,
         };
         let issued = authority.issue(&ask, SystemClock.now().london_date())?;
-        let chain: Vec<_> = CertificateDer::pem_slice_iter(issued.cert_pem.as_bytes()).collect::<Result<_, _>>()?;
+        let chain: Vec<_> =
+            CertificateDer::pem_slice_iter(issued.cert_pem.as_bytes()).collect::<Result<_, _>>()?;
         let key = PrivateKeyDer::from_pem_slice(issued.key_pem.as_bytes())?;
         let provider = || Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let server = ServerConfig::builder_with_provider(provider())
@@ -172,7 +184,9 @@ impl Place {
 
     fn secret(&self, name: &str) -> anyhow::Result<WebhookSecret> {
         let path = self.made.dir.join("secrets").join(name);
-        let text = zeroize::Zeroizing::new(std::fs::read(&path).with_context(|| format!("read {}", path.display()))?);
+        let text = zeroize::Zeroizing::new(
+            std::fs::read(&path).with_context(|| format!("read {}", path.display()))?,
+        );
         WebhookSecret::parse(&text).with_context(|| format!("read {}", path.display()))
     }
 
@@ -189,7 +203,9 @@ impl Place {
             cert: None,
             key: None,
         };
-        args.connect(ClientDuty::Agency).await.with_context(|| format!("connect as {name}"))
+        args.connect(ClientDuty::Agency)
+            .await
+            .with_context(|| format!("connect as {name}"))
     }
 
     /// Writes the addresses that the gateway took into waymark.toml and client.toml, so that commands find it.
@@ -205,14 +221,29 @@ impl Place {
                 listen.insert(key.to_owned(), Value::String(address.to_string()));
             }
         }
-        for listener in listen.get_mut("mllp").and_then(Value::as_array_mut).into_iter().flatten() {
-            let Some(listener) = listener.as_table_mut() else { continue };
-            let name = listener.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+        for listener in listen
+            .get_mut("mllp")
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
+            let Some(listener) = listener.as_table_mut() else {
+                continue;
+            };
+            let name = listener
+                .get("name")
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned();
             if let Some(address) = app.mllp.get(&name) {
                 listener.insert("address".to_owned(), Value::String(address.to_string()));
             }
         }
-        write_table(&self.made.config, &settings, "# The demo's gateway, with the ports that it took.")?;
+        write_table(
+            &self.made.config,
+            &settings,
+            "# The demo's gateway, with the ports that it took.",
+        )?;
         let path = self.made.dir.join(PROFILE_FILE);
         let mut profile = read_table(&path)?;
         profile.insert("target".to_owned(), Value::String(grpc.to_string()));
@@ -224,24 +255,37 @@ impl Place {
     /// # Errors
     /// When it has no such listener.
     pub(super) fn hospital_listener(app: &App) -> anyhow::Result<SocketAddr> {
-        app.mllp.get(HOSPITAL_LISTENER).copied().context("the gateway has no listener for the hospital")
+        app.mllp
+            .get(HOSPITAL_LISTENER)
+            .copied()
+            .context("the gateway has no listener for the hospital")
     }
 }
 
 /// Puts the agencies' addresses into the directory, and short pauses between attempts.
 fn point_at(path: &Path, far: &FarSides) -> anyhow::Result<()> {
     let mut services = read_table(path)?;
-    let endpoints = services.get_mut("endpoint").and_then(Value::as_array_mut).context("no endpoints")?;
+    let endpoints = services
+        .get_mut("endpoint")
+        .and_then(Value::as_array_mut)
+        .context("no endpoints")?;
     let mut found = 0;
     for endpoint in endpoints.iter_mut().filter_map(Value::as_table_mut) {
-        let id = endpoint.get("id").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let id = endpoint
+            .get("id")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned();
         let settings = match id.as_str() {
             HOSPITAL_ENDPOINT => vec![
                 ("host", Value::String(far.hospital.ip().to_string())),
                 ("port", Value::Integer(far.hospital.port().into())),
             ],
             therapy::ENDPOINT => vec![
-                ("url", Value::String(format!("https://{}{}", far.therapy, therapy::PATH))),
+                (
+                    "url",
+                    Value::String(format!("https://{}{}", far.therapy, therapy::PATH)),
+                ),
                 ("private_network", Value::Boolean(true)),
                 ("peer_identity", Value::String(THERAPY_IDENTITY.to_owned())),
             ],
@@ -255,15 +299,27 @@ fn point_at(path: &Path, far: &FarSides) -> anyhow::Result<()> {
         };
         found += 1;
         let own = section(endpoint, "settings")?;
-        own.extend(settings.into_iter().map(|(key, value)| (key.to_owned(), value)));
+        own.extend(
+            settings
+                .into_iter()
+                .map(|(key, value)| (key.to_owned(), value)),
+        );
         let retry = section(endpoint, "retry")?;
         retry.insert("first".to_owned(), Value::String("200ms".to_owned()));
         retry.insert("cap".to_owned(), Value::String("1s".to_owned()));
     }
     if found != 3 {
-        bail!("the sample directory has not the endpoints of {}, {} and the specialist team", hospital::AGENCY, therapy::AGENCY);
+        bail!(
+            "the sample directory has not the endpoints of {}, {} and the specialist team",
+            hospital::AGENCY,
+            therapy::AGENCY
+        );
     }
-    write_table(path, &services, "# The sample's services, with the demo's agencies at their real addresses.")
+    write_table(
+        path,
+        &services,
+        "# The sample's services, with the demo's agencies at their real addresses.",
+    )
 }
 
 fn write_spare(dir: &Path) -> anyhow::Result<()> {
@@ -280,8 +336,13 @@ fn make_absolute(settings: &mut Table, dir: &Path) -> anyhow::Result<()> {
     }
     absolute(section(settings, "directory")?, "initial", dir);
     let database = section(settings, "database")?;
-    let url = database.get("url").and_then(Value::as_str).unwrap_or_default();
-    let file = url.strip_prefix("sqlite://").context("the demo's database is not SQLite")?;
+    let url = database
+        .get("url")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    let file = url
+        .strip_prefix("sqlite://")
+        .context("the demo's database is not SQLite")?;
     let url = format!("sqlite://{}", dir.join(file).display());
     database.insert("url".to_owned(), Value::String(url));
     Ok(())
@@ -294,18 +355,24 @@ fn absolute(section: &mut Table, key: &str, dir: &Path) {
 }
 
 fn section<'t>(table: &'t mut Table, name: &str) -> anyhow::Result<&'t mut Table> {
-    let inner = table.entry(name).or_insert_with(|| Value::Table(Table::new()));
-    inner.as_table_mut().with_context(|| format!("{name} is no table"))
+    let inner = table
+        .entry(name)
+        .or_insert_with(|| Value::Table(Table::new()));
+    inner
+        .as_table_mut()
+        .with_context(|| format!("{name} is no table"))
 }
 
 fn read_table(path: &Path) -> anyhow::Result<Table> {
     let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
-    text.parse().with_context(|| format!("read {}", path.display()))
+    text.parse()
+        .with_context(|| format!("read {}", path.display()))
 }
 
 fn write_table(path: &Path, table: &Table, head: &str) -> anyhow::Result<()> {
     let body = toml::to_string(table).with_context(|| format!("write {}", path.display()))?;
-    std::fs::write(path, format!("{head}\n\n{body}")).with_context(|| format!("write {}", path.display()))
+    std::fs::write(path, format!("{head}\n\n{body}"))
+        .with_context(|| format!("write {}", path.display()))
 }
 
 #[cfg(test)]
@@ -331,12 +398,31 @@ mod tests {
             endpoint.settings.get(key).unwrap().clone()
         };
         assert_eq!(setting("r1l-mllp", "port").as_integer(), Some(40_001));
-        assert_eq!(setting("therapy-webhook", "url").as_str(), Some("https://127.0.0.1:40002/waymark"));
+        assert_eq!(
+            setting("therapy-webhook", "url").as_str(),
+            Some("https://127.0.0.1:40002/waymark")
+        );
         assert!(setting("specialist-mailbox", "receipt_keys").is_array());
         let config = &place.config;
-        assert!(config.database.url.expose().starts_with(&format!("sqlite://{}", dir.display())));
-        for path in [&config.keys.keyring, &config.keys.log, &config.tls.cert, &config.outbound.roots, &config.secrets.dir] {
-            assert!(path.starts_with(&dir) && path.exists(), "{}", path.display());
+        assert!(
+            config
+                .database
+                .url
+                .expose()
+                .starts_with(&format!("sqlite://{}", dir.display()))
+        );
+        for path in [
+            &config.keys.keyring,
+            &config.keys.log,
+            &config.tls.cert,
+            &config.outbound.roots,
+            &config.secrets.dir,
+        ] {
+            assert!(
+                path.starts_with(&dir) && path.exists(),
+                "{}",
+                path.display()
+            );
         }
         place.therapy_trust().unwrap();
         assert!(place.spare().exists());

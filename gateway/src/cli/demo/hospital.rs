@@ -16,7 +16,9 @@ use tokio::time::timeout;
 use tokio_util::codec::Framed;
 use tokio_util::sync::CancellationToken;
 use waymark_adapters::hl7v2::ack::{Ack, AckCode, AckReading};
-use waymark_adapters::hl7v2::build::{AckMode, Header, Party, Processing, SegmentWriter, Version, write};
+use waymark_adapters::hl7v2::build::{
+    AckMode, Header, Party, Processing, SegmentWriter, Version, write,
+};
 use waymark_adapters::hl7v2::config::Assumptions;
 use waymark_adapters::hl7v2::content::Envelope;
 use waymark_adapters::hl7v2::fault::FieldFault;
@@ -41,7 +43,7 @@ pub(super) const AGENCY: &str = "R1L";
 /// Connections that wait to be taken.
 const BACKLOG: u32 = 64;
 /// How long a connection may be silent.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 /// How long sending an answer may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// How often an answer is sent before it counts as refused.
@@ -76,6 +78,8 @@ struct Desk {
     ledger: Arc<Ledger>,
     lifecycle: Lifecycle,
     gateway: watch::Receiver<Option<SocketAddr>>,
+    /// Keeps the wish alive: a hospital whose owner is gone stays as it is until the process stops.
+    _wish: watch::Sender<Power>,
     /// Messages of its own written so far: each has an id of its own.
     written: AtomicU32,
 }
@@ -86,7 +90,8 @@ impl Hospital {
     /// # Errors
     /// When no port is free.
     pub(super) fn open(lifecycle: &Lifecycle) -> anyhow::Result<Self> {
-        let socket = reserve((Ipv4Addr::LOCALHOST, 0).into()).context("take a port for the hospital")?;
+        let socket =
+            reserve((Ipv4Addr::LOCALHOST, 0).into()).context("take a port for the hospital")?;
         let address = socket.local_addr()?;
         let ledger = Arc::new(Ledger::new(AGENCY));
         let (wish, wished) = watch::channel(Power::Up);
@@ -97,10 +102,21 @@ impl Hospital {
             ledger: Arc::clone(&ledger),
             lifecycle: lifecycle.clone(),
             gateway: gateway_seen,
+            _wish: wish.clone(),
             written: AtomicU32::new(0),
         });
-        lifecycle.spawn("demo hospital", FailureEffect::EndProcess, desk.run(socket, wished, stating));
-        Ok(Self { address, ledger, wish, state, gateway })
+        lifecycle.spawn(
+            "demo hospital",
+            FailureEffect::EndProcess,
+            desk.run(socket, wished, stating),
+        );
+        Ok(Self {
+            address,
+            ledger,
+            wish,
+            state,
+            gateway,
+        })
     }
 
     /// Says where the gateway takes answers.
@@ -116,7 +132,9 @@ impl Hospital {
         self.wish.send_replace(power);
         let mut state = self.state.clone();
         let turned = timeout(TURN_WITHIN, state.wait_for(|now| *now == power)).await;
-        turned.context("the hospital did not turn in time")?.context("the hospital is gone")?;
+        turned
+            .context("the hospital did not turn in time")?
+            .context("the hospital is gone")?;
         Ok(())
     }
 }
@@ -187,9 +205,13 @@ impl Desk {
 
     async fn converse(self: Arc<Self>, stream: TcpStream) -> anyhow::Result<()> {
         let mut frames = Framed::new(stream, MllpCodec::default());
-        while let Some(frame) = timeout(IDLE, frames.next()).await.context("a silent connection")? {
+        while let Some(frame) = timeout(IDLE, frames.next())
+            .await
+            .context("a silent connection")?
+        {
             let body = frame?.body;
-            let message = Message::parse(&body, LineEndings::Cr).map_err(|fault| self.refused(&fault))?;
+            let message =
+                Message::parse(&body, LineEndings::Cr).map_err(|fault| self.refused(&fault))?;
             let envelope = Envelope::read(&message).map_err(|fault| self.refused(&fault))?;
             let taken = self.take(&message, &envelope, &body);
             let code = match &taken {
@@ -209,15 +231,25 @@ impl Desk {
     }
 
     fn refused(&self, fault: &FieldFault) -> anyhow::Error {
-        self.ledger.fault(format!("a message could not be read: {fault}"));
+        self.ledger
+            .fault(format!("a message could not be read: {fault}"));
         anyhow::anyhow!("a message could not be read")
     }
 
     /// Takes one message; answers it if it is new and is to be answered.
-    fn take(&self, message: &Message, envelope: &Envelope, body: &[u8]) -> Result<Option<Arrival>, FieldFault> {
+    fn take(
+        &self,
+        message: &Message,
+        envelope: &Envelope,
+        body: &[u8],
+    ) -> Result<Option<Arrival>, FieldFault> {
         let referral = RefMessage::read(message)?;
         let service = referral.provider("RT").and_then(|provider| {
-            provider.ids.iter().find(|id| id.kind == SERVICE_ID_KIND).map(|id| id.value.clone())
+            provider
+                .ids
+                .iter()
+                .find(|id| id.kind == SERVICE_ID_KIND)
+                .map(|id| id.value.clone())
         });
         let (kind, content) = match inward::read(&referral, &assumptions()?)? {
             InboundBody::Submit(content) => (Kind::New, Some(*content)),
@@ -232,7 +264,10 @@ impl Desk {
             content,
         };
         let answered = kind == Kind::New
-            && arrival.content.as_ref().is_some_and(|c| c.pathway.as_str() == ANSWERED_PATHWAY);
+            && arrival
+                .content
+                .as_ref()
+                .is_some_and(|c| c.pathway.as_str() == ANSWERED_PATHWAY);
         let first = self.ledger.take(arrival.clone(), body) == Taken::First;
         Ok((first && answered).then_some(arrival))
     }
@@ -251,39 +286,68 @@ impl Desk {
 
     fn answer_later(self: &Arc<Self>, arrival: Arrival) {
         let desk = Arc::clone(self);
-        self.lifecycle.spawn("demo hospital answer", FailureEffect::Log, async move {
-            if let Err(why) = desk.answer(&arrival).await {
-                desk.ledger.fault(format!("the answer to {} was not taken: {why:#}", arrival.wire_id));
-            }
-            Ok::<(), std::convert::Infallible>(())
-        });
+        self.lifecycle
+            .spawn("demo hospital answer", FailureEffect::Log, async move {
+                if let Err(why) = desk.answer(&arrival).await {
+                    desk.ledger.fault(format!(
+                        "the answer to {} was not taken: {why:#}",
+                        arrival.wire_id
+                    ));
+                }
+                Ok::<(), std::convert::Infallible>(())
+            });
     }
 
     /// Sends the answer until the gateway has taken it, under one control id.
     async fn answer(&self, arrival: &Arrival) -> anyhow::Result<()> {
         let mut gateway = self.gateway.clone();
-        let gateway = timeout(ANSWER_WITHIN, gateway.wait_for(Option::is_some)).await??.context("no gateway")?;
+        let gateway = timeout(ANSWER_WITHIN, gateway.wait_for(Option::is_some))
+            .await??
+            .context("no gateway")?;
         let control_id = format!("R1LR{}", self.written.fetch_add(1, Ordering::Relaxed));
         let mut last = anyhow::anyhow!("it was never sent");
         for attempt in 1..=ANSWERS_MAX {
-            match timeout(ANSWER_WITHIN, self.send_answer(arrival, &control_id, gateway)).await {
+            match timeout(
+                ANSWER_WITHIN,
+                self.send_answer(arrival, &control_id, gateway),
+            )
+            .await
+            {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(why)) => last = why,
                 Err(_) => last = anyhow::anyhow!("no acknowledgement in time"),
             }
-            tokio::time::sleep(ANSWER_PAUSE.saturating_mul(u32::try_from(attempt).unwrap_or(u32::MAX))).await;
+            tokio::time::sleep(
+                ANSWER_PAUSE.saturating_mul(u32::try_from(attempt).unwrap_or(u32::MAX)),
+            )
+            .await;
         }
         Err(last)
     }
 
-    async fn send_answer(&self, arrival: &Arrival, control_id: &str, gateway: SocketAddr) -> anyhow::Result<()> {
-        let stream = TcpStream::connect(gateway).await.context("connect to the gateway")?;
+    async fn send_answer(
+        &self,
+        arrival: &Arrival,
+        control_id: &str,
+        gateway: SocketAddr,
+    ) -> anyhow::Result<()> {
+        let stream = TcpStream::connect(gateway)
+            .await
+            .context("connect to the gateway")?;
         let mut frames = Framed::new(stream, MllpCodec::default());
-        frames.send(accepted(arrival, control_id).as_bytes()).await.context("send the answer")?;
-        let Some(frame) = frames.next().await else { bail!("the gateway closed the connection") };
+        frames
+            .send(accepted(arrival, control_id).as_bytes())
+            .await
+            .context("send the answer")?;
+        let Some(frame) = frames.next().await else {
+            bail!("the gateway closed the connection")
+        };
         let message = Message::parse(&frame?.body, LineEndings::Cr)?;
         let reading = AckReading::read(&message)?;
-        ensure!(reading.control_id == control_id, "the acknowledgement is for another message");
+        ensure!(
+            reading.control_id == control_id,
+            "the acknowledgement is for another message"
+        );
         ensure!(
             reading.code == AckCode::ApplicationAccept,
             "the gateway answered {} {}",
@@ -296,12 +360,17 @@ impl Desk {
 
 fn assumptions() -> Result<Assumptions, FieldFault> {
     let pathway = ANSWERED_PATHWAY.parse::<Pathway>();
-    pathway.map(Assumptions::of).map_err(|_| FieldFault::missing_segment("RF1"))
+    pathway
+        .map(Assumptions::of)
+        .map_err(|_| FieldFault::missing_segment("RF1"))
 }
 
 /// RRI^I12 with RF1-1 `A`: the hospital takes the child on.
 fn accepted(arrival: &Arrival, control_id: &str) -> String {
-    let party = |app: &str, facility: &str| Party { app: app.to_owned(), facility: facility.to_owned() };
+    let party = |app: &str, facility: &str| Party {
+        app: app.to_owned(),
+        facility: facility.to_owned(),
+    };
     let header = Header {
         version: Version::V25,
         sending: party("EPR", AGENCY),
@@ -313,13 +382,19 @@ fn accepted(arrival: &Arrival, control_id: &str) -> String {
     };
     write(&[
         header.segment(&["RRI", "I12", "RRI_I12"]),
-        SegmentWriter::new("MSA").text(1, "AA").text(2, &arrival.wire_id),
+        SegmentWriter::new("MSA")
+            .text(1, "AA")
+            .text(2, &arrival.wire_id),
         SegmentWriter::new("RF1")
             .set(1, &["A", "Accepted", "HL70283"])
             .set(6, &[&arrival.reference, "WAYMARK"])
             .set(11, &[&format!("R1L-{}", arrival.wire_id), "EPR"]),
-        SegmentWriter::new("PRD").set(1, &["RT", "Referred to Provider", "HL70286"]).set(7, &[AGENCY, "ODS"]),
-        SegmentWriter::new("PID").text(1, "1").set(3, &[&arrival.reference, "", "", "WAYMARK", "VN"]),
+        SegmentWriter::new("PRD")
+            .set(1, &["RT", "Referred to Provider", "HL70286"])
+            .set(7, &[AGENCY, "ODS"]),
+        SegmentWriter::new("PID")
+            .text(1, "1")
+            .set(3, &[&arrival.reference, "", "", "WAYMARK", "VN"]),
     ])
 }
 
@@ -360,7 +435,10 @@ mod tests {
         let message = Message::parse(text.as_bytes(), LineEndings::Cr).unwrap();
         let rri = RriMessage::read(&message).unwrap();
         assert_eq!(rri.status, ReferralStatus::Accepted);
-        assert_eq!(rri.answers, Some((AckCode::ApplicationAccept, arrival.wire_id)));
+        assert_eq!(
+            rri.answers,
+            Some((AckCode::ApplicationAccept, arrival.wire_id))
+        );
         assert_eq!(rri.rf1.originating.id, arrival.reference);
     }
 }

@@ -58,7 +58,10 @@ impl Ledger {
             digests: BTreeMap::new(),
             faults: Vec::new(),
         };
-        Self { agency, inner: Mutex::new(inner) }
+        Self {
+            agency,
+            inner: Mutex::new(inner),
+        }
     }
 
     /// Whose it is.
@@ -101,7 +104,11 @@ impl Ledger {
 
     /// What must not have happened, each with whose ledger says so.
     pub(super) fn faults(&self) -> Vec<String> {
-        self.lock().faults.iter().map(|fault| format!("{}: {fault}", self.agency)).collect()
+        self.lock()
+            .faults
+            .iter()
+            .map(|fault| format!("{}: {fault}", self.agency))
+            .collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -150,6 +157,9 @@ mod tests {
             assert_eq!(ledger.take(arrival(&format!("WM{n}")), b"a"), Taken::First);
         }
         assert_eq!(ledger.take(arrival("WMX"), b"a"), Taken::Again);
-        assert_eq!((ledger.arrivals().len(), ledger.faults().len()), (ARRIVALS_MAX, 1));
+        assert_eq!(
+            (ledger.arrivals().len(), ledger.faults().len()),
+            (ARRIVALS_MAX, 1)
+        );
     }
 }

@@ -60,8 +60,14 @@ pub(super) async fn verify(
     let promised: BTreeSet<&[u8]> = receipts.iter().map(|r| r.leaf_hash.as_slice()).collect();
     let complete = until(COMPLETE_WITHIN, async || {
         let snapshot = fetch(client.clone()).await?;
-        let held: BTreeSet<[u8; 32]> = snapshot.entries.iter().map(|entry| leaf_hash(entry)).collect();
-        let all = promised.iter().all(|leaf| <[u8; 32]>::try_from(*leaf).is_ok_and(|leaf| held.contains(&leaf)));
+        let held: BTreeSet<[u8; 32]> = snapshot
+            .entries
+            .iter()
+            .map(|entry| leaf_hash(entry))
+            .collect();
+        let all = promised
+            .iter()
+            .all(|leaf| <[u8; 32]>::try_from(*leaf).is_ok_and(|leaf| held.contains(&leaf)));
         Ok(all.then_some(snapshot))
     });
     let Some(snapshot) = complete.await? else {
@@ -70,36 +76,79 @@ pub(super) async fn verify(
     let mut faults = accepted_faults(&snapshot, receipts)?;
     let exhibits = exhibits(receipts);
     if exhibits.len() != receipts.len() {
-        faults.push(format!("{} receipts came without a proof", receipts.len() - exhibits.len()));
+        faults.push(format!(
+            "{} receipts came without a proof",
+            receipts.len() - exhibits.len()
+        ));
     }
     let tree = dir.join(FOLDER);
     let size = u64::try_from(snapshot.entries.len())?;
     let report = {
         let (tree, key) = (tree.clone(), key.clone());
-        tokio::task::spawn_blocking(move || write_and_verify(&tree, &key, &snapshot, exhibits)).await??
+        tokio::task::spawn_blocking(move || write_and_verify(&tree, &key, &snapshot, exhibits))
+            .await??
     };
     let covers = report.size == Some(size) && report.keys_pinned;
     if report.verdict != Verdict::Ok || !covers {
-        faults.push(format!("the log's verdict is {:?} for {:?} of {size} entries", report.verdict, report.size));
-        faults.extend(report.findings.iter().map(|f| format!("log: {} {:?}: {}", f.file, f.what, f.detail)));
+        faults.push(format!(
+            "the log's verdict is {:?} for {:?} of {size} entries",
+            report.verdict, report.size
+        ));
+        faults.extend(
+            report
+                .findings
+                .iter()
+                .map(|f| format!("log: {} {:?}: {}", f.file, f.what, f.detail)),
+        );
     }
-    Ok(Verified { size, holds: faults.is_empty(), faults, tree })
+    Ok(Verified {
+        size,
+        holds: faults.is_empty(),
+        faults,
+        tree,
+    })
 }
 
 async fn fetch(mut client: AuditServiceClient<Channel>) -> anyhow::Result<Snapshot> {
-    let answer = client.get_checkpoint(v1::GetCheckpointRequest {}).await.map_err(Refusal::from);
-    let checkpoint = answer.context("ask for a checkpoint")?.into_inner().checkpoint.context("no checkpoint")?;
+    let answer = client
+        .get_checkpoint(v1::GetCheckpointRequest {})
+        .await
+        .map_err(Refusal::from);
+    let checkpoint = answer
+        .context("ask for a checkpoint")?
+        .into_inner()
+        .checkpoint
+        .context("no checkpoint")?;
     let note = String::from_utf8(checkpoint.note).context("read a checkpoint")?;
-    ensure!(checkpoint.tree_size <= ENTRIES_MAX, "the log has more than {ENTRIES_MAX} entries");
+    ensure!(
+        checkpoint.tree_size <= ENTRIES_MAX,
+        "the log has more than {ENTRIES_MAX} entries"
+    );
     let wanted = usize::try_from(checkpoint.tree_size)?;
     let mut entries = Vec::with_capacity(wanted);
     let mut page_token = String::new();
     while entries.len() < wanted {
-        let ask = v1::ListEntriesRequest { page_size: PAGE, page_token, ..v1::ListEntriesRequest::default() };
-        let page = client.list_entries(ask).await.map_err(Refusal::from).context("list the log")?.into_inner();
-        ensure!(!page.entries.is_empty(), "the log ends before its checkpoint");
+        let ask = v1::ListEntriesRequest {
+            page_size: PAGE,
+            page_token,
+            ..v1::ListEntriesRequest::default()
+        };
+        let page = client
+            .list_entries(ask)
+            .await
+            .map_err(Refusal::from)
+            .context("list the log")?
+            .into_inner();
+        ensure!(
+            !page.entries.is_empty(),
+            "the log ends before its checkpoint"
+        );
         for entry in page.entries {
-            ensure!(entry.index == u64::try_from(entries.len())?, "the log skips entry {}", entries.len());
+            ensure!(
+                entry.index == u64::try_from(entries.len())?,
+                "the log skips entry {}",
+                entries.len()
+            );
             entries.push(entry.entry);
             if entries.len() == wanted {
                 break;
@@ -123,13 +172,22 @@ fn accepted_faults(snapshot: &Snapshot, receipts: &[v1::Receipt]) -> anyhow::Res
     if logged == promised {
         return Ok(Vec::new());
     }
-    Ok(vec![format!("the log has {} accepts, the school {} receipts", logged.len(), promised.len())])
+    Ok(vec![format!(
+        "the log has {} accepts, the school {} receipts",
+        logged.len(),
+        promised.len()
+    )])
 }
 
 fn exhibits(receipts: &[v1::Receipt]) -> Vec<Exhibit> {
     let proof = |receipt: &v1::Receipt| {
-        let text = String::from_utf8(receipt.tlog_proof.clone()).ok().filter(|text| !text.is_empty())?;
-        Some(Exhibit { name: format!("receipt of {}", receipt.reference), text })
+        let text = String::from_utf8(receipt.tlog_proof.clone())
+            .ok()
+            .filter(|text| !text.is_empty())?;
+        Some(Exhibit {
+            name: format!("receipt of {}", receipt.reference),
+            text,
+        })
     };
     receipts.iter().filter_map(proof).collect()
 }
@@ -145,7 +203,16 @@ fn write_and_verify(
     for entry in &snapshot.entries {
         writer.append(entry)?;
     }
-    writer.checkpoint(&snapshot.note).context("the log's checkpoint")?;
+    writer
+        .checkpoint(&snapshot.note)
+        .context("the log's checkpoint")?;
     writer.finish()?;
-    Ok(verify_tree(tree, &Options { keys: vec![key.clone()], receipts, ..Options::default() }))
+    Ok(verify_tree(
+        tree,
+        &Options {
+            keys: vec![key.clone()],
+            receipts,
+            ..Options::default()
+        },
+    ))
 }

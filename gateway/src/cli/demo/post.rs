@@ -41,8 +41,11 @@ impl ReceiptKey {
     /// # Errors
     /// When the system gives no randomness.
     pub(super) fn generate() -> anyhow::Result<Self> {
-        let drawn = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).context("draw a receipt key")?;
-        Ok(Self(Ed25519KeyPair::from_pkcs8(drawn.as_ref()).context("draw a receipt key")?))
+        let drawn =
+            Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).context("draw a receipt key")?;
+        Ok(Self(
+            Ed25519KeyPair::from_pkcs8(drawn.as_ref()).context("draw a receipt key")?,
+        ))
     }
 
     /// The public key, as the directory has it.
@@ -59,9 +62,17 @@ pub(super) fn open(
     lifecycle: &Lifecycle,
 ) -> Arc<Ledger> {
     let ledger = Arc::new(Ledger::new(agency));
-    let clerk = Clerk { ledger: Arc::clone(&ledger), client: MailboxServiceClient::new(channel), key };
+    let clerk = Clerk {
+        ledger: Arc::clone(&ledger),
+        client: MailboxServiceClient::new(channel),
+        key,
+    };
     let stop = lifecycle.stopping();
-    lifecycle.spawn(format!("demo post of {agency}"), FailureEffect::EndProcess, clerk.run(stop));
+    lifecycle.spawn(
+        format!("demo post of {agency}"),
+        FailureEffect::EndProcess,
+        clerk.run(stop),
+    );
     ledger
 }
 
@@ -98,7 +109,8 @@ impl Clerk {
         let mut post = self.client.receive(ask).await?.into_inner();
         while let Some(item) = post.message().await? {
             if let Err(why) = self.take(&item) {
-                self.ledger.fault(format!("post could not be read: {why:#}"));
+                self.ledger
+                    .fault(format!("post could not be read: {why:#}"));
                 continue;
             }
             let receipt = self.receipt(&item)?;
@@ -113,11 +125,15 @@ impl Clerk {
     }
 
     fn take(&self, item: &v1::ReceiveResponse) -> anyhow::Result<()> {
-        ensure!(digest(&SHA256, &item.body).as_ref() == item.body_sha256, "the digest is not the body's");
+        ensure!(
+            digest(&SHA256, &item.body).as_ref() == item.body_sha256,
+            "the digest is not the body's"
+        );
         let dispatch = v1::Dispatch::decode(item.body.as_slice()).context("decode a dispatch")?;
         let kind = kind_from_proto("kind", dispatch.kind).map_err(|v| anyhow::anyhow!("{v}"))?;
         let content = dispatch.referral.map(referral_from_proto).transpose();
-        let content = content.map_err(|violations| anyhow::anyhow!("{} fields are wrong", violations.len()))?;
+        let content = content
+            .map_err(|violations| anyhow::anyhow!("{} fields are wrong", violations.len()))?;
         let arrival = Arrival {
             wire_id: item.wire_id.clone(),
             kind,

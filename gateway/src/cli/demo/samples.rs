@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use jiff::civil::Date;
 use waymark_core::personal::Personal;
-use waymark_core::referral::Referral;
+use waymark_core::referral::{LocalId, NhsVerification, Referral};
 
 /// When a referral is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,16 +51,42 @@ macro_rules! sample {
 }
 
 const SAMPLES: [Sample; 12] = [
-    sample!("autism-toddler", 3, ["community-paediatrics", "speech-language-therapy"], Open),
+    sample!(
+        "autism-toddler",
+        3,
+        ["community-paediatrics", "speech-language-therapy"],
+        Open
+    ),
     sample!("speech-language", 4, ["speech-language-therapy"], Open),
     sample!("specialist-teaching", 8, ["specialist-teaching"], Open),
     sample!("speech-language-out-of-area", 4, ["send-triage"], Open),
     sample!("autism-no-consent-for-health", 9, ["send-triage"], Open),
-    sample!("adhd-cancelled", 8, ["community-paediatrics"], Outage, Cancel),
+    sample!(
+        "adhd-cancelled",
+        8,
+        ["community-paediatrics"],
+        Outage,
+        Cancel
+    ),
     sample!("adhd", 11, ["community-paediatrics"], Outage),
-    sample!("autism-safeguarding-easy-read", 9, ["community-paediatrics"], Outage),
-    sample!("ehc-advice", 7, ["health-advice", "education-advice", "social-care-advice"], Outage),
-    sample!("adhd-urgent", 12, ["community-paediatrics", "send-triage"], Outage),
+    sample!(
+        "autism-safeguarding-easy-read",
+        9,
+        ["community-paediatrics"],
+        Outage
+    ),
+    sample!(
+        "ehc-advice",
+        7,
+        ["health-advice", "education-advice", "social-care-advice"],
+        Outage
+    ),
+    sample!(
+        "adhd-urgent",
+        12,
+        ["community-paediatrics", "send-triage"],
+        Outage
+    ),
     sample!("autism-young-adult", 19, ["adult-neurodevelopment"], Outage),
     sample!("autism-aged-26", 26, ["send-triage"], Outage),
 ];
@@ -72,7 +98,8 @@ pub(super) const REFERRALS_MAX: usize = 1_000;
 /// The name of the sample that is left for the reader to send.
 pub(super) const SPARE: &str = "another-autism.json";
 /// That sample.
-pub(super) const SPARE_JSON: &str = include_str!("../../../../deploy/referrals/another-autism.json");
+pub(super) const SPARE_JSON: &str =
+    include_str!("../../../../deploy/referrals/another-autism.json");
 
 /// One referral that the school is about to send.
 #[derive(Clone, Debug)]
@@ -96,29 +123,60 @@ pub(super) struct Planned {
 /// # Errors
 /// When a sample does not read, or does not meet the rules of a referral.
 pub(super) fn plan(count: usize, today: Date) -> anyhow::Result<Vec<Planned>> {
-    let rounds = (1..=count.div_ceil(SAMPLES_COUNT)).flat_map(|round| SAMPLES.iter().map(move |s| (s, round)));
-    rounds.take(count).map(|(sample, round)| planned(sample, round, today)).collect()
+    let rounds = (1..=count.div_ceil(SAMPLES_COUNT))
+        .flat_map(|round| SAMPLES.iter().map(move |s| (s, round)));
+    rounds
+        .take(count)
+        .map(|(sample, round)| planned(sample, round, today))
+        .collect()
 }
 
 fn planned(sample: &Sample, round: usize, today: Date) -> anyhow::Result<Planned> {
-    let mut referral: Referral =
-        serde_json::from_str(sample.json).with_context(|| format!("read sample {}", sample.name))?;
+    let mut referral: Referral = serde_json::from_str(sample.json)
+        .with_context(|| format!("read sample {}", sample.name))?;
     let born = *referral.child.date_of_birth.expose();
     referral.child.date_of_birth = Personal::new(aged(born, sample.age, today)?);
-    let name = if round == 1 { sample.name.to_owned() } else { format!("{}-{round}", sample.name) };
-    if let Some(reference) = referral.sender_reference.as_mut().filter(|_| round > 1) {
-        reference.value = format!("{}-{round}", reference.value);
+    let name = if round == 1 {
+        sample.name.to_owned()
+    } else {
+        format!("{}-{round}", sample.name)
+    };
+    if round > 1 {
+        another_child(&mut referral, &name);
     }
     let violations = referral.violations(today);
-    anyhow::ensure!(violations.is_empty(), "sample {name} is refused: {violations:?}");
+    anyhow::ensure!(
+        violations.is_empty(),
+        "sample {name} is refused: {violations:?}"
+    );
     Ok(Planned {
         request_id: format!("demo-{name}"),
         name,
         referral,
         to: sample.to,
         stage: sample.stage,
-        afterwards: sample.afterwards,
+        // One shows it; further ones would each wait for a probe of the hospital while it is down.
+        afterwards: if round == 1 {
+            sample.afterwards
+        } else {
+            Afterwards::Nothing
+        },
     })
+}
+
+/// Makes the referral one of another child, whom the school alone has a number for, under a reference of its own.
+fn another_child(referral: &mut Referral, name: &str) {
+    let child = &mut referral.child;
+    child.nhs_number = None;
+    child.nhs_verification = NhsVerification::Unverified;
+    child.upn = None;
+    child.local_ids = vec![LocalId {
+        system: "HILLSIDE".to_owned(),
+        value: Personal::new(name.to_owned()),
+    }];
+    if let Some(reference) = &mut referral.sender_reference {
+        name.clone_into(&mut reference.value);
+    }
 }
 
 /// The latest day with this birthday on which somebody of this age today was born.
@@ -140,12 +198,27 @@ mod tests {
     const DAYS: [Date; 3] = [date(2026, 1, 1), date(2026, 2, 14), date(2031, 12, 31)];
 
     fn directory() -> Directory {
-        let file = |path: &str, text: &str| SourceFile { path: path.to_owned(), text: text.to_owned() };
+        let file = |path: &str, text: &str| SourceFile {
+            path: path.to_owned(),
+            text: text.to_owned(),
+        };
         let files = [
-            file("agencies.toml", include_str!("../../../../deploy/directory/agencies.toml")),
-            file("area.toml", include_str!("../../../../deploy/directory/area.toml")),
-            file("rules.toml", include_str!("../../../../deploy/directory/rules.toml")),
-            file("services.toml", include_str!("../../../../deploy/directory/services.toml")),
+            file(
+                "agencies.toml",
+                include_str!("../../../../deploy/directory/agencies.toml"),
+            ),
+            file(
+                "area.toml",
+                include_str!("../../../../deploy/directory/area.toml"),
+            ),
+            file(
+                "rules.toml",
+                include_str!("../../../../deploy/directory/rules.toml"),
+            ),
+            file(
+                "services.toml",
+                include_str!("../../../../deploy/directory/services.toml"),
+            ),
         ];
         Directory::load(&files).unwrap()
     }
@@ -156,8 +229,17 @@ mod tests {
         let sender = "EE123456".parse().unwrap();
         for today in DAYS {
             for planned in plan(SAMPLES_COUNT, today).unwrap() {
-                let decision = decide(&directory, &Facts::of(&planned.referral, &sender, today), today).unwrap();
-                let mut to: Vec<&str> = decision.destinations.iter().map(|d| d.service.as_str()).collect();
+                let decision = decide(
+                    &directory,
+                    &Facts::of(&planned.referral, &sender, today),
+                    today,
+                )
+                .unwrap();
+                let mut to: Vec<&str> = decision
+                    .destinations
+                    .iter()
+                    .map(|d| d.service.as_str())
+                    .collect();
                 let mut expected = planned.to.to_vec();
                 to.sort_unstable();
                 expected.sort_unstable();
@@ -168,7 +250,7 @@ mod tests {
 
     #[test]
     fn every_sample_survives_the_wire_whole() {
-        for planned in plan(SAMPLES_COUNT, DAYS[0]).unwrap() {
+        for planned in plan(2 * SAMPLES_COUNT, DAYS[0]).unwrap() {
             let back = referral_from_proto(referral_to_proto(&planned.referral)).unwrap();
             let json = |r: &Referral| serde_json::to_value(r).unwrap();
             assert_eq!(json(&back), json(&planned.referral), "{}", planned.name);
@@ -180,15 +262,22 @@ mod tests {
         let spare: Referral = serde_json::from_str(SPARE_JSON).unwrap();
         assert_eq!(spare.violations(DAYS[0]), []);
         let taken = plan(SAMPLES_COUNT, DAYS[0]).unwrap();
-        assert!(taken.iter().all(|p| p.referral.sender_reference != spare.sender_reference));
+        assert!(
+            taken
+                .iter()
+                .all(|p| p.referral.sender_reference != spare.sender_reference)
+        );
     }
 
     #[test]
     fn more_referrals_than_samples_have_keys_and_references_of_their_own() {
         let all = plan(3 * SAMPLES_COUNT, DAYS[0]).unwrap();
-        let keys: std::collections::BTreeSet<_> = all.iter().map(|p| p.request_id.clone()).collect();
-        let own: std::collections::BTreeSet<_> =
-            all.iter().map(|p| p.referral.sender_reference.clone().unwrap().value).collect();
+        let keys: std::collections::BTreeSet<_> =
+            all.iter().map(|p| p.request_id.clone()).collect();
+        let own: std::collections::BTreeSet<_> = all
+            .iter()
+            .map(|p| p.referral.sender_reference.clone().unwrap().value)
+            .collect();
         assert_eq!((keys.len(), own.len()), (all.len(), all.len()));
         assert_eq!(plan(2, DAYS[0]).unwrap().len(), 2);
     }

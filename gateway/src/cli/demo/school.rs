@@ -61,7 +61,11 @@ impl Seen {
         if seen.events.len() >= EVENTS_MAX || !seen.events.insert(event.event_id.clone()) {
             return;
         }
-        let service = event.leg.as_ref().map(|leg| leg.service_id.clone()).unwrap_or_default();
+        let service = event
+            .leg
+            .as_ref()
+            .map(|leg| leg.service_id.clone())
+            .unwrap_or_default();
         match v1::ReferralEventKind::try_from(event.kind) {
             Ok(v1::ReferralEventKind::Accepted) => {
                 seen.accepted.insert(event.reference);
@@ -102,10 +106,22 @@ impl School {
                 want_proof: true,
             })
             .collect();
-        let answers = self.client.clone().submit_referrals(futures::stream::iter(items)).await;
-        let mut answers = answers.map_err(Refusal::from).context("open a stream of referrals")?.into_inner();
+        let answers = self
+            .client
+            .clone()
+            .submit_referrals(futures::stream::iter(items))
+            .await;
+        let mut answers = answers
+            .map_err(Refusal::from)
+            .context("open a stream of referrals")?
+            .into_inner();
         let mut became = BTreeMap::new();
-        while let Some(answer) = answers.message().await.map_err(Refusal::from).context("submit a stream")? {
+        while let Some(answer) = answers
+            .message()
+            .await
+            .map_err(Refusal::from)
+            .context("submit a stream")?
+        {
             let result = match answer.result {
                 Some(Became::Receipt(receipt)) => Ok(receipt),
                 Some(Became::Error(error)) => Err(Refusal::from(error)),
@@ -128,7 +144,13 @@ impl School {
             referral: Some(referral_to_proto(&planned.referral)),
             want_proof: true,
         };
-        let answer = self.client.clone().submit_referral(ask).await.map_err(Refusal::from)?.into_inner();
+        let answer = self
+            .client
+            .clone()
+            .submit_referral(ask)
+            .await
+            .map_err(Refusal::from)?
+            .into_inner();
         Ok(answer.receipt.unwrap_or_default())
     }
 
@@ -136,17 +158,30 @@ impl School {
     ///
     /// # Errors
     /// When it is refused.
-    pub(super) async fn cancel(&self, planned: &Planned, referral_id: &str) -> Result<Vec<v1::LegEffect>, Refusal> {
+    pub(super) async fn cancel(
+        &self,
+        planned: &Planned,
+        referral_id: &str,
+    ) -> Result<Vec<v1::LegEffect>, Refusal> {
         let ask = v1::CancelReferralRequest {
             request_id: format!("{}-cancel", planned.request_id),
-            key: Some(v1::ReferralKey { key: Some(Key::ReferralId(referral_id.to_owned())) }),
+            key: Some(v1::ReferralKey {
+                key: Some(Key::ReferralId(referral_id.to_owned())),
+            }),
             cancellation: Some(v1::Cancellation {
                 reason: v1::CancelReason::MovedAway.into(),
                 text: "The family has moved.".to_owned(),
             }),
             want_proof: false,
         };
-        Ok(self.client.clone().cancel_referral(ask).await.map_err(Refusal::from)?.into_inner().legs)
+        Ok(self
+            .client
+            .clone()
+            .cancel_referral(ask)
+            .await
+            .map_err(Refusal::from)?
+            .into_inner()
+            .legs)
     }
 
     /// The states of its referrals' legs, by leg.
@@ -155,11 +190,22 @@ impl School {
     /// When the gateway does not answer.
     pub(super) async fn legs(&self) -> anyhow::Result<BTreeMap<String, i32>> {
         let mut legs = BTreeMap::new();
-        let mut ask = v1::ListReferralsRequest { page_size: PAGE, ..v1::ListReferralsRequest::default() };
+        let mut ask = v1::ListReferralsRequest {
+            page_size: PAGE,
+            ..v1::ListReferralsRequest::default()
+        };
         for _ in 0..PAGES_MAX {
             let page = self.client.clone().list_referrals(ask.clone()).await;
-            let page = page.map_err(Refusal::from).context("list the school's referrals")?.into_inner();
-            legs.extend(page.referrals.into_iter().flat_map(|r| r.legs).map(|leg| (leg.leg_id, leg.state)));
+            let page = page
+                .map_err(Refusal::from)
+                .context("list the school's referrals")?
+                .into_inner();
+            legs.extend(
+                page.referrals
+                    .into_iter()
+                    .flat_map(|r| r.legs)
+                    .map(|leg| (leg.leg_id, leg.state)),
+            );
             if page.next_page_token.is_empty() {
                 break;
             }
@@ -200,7 +246,10 @@ async fn watch(
     Ok(())
 }
 
-async fn follow(client: &mut ReferralServiceClient<Channel>, seen: &Seen) -> Result<(), tonic::Status> {
+async fn follow(
+    client: &mut ReferralServiceClient<Channel>,
+    seen: &Seen,
+) -> Result<(), tonic::Status> {
     let cursor = seen.lock().cursor.clone();
     let ask = v1::WatchReferralsRequest {
         cursor,

@@ -73,7 +73,9 @@ impl Reserved {
     /// When there is none.
     pub(super) async fn take() -> anyhow::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
-        Ok(Self(listener.context("take a port for the therapy service")?))
+        Ok(Self(
+            listener.context("take a port for the therapy service")?,
+        ))
     }
 
     /// Where it is.
@@ -98,16 +100,34 @@ struct Desk {
 
 impl Therapy {
     /// Opens at a reserved address; `gateway` is where callbacks go.
-    pub(super) fn open(reserved: Reserved, trust: Trust, gateway: SocketAddr, lifecycle: &Lifecycle) -> Self {
+    pub(super) fn open(
+        reserved: Reserved,
+        trust: Trust,
+        gateway: SocketAddr,
+        lifecycle: &Lifecycle,
+    ) -> Self {
         let ledger = Arc::new(Ledger::new(AGENCY));
-        let desk =
-            Desk { ledger: Arc::clone(&ledger), lifecycle: lifecycle.clone(), trust: Arc::new(trust), gateway };
-        let listener = Tls { listener: reserved.0, acceptor: TlsAcceptor::from(Arc::clone(&desk.trust.server)) };
+        let desk = Desk {
+            ledger: Arc::clone(&ledger),
+            lifecycle: lifecycle.clone(),
+            trust: Arc::new(trust),
+            gateway,
+        };
+        let listener = Tls {
+            listener: reserved.0,
+            acceptor: TlsAcceptor::from(Arc::clone(&desk.trust.server)),
+        };
         let routes = Router::new().route(PATH, post(take)).with_state(desk);
         let stop = lifecycle.stopping();
-        lifecycle.spawn("demo therapy service", FailureEffect::EndProcess, async move {
-            axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await
-        });
+        lifecycle.spawn(
+            "demo therapy service",
+            FailureEffect::EndProcess,
+            async move {
+                axum::serve(listener, routes)
+                    .with_graceful_shutdown(stop.cancelled_owned())
+                    .await
+            },
+        );
         Self { ledger }
     }
 }
@@ -157,7 +177,12 @@ async fn take(State(desk): State<Desk>, headers: HeaderMap, body: Body) -> Respo
     match desk.taken(&headers, body).await {
         Ok(wire_id) => {
             let answer = json!({ "id": wire_id, "receiver_reference": format!("THER1-{wire_id}") });
-            (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], answer.to_string()).into_response()
+            (
+                StatusCode::OK,
+                [(header::CONTENT_TYPE, "application/json")],
+                answer.to_string(),
+            )
+                .into_response()
         }
         Err(why) => {
             desk.ledger.fault(format!("a webhook was refused: {why:#}"));
@@ -168,8 +193,15 @@ async fn take(State(desk): State<Desk>, headers: HeaderMap, body: Body) -> Respo
 
 impl Desk {
     async fn taken(&self, headers: &HeaderMap, body: Body) -> anyhow::Result<String> {
-        let body = to_bytes(body, BODY_BYTES_MAX).await.context("read a webhook")?;
-        let id = check(headers, &body, std::slice::from_ref(&self.trust.signing), SystemClock.now())?;
+        let body = to_bytes(body, BODY_BYTES_MAX)
+            .await
+            .context("read a webhook")?;
+        let id = check(
+            headers,
+            &body,
+            std::slice::from_ref(&self.trust.signing),
+            SystemClock.now(),
+        )?;
         let event: Event = serde_json::from_slice(&body).context("read a webhook")?;
         ensure!(event.id == id, "webhook-id is not the event's id");
         let kind = match event.r#type.as_str() {
@@ -188,7 +220,10 @@ impl Desk {
             content: event.data.referral,
         };
         let answered = kind == Kind::New
-            && arrival.content.as_ref().is_some_and(|c| c.pathway.as_str() == ANSWERED_PATHWAY);
+            && arrival
+                .content
+                .as_ref()
+                .is_some_and(|c| c.pathway.as_str() == ANSWERED_PATHWAY);
         let wire_id = arrival.wire_id.clone();
         if self.ledger.take(arrival.clone(), &body) == Taken::First && answered {
             self.answer_later(arrival);
@@ -198,12 +233,16 @@ impl Desk {
 
     fn answer_later(&self, arrival: Arrival) {
         let desk = self.clone();
-        self.lifecycle.spawn("demo therapy callback", FailureEffect::Log, async move {
-            if let Err(why) = desk.answer(&arrival).await {
-                desk.ledger.fault(format!("the status for {} was not taken: {why:#}", arrival.wire_id));
-            }
-            Ok::<(), std::convert::Infallible>(())
-        });
+        self.lifecycle
+            .spawn("demo therapy callback", FailureEffect::Log, async move {
+                if let Err(why) = desk.answer(&arrival).await {
+                    desk.ledger.fault(format!(
+                        "the status for {} was not taken: {why:#}",
+                        arrival.wire_id
+                    ));
+                }
+                Ok::<(), std::convert::Infallible>(())
+            });
     }
 
     /// Posts the status until the gateway has taken it, under one webhook-id.
@@ -228,7 +267,12 @@ impl Desk {
 
     async fn post(&self, wire_id: &str, body: &str) -> anyhow::Result<()> {
         let (id, now) = (format!("accepted-{wire_id}"), SystemClock.now());
-        let signed = signature(std::slice::from_ref(&self.trust.callback), &id, now, body.as_bytes());
+        let signed = signature(
+            std::slice::from_ref(&self.trust.callback),
+            &id,
+            now,
+            body.as_bytes(),
+        );
         let request = Request::post(format!("/callbacks/{ENDPOINT}"))
             .header(header::HOST, self.gateway.to_string())
             .header(header::CONTENT_TYPE, "application/json")
@@ -236,14 +280,26 @@ impl Desk {
             .header(TIMESTAMP_HEADER, seconds(now))
             .header(SIGNATURE_HEADER, signed)
             .body(body.to_owned())?;
-        let stream = TcpStream::connect(self.gateway).await.context("connect to the gateway")?;
+        let stream = TcpStream::connect(self.gateway)
+            .await
+            .context("connect to the gateway")?;
         let name = ServerName::from(self.gateway.ip());
-        let stream = TlsConnector::from(Arc::clone(&self.trust.client)).connect(name, stream).await;
+        let stream = TlsConnector::from(Arc::clone(&self.trust.client))
+            .connect(name, stream)
+            .await;
         let stream = TokioIo::new(stream.context("TLS to the gateway")?);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
-        self.lifecycle.spawn("demo therapy connection", FailureEffect::Log, connection);
-        let response = sender.send_request(request).await.context("post a status")?;
-        ensure!(response.status().is_success(), "the gateway answered {}", response.status());
+        self.lifecycle
+            .spawn("demo therapy connection", FailureEffect::Log, connection);
+        let response = sender
+            .send_request(request)
+            .await
+            .context("post a status")?;
+        ensure!(
+            response.status().is_success(),
+            "the gateway answered {}",
+            response.status()
+        );
         Ok(())
     }
 }

@@ -53,11 +53,19 @@ type Place = (String, String, String, Kind);
 
 impl Expected {
     fn place(&self) -> Place {
-        (self.agency.clone(), self.reference.clone(), self.service.clone(), self.kind)
+        (
+            self.agency.clone(),
+            self.reference.clone(),
+            self.service.clone(),
+            self.kind,
+        )
     }
 
     fn words(&self) -> String {
-        format!("{} {} of {} for {}", self.kind, self.service, self.name, self.agency)
+        format!(
+            "{} {} of {} for {}",
+            self.kind, self.service, self.name, self.agency
+        )
     }
 }
 
@@ -65,12 +73,25 @@ impl Expected {
 ///
 /// # Errors
 /// When a service is not in the directory.
-pub(super) fn expected(submitted: &[Submitted], directory: &Directory) -> anyhow::Result<Vec<Expected>> {
+pub(super) fn expected(
+    submitted: &[Submitted],
+    directory: &Directory,
+) -> anyhow::Result<Vec<Expected>> {
     let mut all = Vec::new();
-    for Submitted { planned, receipt, is_cancelled } in submitted {
+    for Submitted {
+        planned,
+        receipt,
+        is_cancelled,
+    } in submitted
+    {
         for service in planned.to {
             let id: ServiceId = service.parse()?;
-            let agency = directory.services.get(&id).with_context(|| format!("no service {service}"))?.agency.as_str();
+            let agency = directory
+                .services
+                .get(&id)
+                .with_context(|| format!("no service {service}"))?
+                .agency
+                .as_str();
             let answers = is_answered(agency, &planned.referral);
             let one = |agency: &str, kind, evidence, content| Expected {
                 name: planned.name.clone(),
@@ -81,12 +102,22 @@ pub(super) fn expected(submitted: &[Submitted], directory: &Directory) -> anyhow
                 evidence,
                 content,
             };
-            all.push(one(agency, Kind::New, evidence_of(agency, answers), Some(planned.referral.clone())));
+            all.push(one(
+                agency,
+                Kind::New,
+                evidence_of(agency, answers),
+                Some(planned.referral.clone()),
+            ));
             if *is_cancelled {
                 all.push(one(agency, Kind::Cancel, evidence_of(agency, false), None));
             }
             if answers {
-                all.push(one(school::AGENCY, Kind::Status, Evidence::ApplicationAck, None));
+                all.push(one(
+                    school::AGENCY,
+                    Kind::Status,
+                    Evidence::ApplicationAck,
+                    None,
+                ));
             }
         }
     }
@@ -95,7 +126,8 @@ pub(super) fn expected(submitted: &[Submitted], directory: &Directory) -> anyhow
 
 /// Whether an agency of the demo answers a referral with a status.
 fn is_answered(agency: &str, referral: &Referral) -> bool {
-    [hospital::AGENCY, therapy::AGENCY].contains(&agency) && referral.pathway.as_str() == ANSWERED_PATHWAY
+    [hospital::AGENCY, therapy::AGENCY].contains(&agency)
+        && referral.pathway.as_str() == ANSWERED_PATHWAY
 }
 
 fn evidence_of(agency: &str, answered: bool) -> Evidence {
@@ -108,36 +140,58 @@ fn evidence_of(agency: &str, answered: bool) -> Evidence {
 }
 
 /// Compares what must be with what each agency took in and with what the gateway says of its deliveries.
-pub(super) fn faults(expected: &[Expected], ledgers: &[&Ledger], deliveries: &[v1::Delivery]) -> Vec<String> {
+pub(super) fn faults(
+    expected: &[Expected],
+    ledgers: &[&Ledger],
+    deliveries: &[v1::Delivery],
+) -> Vec<String> {
     let mut faults: Vec<String> = ledgers.iter().flat_map(|ledger| ledger.faults()).collect();
     let mut arrived: BTreeMap<Place, Vec<Arrival>> = BTreeMap::new();
     for ledger in ledgers {
         for arrival in ledger.arrivals() {
             let agency = ledger.agency().to_owned();
-            let place = (agency, arrival.reference.clone(), arrival.service.clone(), arrival.kind);
+            let place = (
+                agency,
+                arrival.reference.clone(),
+                arrival.service.clone(),
+                arrival.kind,
+            );
             arrived.entry(place).or_default().push(arrival);
         }
     }
     let mut by_wire_id: BTreeMap<&str, &v1::Delivery> = BTreeMap::new();
     for delivery in deliveries {
         if by_wire_id.insert(&delivery.wire_id, delivery).is_some() {
-            faults.push(format!("two deliveries have the wire id {}", delivery.wire_id));
+            faults.push(format!(
+                "two deliveries have the wire id {}",
+                delivery.wire_id
+            ));
         }
     }
     for one in expected {
         match arrived.remove(&one.place()).unwrap_or_default().as_slice() {
             [arrival] => match by_wire_id.remove(arrival.wire_id.as_str()) {
                 Some(delivery) => faults.extend(delivery_faults(one, arrival, delivery)),
-                None => faults.push(format!("{} arrived under an id that is no delivery's", one.words())),
+                None => faults.push(format!(
+                    "{} arrived under an id that is no delivery's",
+                    one.words()
+                )),
             },
             others => faults.push(format!("{} arrived {} times", one.words(), others.len())),
         }
     }
     for (agency, reference, service, kind) in arrived.into_keys() {
-        faults.push(format!("{kind} {service} of {reference} arrived at {agency}, where it was not expected"));
+        faults.push(format!(
+            "{kind} {service} of {reference} arrived at {agency}, where it was not expected"
+        ));
     }
     for delivery in by_wire_id.into_values() {
-        faults.push(format!("delivery {} to {} is {}", delivery.delivery_id, delivery.agency_id, state(delivery)));
+        faults.push(format!(
+            "delivery {} to {} is {}",
+            delivery.delivery_id,
+            delivery.agency_id,
+            state(delivery)
+        ));
     }
     faults
 }
@@ -149,14 +203,30 @@ fn delivery_faults(one: &Expected, arrival: &Arrival, delivery: &v1::Delivery) -
             faults.push(format!("{}: {why}", one.words()));
         }
     };
-    check(delivery.agency_id == one.agency, format!("its delivery is bound to {}", delivery.agency_id));
-    check(delivery.kind == i32::from(kind_to_proto(one.kind)), "its delivery is of another kind".to_owned());
-    check(delivery.state() == v1::DeliveryState::Done, format!("its delivery is {}", state(delivery)));
+    check(
+        delivery.agency_id == one.agency,
+        format!("its delivery is bound to {}", delivery.agency_id),
+    );
+    check(
+        delivery.kind == i32::from(kind_to_proto(one.kind)),
+        "its delivery is of another kind".to_owned(),
+    );
+    check(
+        delivery.state() == v1::DeliveryState::Done,
+        format!("its delivery is {}", state(delivery)),
+    );
     check(
         delivery.evidence == i32::from(evidence_to_proto(one.evidence)),
-        format!("its evidence is {} and not {}", evidence(delivery), one.evidence),
+        format!(
+            "its evidence is {} and not {}",
+            evidence(delivery),
+            one.evidence
+        ),
     );
-    check(carries(one, arrival), "its content is not what the school sent".to_owned());
+    check(
+        carries(one, arrival),
+        "its content is not what the school sent".to_owned(),
+    );
     faults
 }
 
@@ -170,13 +240,21 @@ fn carries(one: &Expected, arrival: &Arrival) -> bool {
             // the service that it goes to, whether the sender asked for it by name or not.
             let reference = sent.sender_reference.as_ref().map(|r| r.value.as_str());
             let comparable = |referral: &Referral| {
-                let mut referral = Referral { sender_reference: None, requested_service: None, ..referral.clone() };
-                referral.external_ids.retain(|id| Some(id.value.as_str()) != reference);
+                let mut referral = Referral {
+                    sender_reference: None,
+                    requested_service: None,
+                    ..referral.clone()
+                };
+                referral
+                    .external_ids
+                    .retain(|id| Some(id.value.as_str()) != reference);
                 serde_json::to_value(referral).ok()
             };
             comparable(sent) == comparable(came)
         }
-        (Some(sent), Some(came)) => serde_json::to_value(sent).ok() == serde_json::to_value(came).ok(),
+        (Some(sent), Some(came)) => {
+            serde_json::to_value(sent).ok() == serde_json::to_value(came).ok()
+        }
     }
 }
 
@@ -192,7 +270,12 @@ pub(super) fn out_of_order(ledgers: &[&Ledger]) -> Vec<String> {
                     begun.insert(case);
                 }
                 Kind::Amend | Kind::Cancel | Kind::Withdraw if !begun.contains(&case) => {
-                    let text = format!("{}: {} overtook its referral {}", ledger.agency(), arrival.kind, case.0);
+                    let text = format!(
+                        "{}: {} overtook its referral {}",
+                        ledger.agency(),
+                        arrival.kind,
+                        case.0
+                    );
                     faults.push(text);
                 }
                 Kind::Amend | Kind::Cancel | Kind::Withdraw | Kind::Status => {}

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use waymark_adapters::{
-    AdapterContext, Adapters, DEFAULT_PROFILE, EgressPolicy, Peers, Secrets, TlsProfile, peer_identity,
+    AdapterContext, Adapters, DEFAULT_PROFILE, EgressPolicy, Peers, Secrets, TlsProfile,
+    peer_identity,
 };
 use waymark_core::directory::{Directory, Finding, Severity, secret_names};
 use waymark_core::id::AgencyId;
@@ -48,13 +49,27 @@ pub(super) fn findings(directory: &Directory) -> anyhow::Result<Vec<Finding>> {
         };
         for violation in adapters.validate(endpoint) {
             let message = format!("endpoint {}: {violation}", endpoint.id);
-            fault("endpoint-settings", message, "correct the endpoint's settings");
+            fault(
+                "endpoint-settings",
+                message,
+                "correct the endpoint's settings",
+            );
         }
         if let Some(peer) = peer_identity(endpoint) {
-            let bound = directory.identities.get(peer).map(|identity| &identity.agency);
+            let bound = directory
+                .identities
+                .get(peer)
+                .map(|identity| &identity.agency);
             if bound.is_some_and(|agency| *agency != endpoint.agency) {
-                let message = format!("endpoint {} of {} expects {peer}, which is another agency's", endpoint.id, endpoint.agency);
-                fault("peer-of-another-agency", message, "name the identity of the endpoint's own agency");
+                let message = format!(
+                    "endpoint {} of {} expects {peer}, which is another agency's",
+                    endpoint.id, endpoint.agency
+                );
+                fault(
+                    "peer-of-another-agency",
+                    message,
+                    "name the identity of the endpoint's own agency",
+                );
             }
         }
     }
@@ -65,7 +80,12 @@ pub(super) fn findings(directory: &Directory) -> anyhow::Result<Vec<Finding>> {
 fn adapters(directory: &Directory) -> anyhow::Result<Adapters> {
     let today = SystemClock.now().london_date();
     let authority = Authority::generate("check", today)?;
-    let ask = CertificateAsk { common_name: "check".to_owned(), uris: Vec::new(), names: Vec::new(), days: 1 };
+    let ask = CertificateAsk {
+        common_name: "check".to_owned(),
+        uris: Vec::new(),
+        names: Vec::new(),
+        days: 1,
+    };
     let issued = authority.issue(&ask, today)?;
     let profile = TlsProfile {
         roots_pem: authority.cert_pem().as_bytes().to_vec(),

@@ -21,7 +21,14 @@ const CERTIFICATE_DAYS_WARN: i64 = 30;
 const STAGE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The stages at the database, in order.
-const DATABASE: [&str; 6] = ["directory", "secrets", "log", "outbox", "conservation", "alarms"];
+const DATABASE: [&str; 6] = [
+    "directory",
+    "secrets",
+    "log",
+    "outbox",
+    "conservation",
+    "alarms",
+];
 
 /// Looks at everything.
 pub(super) async fn look(path: &Path) -> Vec<Stage> {
@@ -35,7 +42,10 @@ pub(super) async fn look(path: &Path) -> Vec<Stage> {
         }
     };
     let environment = config.gateway.environment.as_str();
-    let mut stages = vec![Stage::ok("configuration", format!("{}, environment {environment}", path.display()))];
+    let mut stages = vec![Stage::ok(
+        "configuration",
+        format!("{}, environment {environment}", path.display()),
+    )];
     stages.push(match Keyring::load(&config.keys.keyring) {
         Ok(_) => Stage::ok("keyring", config.keys.keyring.display().to_string()),
         Err(error) => Stage::fail("keyring", causes(&error)),
@@ -59,7 +69,14 @@ fn private(path: &Path, stages: &mut [Stage]) {
     if let (Ok(about), Some(stage)) = (std::fs::metadata(path), stages.last_mut()) {
         let mode = std::os::unix::fs::PermissionsExt::mode(&about.permissions());
         if mode & 0o077 != 0 {
-            stage.add(Health::Warn, format!("others may read it (mode {:o}): chmod 600 {}", mode & 0o777, path.display()));
+            stage.add(
+                Health::Warn,
+                format!(
+                    "others may read it (mode {:o}): chmod 600 {}",
+                    mode & 0o777,
+                    path.display()
+                ),
+            );
         }
     }
 }
@@ -67,21 +84,38 @@ fn private(path: &Path, stages: &mut [Stage]) {
 fn certificates(config: &Config) -> Stage {
     let mut stage = match ServerTls::load((&config.tls).into(), config.gateway.environment) {
         Ok(tls) => {
-            let mut stage = Stage { stage: "certificates", health: Health::Ok, details: Vec::new() };
+            let mut stage = Stage {
+                name: "certificates",
+                health: Health::Ok,
+                details: Vec::new(),
+            };
             let days = tls.days_left(SystemClock.now());
-            stage.add(of_days(days), format!("{}: {days} days left", config.tls.cert.display()));
+            stage.add(
+                of_days(days),
+                format!("{}: {days} days left", config.tls.cert.display()),
+            );
             stage
         }
         Err(error) => Stage::fail("certificates", causes(&error)),
     };
-    for path in [&config.tls.client_ca, &config.outbound.cert, &config.outbound.roots] {
+    for path in [
+        &config.tls.client_ca,
+        &config.outbound.cert,
+        &config.outbound.roots,
+    ] {
         match days_left(path) {
-            Ok(days) => stage.add(of_days(days), format!("{}: {days} days left", path.display())),
+            Ok(days) => stage.add(
+                of_days(days),
+                format!("{}: {days} days left", path.display()),
+            ),
             Err(why) => stage.add(Health::Fail, format!("{}: {why}", path.display())),
         }
     }
     if let Err(error) = std::fs::File::open(&config.outbound.key) {
-        stage.add(Health::Fail, format!("{}: {error}", config.outbound.key.display()));
+        stage.add(
+            Health::Fail,
+            format!("{}: {error}", config.outbound.key.display()),
+        );
     }
     stage
 }
@@ -125,11 +159,18 @@ async fn database(config: &Config, key: Option<&VerifierKey>) -> Vec<Stage> {
         Err(why) => (Stage::fail("directory", why), Stage::skipped("secrets")),
     };
     stages.extend([directory, secrets]);
-    let of = |name: &'static str, found: Result<Stage, String>| found.unwrap_or_else(|why| Stage::fail(name, why));
+    let of = |name: &'static str, found: Result<Stage, String>| {
+        found.unwrap_or_else(|why| Stage::fail(name, why))
+    };
     stages.push(of("log", within(log::check(&*store, key)).await));
     stages.push(of("outbox", within(store::outbox(&*store)).await));
     // It reads every referral: it takes as long as it takes.
-    stages.push(of("conservation", store::conservation(&*store).await.map_err(|e| format!("{e:#}"))));
+    stages.push(of(
+        "conservation",
+        store::conservation(&*store)
+            .await
+            .map_err(|e| format!("{e:#}")),
+    ));
     stages.push(of("alarms", within(store::alarms(&*store)).await));
     stages
 }
@@ -138,7 +179,10 @@ async fn database(config: &Config, key: Option<&VerifierKey>) -> Vec<Stage> {
 async fn within<T>(look: impl Future<Output = anyhow::Result<T>>) -> Result<T, String> {
     match tokio::time::timeout(STAGE_TIMEOUT, look).await {
         Ok(found) => found.map_err(|error| format!("{error:#}")),
-        Err(_) => Err(format!("no answer within {} seconds", STAGE_TIMEOUT.as_secs())),
+        Err(_) => Err(format!(
+            "no answer within {} seconds",
+            STAGE_TIMEOUT.as_secs()
+        )),
     }
 }
 

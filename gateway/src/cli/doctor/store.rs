@@ -23,22 +23,45 @@ const SHOWN_MAX: usize = 10;
 const CHECK_PAGE: u32 = 500;
 
 /// The release in force, and whether every secret that it names can be had here.
-pub(super) async fn directory(store: &dyn Store, config: &Config) -> anyhow::Result<(Stage, Stage)> {
-    let Some(release) = store.latest_release().await.context("read the release in force")? else {
+pub(super) async fn directory(
+    store: &dyn Store,
+    config: &Config,
+) -> anyhow::Result<(Stage, Stage)> {
+    let Some(release) = store
+        .latest_release()
+        .await
+        .context("read the release in force")?
+    else {
         let why = "no release is in force: nobody can call (directory.initial, or `waymark directory apply`)";
         return Ok((Stage::fail("directory", why), Stage::skipped("secrets")));
     };
     let directory = match load_release(&release) {
         Ok(directory) => directory,
         Err(findings) => {
-            let why = format!("release {} does not load here: {} findings", release.number, findings.len());
+            let why = format!(
+                "release {} does not load here: {} findings",
+                release.number,
+                findings.len()
+            );
             return Ok((Stage::fail("directory", why), Stage::skipped("secrets")));
         }
     };
     let area = &directory.area;
-    let mut stage = Stage::ok("directory", format!("release {} of {}, applied {}", release.number, area.id, release.at));
+    let mut stage = Stage::ok(
+        "directory",
+        format!(
+            "release {} of {}, applied {}",
+            release.number, area.id, release.at
+        ),
+    );
     if area.environment != config.gateway.environment {
-        stage.add(Health::Fail, format!("it is {}, and this deployment is not", area.environment.as_str()));
+        stage.add(
+            Health::Fail,
+            format!(
+                "it is {}, and this deployment is not",
+                area.environment.as_str()
+            ),
+        );
     }
     let findings = check(&directory, SystemClock.now().london_date());
     for finding in findings.iter().take(SHOWN_MAX) {
@@ -60,10 +83,19 @@ pub(super) async fn directory(store: &dyn Store, config: &Config) -> anyhow::Res
 
 /// Rows that wait for the sequencer.
 pub(super) async fn outbox(store: &dyn Store) -> anyhow::Result<Stage> {
-    let (rows, age_ms) = store.outbox(SystemClock.now()).await.context("read the outbox")?;
-    let mut stage = Stage::ok("outbox", format!("{rows} entries wait for the log, the oldest for {age_ms} ms"));
+    let (rows, age_ms) = store
+        .outbox(SystemClock.now())
+        .await
+        .context("read the outbox")?;
+    let mut stage = Stage::ok(
+        "outbox",
+        format!("{rows} entries wait for the log, the oldest for {age_ms} ms"),
+    );
     if rows > 0 && age_ms > OUTBOX_AGE_MS_MAX {
-        stage.add(Health::Warn, "the sequencer does not run: is `waymark serve` up?");
+        stage.add(
+            Health::Warn,
+            "the sequencer does not run: is `waymark serve` up?",
+        );
     }
     Ok(stage)
 }
@@ -75,21 +107,40 @@ pub(super) async fn conservation(store: &dyn Store) -> anyhow::Result<Stage> {
     let (mut found, mut after) = (0, None);
     let mut faults = Vec::new();
     loop {
-        let page = store.check_page(after, CHECK_PAGE).await.context("check a page of referrals")?;
+        let page = store
+            .check_page(after, CHECK_PAGE)
+            .await
+            .context("check a page of referrals")?;
         found += page.referrals;
-        faults.extend(page.faults.iter().map(|f| format!("{}: referral {}, {}", f.rule, f.referral, f.detail)));
+        faults.extend(
+            page.faults
+                .iter()
+                .map(|f| format!("{}: referral {}, {}", f.rule, f.referral, f.detail)),
+        );
         match page.next {
             Some(next) => after = Some(next),
             None => break,
         }
     }
     let now = store.counters().await.context("read the counters")?;
-    let mut stage = Stage::ok("conservation", format!("{found} referrals, {} deliveries", now.deliveries));
+    let mut stage = Stage::ok(
+        "conservation",
+        format!("{found} referrals, {} deliveries", now.deliveries),
+    );
     if !(before.referrals..=now.referrals).contains(&found) {
-        stage.add(Health::Fail, format!("{} referrals were accepted and {found} are there", before.referrals));
+        stage.add(
+            Health::Fail,
+            format!(
+                "{} referrals were accepted and {found} are there",
+                before.referrals
+            ),
+        );
     }
     if before.accepted_entries > now.referrals || before.referrals > now.accepted_entries {
-        let text = format!("{} referrals were accepted and {} are in the log", before.referrals, before.accepted_entries);
+        let text = format!(
+            "{} referrals were accepted and {} are in the log",
+            before.referrals, before.accepted_entries
+        );
         stage.add(Health::Fail, text);
     }
     let left = faults.len().saturating_sub(SHOWN_MAX);
@@ -104,17 +155,35 @@ pub(super) async fn conservation(store: &dyn Store) -> anyhow::Result<Stage> {
 
 /// Open alarms: each is for its owner, and the deployment works meanwhile, but for a broken conservation.
 pub(super) async fn alarms(store: &dyn Store) -> anyhow::Result<Stage> {
-    let open = store.alarms(OpenOnly::Yes, ALARMS_MAX).await.context("read the alarms")?;
+    let open = store
+        .alarms(OpenOnly::Yes, ALARMS_MAX)
+        .await
+        .context("read the alarms")?;
     let mut stage = Stage::ok("alarms", format!("{} open", open.len()));
     let mut by_kind: BTreeMap<&'static str, (AlarmKind, usize)> = BTreeMap::new();
     for alarm in &open {
-        by_kind.entry(alarm.alarm.kind.as_str()).or_insert((alarm.alarm.kind, 0)).1 += 1;
+        by_kind
+            .entry(alarm.alarm.kind.as_str())
+            .or_insert((alarm.alarm.kind, 0))
+            .1 += 1;
     }
     for (name, (kind, count)) in by_kind {
-        let health = if kind == AlarmKind::Conservation { Health::Fail } else { Health::Warn };
+        let health = if kind == AlarmKind::Conservation {
+            Health::Fail
+        } else {
+            Health::Warn
+        };
         let first = open.iter().find(|a| a.alarm.kind == kind);
-        let text = first.map(|a| format!(", for {} ({}): {}", a.alarm.role, a.alarm.owner, a.alarm.text));
-        stage.add(health, format!("{name} {count}{}", text.unwrap_or_default()));
+        let text = first.map(|a| {
+            format!(
+                ", for {} ({}): {}",
+                a.alarm.role, a.alarm.owner, a.alarm.text
+            )
+        });
+        stage.add(
+            health,
+            format!("{name} {count}{}", text.unwrap_or_default()),
+        );
     }
     Ok(stage)
 }

@@ -13,7 +13,13 @@ fn made() -> (tempfile::TempDir, Deployment) {
 async fn migrated() -> (tempfile::TempDir, Deployment) {
     let (root, made) = made();
     let config = Config::load(&made.config).unwrap();
-    let store = open_store(&config, waymark_store::Mode::Write, waymark_store::Schema::Migrate).await.unwrap();
+    let store = open_store(
+        &config,
+        waymark_store::Mode::Write,
+        waymark_store::Schema::Migrate,
+    )
+    .await
+    .unwrap();
     drop(store);
     (root, made)
 }
@@ -23,17 +29,37 @@ async fn look(made: &Deployment) -> Diagnosis {
 }
 
 fn health(diagnosis: &Diagnosis, name: &str) -> Health {
-    diagnosis.stages.iter().find(|s| s.stage == name).unwrap().health
+    diagnosis
+        .stages
+        .iter()
+        .find(|s| s.name == name)
+        .unwrap()
+        .health
 }
 
 #[tokio::test]
 async fn a_new_deployment_lacks_only_its_first_start() {
     let (_root, made) = migrated().await;
     let diagnosis = look(&made).await;
-    for name in ["configuration", "keyring", "log key", "certificates", "database", "log", "outbox", "conservation", "alarms"] {
+    for name in [
+        "configuration",
+        "keyring",
+        "log key",
+        "certificates",
+        "database",
+        "log",
+        "outbox",
+        "conservation",
+        "alarms",
+    ] {
         assert_eq!(health(&diagnosis, name), Health::Ok, "{}", diagnosis.text());
     }
-    assert_eq!(health(&diagnosis, "directory"), Health::Fail, "{}", diagnosis.text());
+    assert_eq!(
+        health(&diagnosis, "directory"),
+        Health::Fail,
+        "{}",
+        diagnosis.text()
+    );
     assert!(!diagnosis.ok);
 }
 
@@ -51,14 +77,22 @@ async fn a_wrong_configuration_a_lost_key_and_an_open_key_are_each_named() {
     let (_root, made) = migrated().await;
     std::fs::remove_file(made.dir.join("keys/log.key")).unwrap();
     let keyring = made.dir.join("keys/keyring");
-    std::fs::set_permissions(&keyring, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    std::fs::set_permissions(
+        &keyring,
+        std::os::unix::fs::PermissionsExt::from_mode(0o644),
+    )
+    .unwrap();
     let diagnosis = look(&made).await;
     assert_eq!(health(&diagnosis, "log key"), Health::Fail);
     assert_eq!(health(&diagnosis, "keyring"), Health::Warn);
     std::fs::write(&made.config, "[gateway]\nenviroment = \"test\"\n").unwrap();
     let diagnosis = look(&made).await;
     assert_eq!(health(&diagnosis, "configuration"), Health::Fail);
-    assert!(diagnosis.text().contains("enviroment"), "{}", diagnosis.text());
+    assert!(
+        diagnosis.text().contains("enviroment"),
+        "{}",
+        diagnosis.text()
+    );
 }
 
 #[test]

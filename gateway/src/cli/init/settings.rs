@@ -18,7 +18,12 @@ const USUAL_PATHWAY: &str = "autism-assessment";
 
 /// Writes the configuration of a new deployment; keys that keep their default are left out.
 pub(super) fn waymark_toml(directory: &Directory, options: &InitOptions) -> anyhow::Result<String> {
-    let Ports { grpc, metrics, webhook, .. } = options.ports;
+    let Ports {
+        grpc,
+        metrics,
+        webhook,
+        ..
+    } = options.ports;
     let mut text = format!(
         "# How this process runs. `waymark config default` shows every key. Paths are relative to this file.\n\n\
          [gateway]\nenvironment = {}\n\n[database]\n{}\n\n\
@@ -46,20 +51,28 @@ pub(super) fn waymark_toml(directory: &Directory, options: &InitOptions) -> anyh
 fn database(url: Option<&str>) -> String {
     match url {
         None => "url = \"sqlite://waymark.db\"".to_owned(),
-        Some(url) if DatabaseUrl::new(url).has_password() => format!("url_file = \"secrets/{DATABASE_URL_SECRET}\""),
+        Some(url) if DatabaseUrl::new(url).has_password() => {
+            format!("url_file = \"secrets/{DATABASE_URL_SECRET}\"")
+        }
         Some(url) => format!("url = {}", quoted(url)),
     }
 }
 
 /// One plain listener for each `mllp:` identity, on the loopback interface.
 fn listeners(text: &mut String, directory: &Directory, first: u16) -> anyhow::Result<()> {
-    let names = directory.identities.keys().filter_map(|name| name.strip_prefix(MLLP_IDENTITY));
+    let names = directory
+        .identities
+        .keys()
+        .filter_map(|name| name.strip_prefix(MLLP_IDENTITY));
     for (name, number) in names.zip(0_u16..) {
         let port = match first {
             0 => 0,
-            first => first.checked_add(number).context("no port is left for the MLLP listeners")?,
+            first => first
+                .checked_add(number)
+                .context("no port is left for the MLLP listeners")?,
         };
-        let pathway = pathway(directory).context("the directory has an MLLP identity and no pathway")?;
+        let pathway =
+            pathway(directory).context("the directory has an MLLP identity and no pathway")?;
         writeln!(
             text,
             "\n# Plain MLLP: whoever reaches it speaks for the directory's identity {MLLP_IDENTITY}{name}, so it stays on a private interface.\n\
@@ -75,7 +88,9 @@ fn listeners(text: &mut String, directory: &Directory, first: u16) -> anyhow::Re
 
 fn pathway(directory: &Directory) -> Option<&Pathway> {
     let all = || directory.services.values().flat_map(|s| &s.pathways);
-    all().find(|p| p.as_str() == USUAL_PATHWAY).or_else(|| all().next())
+    all()
+        .find(|p| p.as_str() == USUAL_PATHWAY)
+        .or_else(|| all().next())
 }
 
 fn quoted(text: &str) -> String {

@@ -44,7 +44,11 @@ pub(super) async fn send(sending: &mut Sending<'_>, sources: &[Source]) -> anyho
             }
             return Ok(());
         }
-        let longest = again.iter().filter_map(|a| a.refusal.retry_after).max().unwrap_or(PAUSE);
+        let longest = again
+            .iter()
+            .filter_map(|a| a.refusal.retry_after)
+            .max()
+            .unwrap_or(PAUSE);
         tokio::time::sleep(longest.clamp(PAUSE, PAUSE_MAX)).await;
         open = again.into_iter().map(|a| a.source).collect();
     }
@@ -52,7 +56,10 @@ pub(super) async fn send(sending: &mut Sending<'_>, sources: &[Source]) -> anyho
 }
 
 /// Sends items over one stream; answers those worth another try.
-async fn stream<'s>(sending: &mut Sending<'_>, open: &mut VecDeque<&'s Source>) -> anyhow::Result<Vec<Again<'s>>> {
+async fn stream<'s>(
+    sending: &mut Sending<'_>,
+    open: &mut VecDeque<&'s Source>,
+) -> anyhow::Result<Vec<Again<'s>>> {
     let limit = sending.options.in_flight;
     let channel = sending.channel().await?;
     let (sender, receiver) = mpsc::channel(limit);
@@ -64,7 +71,9 @@ async fn stream<'s>(sending: &mut Sending<'_>, open: &mut VecDeque<&'s Source>) 
     if at_work.is_empty() {
         return Ok(again);
     }
-    let call = ReferralServiceClient::new(channel).submit_referrals(ReceiverStream::new(receiver)).await;
+    let call = ReferralServiceClient::new(channel)
+        .submit_referrals(ReceiverStream::new(receiver))
+        .await;
     let lost = match call {
         Err(status) => Some(Refusal::from(status)),
         Ok(answers) => {
@@ -73,11 +82,17 @@ async fn stream<'s>(sending: &mut Sending<'_>, open: &mut VecDeque<&'s Source>) 
                 match answers.message().await {
                     Ok(Some(answer)) => {
                         let named: Option<u64> = answer.item_id.parse().ok();
-                        let Some(source) = named.and_then(|n| at_work.remove(&n)) else { continue };
+                        let Some(source) = named.and_then(|n| at_work.remove(&n)) else {
+                            continue;
+                        };
                         take(sending, source, answer.result, &mut again).await?;
                         fill(sending, open, &mut at_work, &mut sender).await?;
                     }
-                    Ok(None) => break (!at_work.is_empty()).then(|| Refusal::from(tonic::Status::unavailable("the stream ended early"))),
+                    Ok(None) => {
+                        break (!at_work.is_empty()).then(|| {
+                            Refusal::from(tonic::Status::unavailable("the stream ended early"))
+                        });
+                    }
                     Err(status) => break Some(Refusal::from(status)),
                 }
             }
@@ -87,8 +102,14 @@ async fn stream<'s>(sending: &mut Sending<'_>, open: &mut VecDeque<&'s Source>) 
         if !refusal.passing {
             return Err(refusal.into());
         }
-        again.extend(at_work.into_values().map(|source| Again { source, refusal: refusal.clone() }));
-        again.extend(open.drain(..).map(|source| Again { source, refusal: refusal.clone() }));
+        again.extend(at_work.into_values().map(|source| Again {
+            source,
+            refusal: refusal.clone(),
+        }));
+        again.extend(open.drain(..).map(|source| Again {
+            source,
+            refusal: refusal.clone(),
+        }));
     }
     Ok(again)
 }
@@ -121,7 +142,9 @@ async fn fill<'s>(
             referral: Some(referral_to_proto(&referral)),
             want_proof: sending.options.wants_proof(),
         };
-        let Some(stream) = sender.as_ref() else { return Ok(()) };
+        let Some(stream) = sender.as_ref() else {
+            return Ok(());
+        };
         at_work.insert(sending.numbered, source);
         if stream.send(item).await.is_err() {
             // The call has ended: its error, not this, is what is shown.
@@ -147,7 +170,9 @@ async fn take<'s>(
             }
             Outcome::Refused(refusal.into())
         }
-        None => Outcome::Unanswered { why: "the answer is empty".to_owned() },
+        None => Outcome::Unanswered {
+            why: "the answer is empty".to_owned(),
+        },
     };
     sending.done(source, outcome)
 }
@@ -158,7 +183,11 @@ async fn taken(sending: &Sending<'_>, receipt: v1::Receipt) -> Outcome {
     if let Some(folder) = &sending.options.receipts {
         accepted = accepted.with_receipt(kept(sending, receipt, folder).await);
     }
-    if duplicate { Outcome::Repeated(accepted) } else { Outcome::Accepted(accepted) }
+    if duplicate {
+        Outcome::Repeated(accepted)
+    } else {
+        Outcome::Accepted(accepted)
+    }
 }
 
 /// Writes a receipt, after asking for its proof once more where that was not ready.
@@ -169,5 +198,9 @@ async fn kept(sending: &Sending<'_>, receipt: v1::Receipt, folder: &Path) -> any
         }
         _ => receipt,
     };
-    receipts::save(folder, &receipt, sending.options.client.log_vkey()?.as_ref())
+    receipts::save(
+        folder,
+        &receipt,
+        sending.options.client.log_vkey()?.as_ref(),
+    )
 }

@@ -11,8 +11,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_util::codec::Framed;
-use waymark_adapters::hl7v2::ack::{AckCode, AckReading};
 use waymark_adapters::grpc::convert::sender_reference_to_proto;
+use waymark_adapters::hl7v2::ack::{AckCode, AckReading};
 use waymark_adapters::hl7v2::content::{AckCondition, Envelope, Rf1};
 use waymark_adapters::hl7v2::message::{LineEndings, Message};
 use waymark_adapters::hl7v2::mllp::{MllpCodec, MllpError};
@@ -31,7 +31,7 @@ use crate::config::Config;
 /// The longest that connecting, the TLS handshake included, may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest that an acknowledgement may take.
-const ACK_TIMEOUT: Duration = Duration::from_secs(60);
+const ACK_TIMEOUT: Duration = Duration::from_mins(1);
 /// How often one message is sent whose acknowledgement did not come, or said to try later.
 const TRIES_MAX: u32 = 4;
 /// The pause before it is sent again.
@@ -65,7 +65,14 @@ pub(super) async fn send(sending: &mut Sending<'_>, sources: &[Source]) -> anyho
                 continue;
             }
         };
-        let mut outcome = exchange(sending.options, &listener, &mut connection, &wire, &envelope).await;
+        let mut outcome = exchange(
+            sending.options,
+            &listener,
+            &mut connection,
+            &wire,
+            &envelope,
+        )
+        .await;
         if let Outcome::Accepted(accepted) = &mut outcome {
             with_receipt(sending, &wire, accepted).await;
         }
@@ -79,24 +86,47 @@ fn listener(options: &Options) -> anyhow::Result<Listener> {
     let given = options.mllp.as_deref();
     if let Some(address) = given.filter(|text| text.contains(':')) {
         host_and_port(address)?;
-        return Ok(Listener { address: address.to_owned(), tls: !options.mllp_plain });
+        return Ok(Listener {
+            address: address.to_owned(),
+            tls: !options.mllp_plain,
+        });
     }
     let path = &options.client.config;
-    let config = Config::load(path).with_context(|| format!("no --mllp HOST:PORT; read {}", path.display()))?;
+    let config = Config::load(path)
+        .with_context(|| format!("no --mllp HOST:PORT; read {}", path.display()))?;
     let mut listeners = config.listen.mllp.iter();
     let found = match given {
         Some(name) => listeners.find(|l| l.name == name),
         None => listeners.next(),
     };
-    let what = given.map_or_else(|| "no MLLP listener".to_owned(), |name| format!("no MLLP listener {name}"));
-    let found = found.ok_or_else(|| Failure::usage(format!("{what} in {}: give --mllp HOST:PORT", path.display())))?;
-    Ok(Listener { address: found.address.to_string(), tls: found.tls })
+    let what = given.map_or_else(
+        || "no MLLP listener".to_owned(),
+        |name| format!("no MLLP listener {name}"),
+    );
+    let found = found.ok_or_else(|| {
+        Failure::usage(format!(
+            "{what} in {}: give --mllp HOST:PORT",
+            path.display()
+        ))
+    })?;
+    Ok(Listener {
+        address: found.address.to_string(),
+        tls: found.tls,
+    })
 }
 
 async fn connect(options: &Options, listener: &Listener) -> anyhow::Result<Connection> {
-    let what = || format!("the MLLP listener at {}", listener.address);
+    let hint = if listener.tls {
+        ", speaking TLS (a plain one needs --mllp-plain)"
+    } else {
+        ""
+    };
+    let what = || format!("the MLLP listener at {}{hint}", listener.address);
     let (host, port) = host_and_port(&listener.address)?;
-    let tls = listener.tls.then(|| options.client.resolve(ClientDuty::Agency)?.rustls()).transpose()?;
+    let tls = listener
+        .tls
+        .then(|| options.client.resolve(ClientDuty::Agency)?.rustls())
+        .transpose()?;
     let connecting = async {
         let stream = TcpStream::connect((host.as_str(), port)).await?;
         stream.set_nodelay(true)?;
@@ -112,7 +142,10 @@ async fn connect(options: &Options, listener: &Listener) -> anyhow::Result<Conne
     match timeout(CONNECT_TIMEOUT, connecting).await {
         Ok(Ok(connection)) => Ok(connection),
         Ok(Err(error)) => Err(Failure::unreachable(what(), error)),
-        Err(_) => Err(Failure::unreachable(what(), io::Error::from(io::ErrorKind::TimedOut))),
+        Err(_) => Err(Failure::unreachable(
+            what(),
+            io::Error::from(io::ErrorKind::TimedOut),
+        )),
     }
 }
 
@@ -124,7 +157,9 @@ async fn exchange(
     wire: &[u8],
     envelope: &Envelope,
 ) -> Outcome {
-    let mut outcome = Outcome::Unanswered { why: "it was not sent".to_owned() };
+    let mut outcome = Outcome::Unanswered {
+        why: "it was not sent".to_owned(),
+    };
     for attempt in 0..TRIES_MAX {
         if attempt > 0 {
             tokio::time::sleep(PAUSE).await;
@@ -134,7 +169,9 @@ async fn exchange(
             None => match connect(options, listener).await {
                 Ok(open) => open,
                 Err(error) => {
-                    outcome = Outcome::Unanswered { why: format!("{error:#}") };
+                    outcome = Outcome::Unanswered {
+                        why: format!("{error:#}"),
+                    };
                     continue;
                 }
             },
@@ -146,10 +183,20 @@ async fn exchange(
             }
             Ok(Ok(Answer::Later(refused))) => {
                 *connection = Some(open);
-                outcome = Outcome::Unanswered { why: refused.to_string() };
+                outcome = Outcome::Unanswered {
+                    why: refused.to_string(),
+                };
             }
-            Ok(Err(error)) => outcome = Outcome::Unanswered { why: error.to_string() },
-            Err(_) => outcome = Outcome::Unanswered { why: "no acknowledgement came in time".to_owned() },
+            Ok(Err(error)) => {
+                outcome = Outcome::Unanswered {
+                    why: error.to_string(),
+                }
+            }
+            Err(_) => {
+                outcome = Outcome::Unanswered {
+                    why: "no acknowledgement came in time".to_owned(),
+                }
+            }
         }
     }
     outcome
@@ -161,7 +208,11 @@ enum Answer {
     Later(Refused),
 }
 
-async fn ask(connection: &mut Connection, wire: &[u8], envelope: &Envelope) -> Result<Answer, MllpError> {
+async fn ask(
+    connection: &mut Connection,
+    wire: &[u8],
+    envelope: &Envelope,
+) -> Result<Answer, MllpError> {
     connection.send(wire).await?;
     if !expects_answer(envelope) {
         return Ok(Answer::Final(Outcome::Unanswered {
@@ -170,9 +221,12 @@ async fn ask(connection: &mut Connection, wire: &[u8], envelope: &Envelope) -> R
     }
     loop {
         let frame = connection.next().await.ok_or(MllpError::CutOff)??;
-        let read = Message::parse(&frame.body, LineEndings::Cr).and_then(|m| AckReading::read(&m).map(|r| (m, r)));
+        let read = Message::parse(&frame.body, LineEndings::Cr)
+            .and_then(|m| AckReading::read(&m).map(|r| (m, r)));
         let Ok((message, reading)) = read else {
-            return Ok(Answer::Final(Outcome::Unanswered { why: "the answer is no acknowledgement".to_owned() }));
+            return Ok(Answer::Final(Outcome::Unanswered {
+                why: "the answer is no acknowledgement".to_owned(),
+            }));
         };
         // An acknowledgement of an earlier message, late: this one's is still to come.
         if reading.control_id != envelope.control_id {
@@ -181,19 +235,27 @@ async fn ask(connection: &mut Connection, wire: &[u8], envelope: &Envelope) -> R
         if !is_accept(reading.code) {
             let refused = Refused::of_ack(&message, &reading);
             let later = reading.error_code == Some(TRY_LATER);
-            return Ok(if later { Answer::Later(refused) } else { Answer::Final(Outcome::Refused(refused)) });
+            return Ok(if later {
+                Answer::Later(refused)
+            } else {
+                Answer::Final(Outcome::Refused(refused))
+            });
         }
         if reading.code == AckCode::CommitAccept && wants_application_ack(envelope) {
             continue;
         }
         let acknowledgement = Some(reading.code.code());
-        return Ok(Answer::Final(Outcome::Accepted(Accepted { acknowledgement, ..Accepted::default() })));
+        return Ok(Answer::Final(Outcome::Accepted(Accepted {
+            acknowledgement,
+            ..Accepted::default()
+        })));
     }
 }
 
 /// Whether an accepted message is answered at all.
 fn expects_answer(envelope: &Envelope) -> bool {
-    let is_original = envelope.accept_ack == AckCondition::Unstated && envelope.application_ack == AckCondition::Unstated;
+    let is_original = envelope.accept_ack == AckCondition::Unstated
+        && envelope.application_ack == AckCondition::Unstated;
     is_original || on_success(envelope.accept_ack) || on_success(envelope.application_ack)
 }
 
@@ -211,9 +273,17 @@ fn on_success(condition: AckCondition) -> bool {
 
 /// Fetches and writes the receipt of an accepted referral, over gRPC by its RF1-6, when receipts are asked for.
 async fn with_receipt(sending: &mut Sending<'_>, wire: &[u8], accepted: &mut Accepted) {
-    let Some(folder) = sending.options.receipts.clone() else { return };
-    let Ok(rf1) = Message::parse(wire, LineEndings::Cr).and_then(|message| Rf1::read(&message)) else { return };
-    let reference = SenderReference { value: rf1.originating.id, namespace: rf1.originating.namespace };
+    let Some(folder) = sending.options.receipts.clone() else {
+        return;
+    };
+    let Ok(rf1) = Message::parse(wire, LineEndings::Cr).and_then(|message| Rf1::read(&message))
+    else {
+        return;
+    };
+    let reference = SenderReference {
+        value: rf1.originating.id,
+        namespace: rf1.originating.namespace,
+    };
     let key = Key::SenderReference(sender_reference_to_proto(&reference));
     let acknowledgement = accepted.acknowledgement;
     let fetched = async {
@@ -225,7 +295,10 @@ async fn with_receipt(sending: &mut Sending<'_>, wire: &[u8], accepted: &mut Acc
         Ok(receipt) => {
             let vkey = sending.options.client.log_vkey();
             let saved = vkey.and_then(|key| receipts::save(&folder, &receipt, key.as_ref()));
-            Accepted { acknowledgement, ..Accepted::of(&receipt).with_receipt(saved) }
+            Accepted {
+                acknowledgement,
+                ..Accepted::of(&receipt).with_receipt(saved)
+            }
         }
     };
 }
@@ -282,24 +355,42 @@ mod tests {
     #[tokio::test]
     async fn an_acknowledgement_of_another_message_is_passed_over() {
         let acks = [ack("AE", "M0", ""), ack("AA", "M1", "")];
-        assert_eq!(accepted(&outcome(answered(&envelope("", ""), &acks).await)), Some("AA"));
+        assert_eq!(
+            accepted(&outcome(answered(&envelope("", ""), &acks).await)),
+            Some("AA")
+        );
     }
 
     #[tokio::test]
     async fn a_commit_acknowledgement_is_not_the_end_where_another_is_asked_for() {
         let acks = [ack("CA", "M1", ""), ack("AA", "M1", "")];
-        assert_eq!(accepted(&outcome(answered(&envelope("AL", "AL"), &acks).await)), Some("AA"));
-        assert_eq!(accepted(&outcome(answered(&envelope("AL", "NE"), &acks).await)), Some("CA"));
+        assert_eq!(
+            accepted(&outcome(answered(&envelope("AL", "AL"), &acks).await)),
+            Some("AA")
+        );
+        assert_eq!(
+            accepted(&outcome(answered(&envelope("AL", "NE"), &acks).await)),
+            Some("CA")
+        );
         let refused = [ack("CE", "M1", "ERR||RF1^1^6|205|E|||in use\r")];
-        assert!(matches!(outcome(answered(&envelope("AL", "AL"), &refused).await), Outcome::Refused(_)));
+        assert!(matches!(
+            outcome(answered(&envelope("AL", "AL"), &refused).await),
+            Outcome::Refused(_)
+        ));
     }
 
     #[tokio::test]
     async fn a_message_is_tried_again_only_where_the_far_side_failed_inside() {
         let later = [ack("AE", "M1", "ERR|||207|E\r")];
-        assert!(matches!(answered(&envelope("", ""), &later).await, Ok(Answer::Later(_))));
+        assert!(matches!(
+            answered(&envelope("", ""), &later).await,
+            Ok(Answer::Later(_))
+        ));
         let never = [ack("AE", "M1", "ERR|||102|E\r")];
-        assert!(matches!(outcome(answered(&envelope("", ""), &never).await), Outcome::Refused(_)));
+        assert!(matches!(
+            outcome(answered(&envelope("", ""), &never).await),
+            Outcome::Refused(_)
+        ));
     }
 
     #[tokio::test]

@@ -93,7 +93,11 @@ impl Accepted {
             event_id: Some(receipt.event_id.clone()),
             leaf_hash: Some(hex::encode(&receipt.leaf_hash)),
             // A leg that waits for its triage owner has no service yet.
-            services: receipt.legs.iter().map(|leg| service(&leg.service_id)).collect(),
+            services: receipt
+                .legs
+                .iter()
+                .map(|leg| service(&leg.service_id))
+                .collect(),
             acknowledgement: None,
             receipt: None,
             receipt_fault: None,
@@ -112,7 +116,11 @@ impl Accepted {
 }
 
 fn service(id: &str) -> String {
-    if id.is_empty() { "triage".to_owned() } else { id.to_owned() }
+    if id.is_empty() {
+        "triage".to_owned()
+    } else {
+        id.to_owned()
+    }
 }
 
 /// Why a message was refused.
@@ -129,14 +137,25 @@ pub struct Refused {
 impl Refused {
     /// Refused on this side, before anything was sent.
     pub(super) fn local(reason: &str, violations: Vec<Violation>) -> Self {
-        Self { reason: reason.to_owned(), message: "not sent".to_owned(), violations }
+        Self {
+            reason: reason.to_owned(),
+            message: "not sent".to_owned(),
+            violations,
+        }
     }
 
     /// Refused on this side for a fault in an HL7 v2 message.
     pub(super) fn of_fault(fault: &FieldFault) -> Self {
         let code = fault.hl7_code.number();
-        let why = format!("{} (HL7 error {code}): {}", fault.rule, remedy(&fault.place(), Some(code)));
-        Self::local(&format!("HL7_{code}"), vec![Violation::new(fault.place(), why)])
+        let why = format!(
+            "{} (HL7 error {code}): {}",
+            fault.rule,
+            remedy(&fault.place(), Some(code))
+        );
+        Self::local(
+            &format!("HL7_{code}"),
+            vec![Violation::new(fault.place(), why)],
+        )
     }
 
     /// Refused by an acknowledgement: what it says, by segment and field, and what to do about it.
@@ -145,7 +164,10 @@ impl Refused {
         let (place, words) = place_and_words(ack, reading);
         let why = format!("{words}: {}", remedy(&place, code));
         Self {
-            reason: code.map_or_else(|| reading.code.code().to_owned(), |code| format!("HL7_{code}")),
+            reason: code.map_or_else(
+                || reading.code.code().to_owned(),
+                |code| format!("HL7_{code}"),
+            ),
             message: format!("acknowledged {}", reading.code.code()),
             violations: vec![Violation::new(place, why)],
         }
@@ -154,8 +176,16 @@ impl Refused {
 
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
-        let reason = if refusal.reason.is_empty() { refusal.code } else { refusal.reason };
-        Self { reason, message: refusal.message, violations: refusal.violations }
+        let reason = if refusal.reason.is_empty() {
+            refusal.code
+        } else {
+            refusal.reason
+        };
+        Self {
+            reason,
+            message: refusal.message,
+            violations: refusal.violations,
+        }
     }
 }
 
@@ -173,19 +203,38 @@ impl fmt::Display for Refused {
 fn place_and_words(ack: &Message, reading: &AckReading) -> (String, String) {
     let err = ack.segment("ERR", 1);
     let part = |field: usize, component: usize| {
-        err.map(|err| err.text(field, component).trim().to_owned()).filter(|text| !text.is_empty())
+        err.map(|err| err.text(field, component).trim().to_owned())
+            .filter(|text| !text.is_empty())
     };
     let located = |field: usize| {
         let segment = part(field, 1)?;
-        let nth = part(field, 2).filter(|nth| nth != "1").map(|nth| format!("[{nth}]")).unwrap_or_default();
-        let number = part(field, 3).map(|number| format!("-{number}")).unwrap_or_default();
+        let nth = part(field, 2)
+            .filter(|nth| nth != "1")
+            .map(|nth| format!("[{nth}]"))
+            .unwrap_or_default();
+        let number = part(field, 3)
+            .map(|number| format!("-{number}"))
+            .unwrap_or_default();
         Some(format!("{segment}{nth}{number}"))
     };
-    let place = located(2).or_else(|| located(1)).unwrap_or_else(|| "message".to_owned());
-    let words = part(7, 1).or_else(|| part(8, 1)).or_else(|| reading.text.clone());
-    let table = reading.error_code.and_then(ErrorCode::from_number).map(ErrorCode::text);
-    let words = words.or_else(|| table.map(ToOwned::to_owned)).unwrap_or_else(|| "no reason is given".to_owned());
-    (place, words)
+    let place = located(2)
+        .or_else(|| located(1))
+        .unwrap_or_else(|| "message".to_owned());
+    let words = part(7, 1)
+        .or_else(|| part(8, 1))
+        .or_else(|| reading.text.clone());
+    let table = reading
+        .error_code
+        .and_then(ErrorCode::from_number)
+        .map(ErrorCode::text);
+    let words = words
+        .or_else(|| table.map(ToOwned::to_owned))
+        .unwrap_or_else(|| "no reason is given".to_owned());
+    // Our own listener begins with the place, which is shown already.
+    let bare = words
+        .strip_prefix(&place)
+        .map(|rest| rest.trim_start().to_owned());
+    (place, bare.unwrap_or(words))
 }
 
 /// What to do about an error of HL7 table 0357 at a place.
@@ -197,17 +246,28 @@ fn remedy(place: &str, code: Option<u16>) -> &'static str {
         (Some(ErrorCode::DuplicateKey), _) => {
             "it came before with other content; a new message needs a new MSH-10, a repeat the same content"
         }
-        (Some(ErrorCode::UnknownKey), _) => "no referral of yours has it; send the referral first, or correct the reference",
+        (Some(ErrorCode::UnknownKey), _) => {
+            "no referral of yours has it; send the referral first, or correct the reference"
+        }
         (Some(ErrorCode::RequiredFieldMissing), _) => "fill it in",
         (Some(ErrorCode::SegmentSequence), _) => "add the segment, in its place",
-        (Some(ErrorCode::UnsupportedProcessingId), _) => "MSH-11 is T for a test deployment and P for a live one",
-        (Some(ErrorCode::UnsupportedMessageType | ErrorCode::UnsupportedEventCode | ErrorCode::UnsupportedVersion), _) => {
-            "send REF^I12, REF^I13, REF^I14 or RRI"
+        (Some(ErrorCode::UnsupportedProcessingId), _) => {
+            "MSH-11 is T for a test deployment and P for a live one"
         }
+        (
+            Some(
+                ErrorCode::UnsupportedMessageType
+                | ErrorCode::UnsupportedEventCode
+                | ErrorCode::UnsupportedVersion,
+            ),
+            _,
+        ) => "send REF^I12, REF^I13, REF^I14 or RRI",
         (Some(ErrorCode::TableValueNotFound), "MSH-3" | "MSH-4") => {
             "MSH-3 and MSH-4 must be among hl7_senders of this channel's identity in the directory"
         }
-        (Some(ErrorCode::ApplicationInternal | ErrorCode::RecordLocked), _) => "send the same file again later",
+        (Some(ErrorCode::ApplicationInternal | ErrorCode::RecordLocked), _) => {
+            "send the same file again later"
+        }
         (Some(ErrorCode::DataType | ErrorCode::TableValueNotFound), _) => "correct it",
         (Some(ErrorCode::Accepted) | None, _) => "see what the gateway says of it",
     }
@@ -217,7 +277,10 @@ fn remedy(place: &str, code: Option<u16>) -> &'static str {
 pub(super) fn is_accept(code: AckCode) -> bool {
     match code {
         AckCode::ApplicationAccept | AckCode::CommitAccept => true,
-        AckCode::ApplicationError | AckCode::ApplicationReject | AckCode::CommitError | AckCode::CommitReject => false,
+        AckCode::ApplicationError
+        | AckCode::ApplicationReject
+        | AckCode::CommitError
+        | AckCode::CommitReject => false,
     }
 }
 
@@ -236,8 +299,17 @@ impl fmt::Display for Item {
                 write!(f, "  acknowledged {code}")?;
             }
             if let Some(saved) = &a.receipt {
-                let verified = if saved.verified { "proof verified" } else { "proof" };
-                write!(f, "  {verified}, entry {}, {}", saved.index, saved.proof.display())?;
+                let verified = if saved.verified {
+                    "proof verified"
+                } else {
+                    "proof"
+                };
+                write!(
+                    f,
+                    "  {verified}, entry {}, {}",
+                    saved.index,
+                    saved.proof.display()
+                )?;
             }
             if let Some(why) = &a.receipt_fault {
                 write!(f, "  NO RECEIPT: {why}")?;
@@ -248,7 +320,9 @@ impl fmt::Display for Item {
             Outcome::Accepted(a) => accepted(f, "accepted", a),
             Outcome::Repeated(a) => accepted(f, "repeated", a),
             Outcome::Refused(refused) => write!(f, "refused     {file}: {refused}"),
-            Outcome::Unanswered { why } => write!(f, "unanswered  {file}: {why}; sending it again is safe"),
+            Outcome::Unanswered { why } => {
+                write!(f, "unanswered  {file}: {why}; sending it again is safe")
+            }
         }
     }
 }
@@ -256,9 +330,12 @@ impl fmt::Display for Item {
 impl SendReport {
     /// Counts.
     pub(super) fn of(items: Vec<Item>) -> Self {
-        let count = |is: fn(&Outcome) -> bool| items.iter().filter(|item| is(&item.outcome)).count();
-        let (refused, unanswered) =
-            (count(|o| matches!(o, Outcome::Refused(_))), count(|o| matches!(o, Outcome::Unanswered { .. })));
+        let count =
+            |is: fn(&Outcome) -> bool| items.iter().filter(|item| is(&item.outcome)).count();
+        let (refused, unanswered) = (
+            count(|o| matches!(o, Outcome::Refused(_))),
+            count(|o| matches!(o, Outcome::Unanswered { .. })),
+        );
         let without_receipt = count(|o| match o {
             Outcome::Accepted(a) | Outcome::Repeated(a) => a.receipt_fault.is_some(),
             Outcome::Refused(_) | Outcome::Unanswered { .. } => false,
@@ -310,38 +387,74 @@ mod tests {
 
     #[test]
     fn a_refused_message_names_segment_field_and_remedy_in_either_shape() {
-        let taken = FieldFault::field("RF1", 6, "is in use (REFERENCE_IN_USE)", ErrorCode::DuplicateKey);
+        let taken = FieldFault::field(
+            "RF1",
+            6,
+            "is in use (REFERENCE_IN_USE)",
+            ErrorCode::DuplicateKey,
+        );
         for version in ["2.4", "2.5", "2.8"] {
             let refused = refused(version, &taken);
             let violation = refused.violations.first().unwrap();
             assert_eq!(violation.field, "RF1-6", "{version}");
-            assert!(violation.why.contains("REFERENCE_IN_USE"), "{version}: {violation}");
-            assert!(violation.why.contains("amend (REF^I13)"), "{version}: {violation}");
+            assert!(
+                violation.why.starts_with("is in use (REFERENCE_IN_USE)"),
+                "{version}: {violation}"
+            );
+            assert!(
+                violation.why.contains("amend (REF^I13)"),
+                "{version}: {violation}"
+            );
             assert_eq!(refused.reason, "HL7_205");
         }
         let second = FieldFault::missing_field("PRD", 2).at(2);
-        assert_eq!(refused("2.5", &second).violations.first().unwrap().field, "PRD[2]-2");
+        assert_eq!(
+            refused("2.5", &second).violations.first().unwrap().field,
+            "PRD[2]-2"
+        );
     }
 
     #[test]
     fn a_fault_outside_any_segment_is_of_the_message() {
-        let fault = FieldFault::segment("message", "could not be stored in time", ErrorCode::ApplicationInternal);
+        let fault = FieldFault::segment(
+            "message",
+            "could not be stored in time",
+            ErrorCode::ApplicationInternal,
+        );
         let refused = refused("2.5", &fault);
         assert_eq!(refused.violations.first().unwrap().field, "message");
-        assert!(refused.to_string().contains("send the same file again later"), "{refused}");
+        assert!(
+            refused
+                .to_string()
+                .contains("send the same file again later"),
+            "{refused}"
+        );
     }
 
     #[test]
     fn a_report_is_ok_only_when_everything_was_taken() {
-        let item = |outcome| Item { file: "f".to_owned(), outcome };
-        let taken = vec![item(Outcome::Accepted(Accepted::default())), item(Outcome::Repeated(Accepted::default()))];
+        let item = |outcome| Item {
+            file: "f".to_owned(),
+            outcome,
+        };
+        let taken = vec![
+            item(Outcome::Accepted(Accepted::default())),
+            item(Outcome::Repeated(Accepted::default())),
+        ];
         let report = SendReport::of(taken.clone());
         assert!(report.ok);
-        assert_eq!(report.summary(), "1 accepted, 1 repeated, 0 refused, 0 unanswered");
+        assert_eq!(
+            report.summary(),
+            "1 accepted, 1 repeated, 0 refused, 0 unanswered"
+        );
         for missing in [
             Outcome::Refused(Refused::local("X", Vec::new())),
-            Outcome::Unanswered { why: "lost".to_owned() },
-            Outcome::Accepted(Accepted::default().with_receipt(Err(anyhow::anyhow!("the proof does not hold")))),
+            Outcome::Unanswered {
+                why: "lost".to_owned(),
+            },
+            Outcome::Accepted(
+                Accepted::default().with_receipt(Err(anyhow::anyhow!("the proof does not hold"))),
+            ),
         ] {
             let mut items = taken.clone();
             items.push(item(missing));
@@ -351,7 +464,15 @@ mod tests {
 
     #[test]
     fn json_names_the_outcome_beside_the_file() {
-        let item = Item { file: "r.json".to_owned(), outcome: Outcome::Unanswered { why: "lost".to_owned() } };
-        assert_eq!(serde_json::to_string(&item).unwrap(), r#"{"file":"r.json","outcome":"unanswered","why":"lost"}"#);
+        let item = Item {
+            file: "r.json".to_owned(),
+            outcome: Outcome::Unanswered {
+                why: "lost".to_owned(),
+            },
+        };
+        assert_eq!(
+            serde_json::to_string(&item).unwrap(),
+            r#"{"file":"r.json","outcome":"unanswered","why":"lost"}"#
+        );
     }
 }

@@ -44,7 +44,10 @@ impl Kind {
     }
 
     fn of_beginning(bytes: &[u8]) -> Self {
-        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii_start();
+        let bytes = bytes
+            .strip_prefix(b"\xef\xbb\xbf")
+            .unwrap_or(bytes)
+            .trim_ascii_start();
         match bytes {
             [b'M', b'S', b'H', ..] => Self::Hl7,
             [b'{', ..] => Self::Json,
@@ -88,10 +91,15 @@ pub(super) fn collect(paths: &[PathBuf]) -> anyhow::Result<Vec<Source>> {
                 Some(kind) => kind,
                 None => Kind::of_beginning(&beginning(path).map_err(unread)?),
             };
-            sources.push(Source { path: path.clone(), kind });
+            sources.push(Source {
+                path: path.clone(),
+                kind,
+            });
         }
         if sources.len() > FILES_MAX {
-            return Err(Failure::usage(format!("more than {FILES_MAX} files: send them in parts")));
+            return Err(Failure::usage(format!(
+                "more than {FILES_MAX} files: send them in parts"
+            )));
         }
     }
     if sources.is_empty() {
@@ -104,16 +112,26 @@ fn beginning(path: &Path) -> std::io::Result<Vec<u8>> {
     use std::io::Read as _;
     let mut bytes = Vec::new();
     let most = u64::try_from(SNIFF_BYTES).unwrap_or(u64::MAX);
-    std::fs::File::open(path)?.take(most).read_to_end(&mut bytes)?;
+    std::fs::File::open(path)?
+        .take(most)
+        .read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
 /// Reads and parses a file.
 pub(super) fn read(source: &Source) -> Result<Content, Refused> {
     let unread = |why: String| Refused::local("UNREADABLE", vec![Violation::new("file", why)]);
-    let length = std::fs::metadata(&source.path).map_err(|e| unread(e.to_string()))?.len();
+    let length = std::fs::metadata(&source.path)
+        .map_err(|e| unread(e.to_string()))?
+        .len();
     if length > u64::try_from(FILE_BYTES_MAX).unwrap_or(u64::MAX) {
-        return Err(Refused::local("TOO_LARGE", vec![Violation::new("file", format!("is larger than {FILE_BYTES_MAX} bytes"))]));
+        return Err(Refused::local(
+            "TOO_LARGE",
+            vec![Violation::new(
+                "file",
+                format!("is larger than {FILE_BYTES_MAX} bytes"),
+            )],
+        ));
     }
     let bytes = std::fs::read(&source.path).map_err(|e| unread(e.to_string()))?;
     match source.kind {
@@ -129,7 +147,10 @@ pub(super) fn not_taken(source: &Source) -> Refused {
         Kind::Fhir => fhir(),
         Kind::Json | Kind::Hl7 | Kind::Other => Refused::local(
             "UNKNOWN_KIND",
-            vec![Violation::new("file", "is neither JSON nor HL7 v2: name it *.json or *.hl7")],
+            vec![Violation::new(
+                "file",
+                "is neither JSON nor HL7 v2: name it *.json or *.hl7",
+            )],
         ),
     }
 }
@@ -141,14 +162,20 @@ fn fhir() -> Refused {
 
 fn referral(bytes: &[u8]) -> Result<Content, Refused> {
     match Referral::from_canonical(bytes) {
-        Ok(referral) => Ok(Content::Referral(Box::new(referral), hex::encode(digest(&SHA256, bytes)))),
+        Ok(referral) => Ok(Content::Referral(
+            Box::new(referral),
+            hex::encode(digest(&SHA256, bytes)),
+        )),
         Err(error) => {
             let resource: Option<Resource> = serde_json::from_slice(bytes).ok();
             if resource.is_some() {
                 return Err(fhir());
             }
             let place = format!("line {}, column {}", error.line(), error.column());
-            Err(Refused::local("MALFORMED", vec![Violation::new(place, without_values(&error.to_string()))]))
+            Err(Refused::local(
+                "MALFORMED",
+                vec![Violation::new(place, without_values(&error.to_string()))],
+            ))
         }
     }
 }
@@ -162,7 +189,9 @@ struct Resource {
 
 /// The parser's words without the values that it quotes, and without the place, which stands before them.
 fn without_values(message: &str) -> String {
-    let message = message.rsplit_once(" at line ").map_or(message, |(words, _)| words);
+    let message = message
+        .rsplit_once(" at line ")
+        .map_or(message, |(words, _)| words);
     let mut inside = false;
     let mut text = String::new();
     for c in message.chars() {
@@ -182,7 +211,10 @@ fn hl7(bytes: &[u8]) -> Result<Content, FieldFault> {
     let envelope = Envelope::read(&message)?;
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let mut wire = Vec::with_capacity(bytes.len() + 1);
-    for line in bytes.split(|b| matches!(b, b'\r' | b'\n')).filter(|line| !line.is_empty()) {
+    for line in bytes
+        .split(|b| matches!(b, b'\r' | b'\n'))
+        .filter(|line| !line.is_empty())
+    {
         wire.extend_from_slice(line);
         wire.push(b'\r');
     }
@@ -218,11 +250,28 @@ mod tests {
 
     #[test]
     fn a_folder_is_its_known_files_in_the_order_of_their_names() {
-        let dir = folder(&[("b.hl7", b""), ("a.JSON", b""), ("c.xml", b""), ("README.md", b""), (".d.json", b"")]);
+        let dir = folder(&[
+            ("b.hl7", b""),
+            ("a.JSON", b""),
+            ("c.xml", b""),
+            ("README.md", b""),
+            (".d.json", b""),
+        ]);
         std::fs::create_dir(dir.path().join("z.json")).unwrap();
         let found = collect(&[dir.path().to_owned()]).unwrap();
-        let names: Vec<_> = found.iter().map(|s| (s.path.file_name().unwrap().to_str().unwrap(), s.kind)).collect();
-        assert_eq!(names, [(".d.json", Kind::Json), ("a.JSON", Kind::Json), ("b.hl7", Kind::Hl7), ("c.xml", Kind::Fhir)]);
+        let names: Vec<_> = found
+            .iter()
+            .map(|s| (s.path.file_name().unwrap().to_str().unwrap(), s.kind))
+            .collect();
+        assert_eq!(
+            names,
+            [
+                (".d.json", Kind::Json),
+                ("a.JSON", Kind::Json),
+                ("b.hl7", Kind::Hl7),
+                ("c.xml", Kind::Fhir)
+            ]
+        );
     }
 
     #[test]
@@ -234,7 +283,14 @@ mod tests {
             (b"hello", Kind::Other),
         ] {
             let dir = folder(&[("message", bytes)]);
-            assert_eq!(collect(&[dir.path().join("message")]).unwrap().first().unwrap().kind, kind);
+            assert_eq!(
+                collect(&[dir.path().join("message")])
+                    .unwrap()
+                    .first()
+                    .unwrap()
+                    .kind,
+                kind
+            );
         }
     }
 
@@ -248,12 +304,19 @@ mod tests {
     #[test]
     fn line_ends_of_a_message_become_cr_and_its_bytes_stay() {
         let latin1 = b"MSH|^~\\&|A|B|C|D|2026||REF^I12|M1|T|2.4||||||8859/1\r\nPID|||1||Zo\xeb\n\n";
-        let Ok(Content::Hl7(wire, envelope)) = only("m.hl7", latin1) else { panic!("refused") };
-        assert_eq!(wire, b"MSH|^~\\&|A|B|C|D|2026||REF^I12|M1|T|2.4||||||8859/1\rPID|||1||Zo\xeb\r");
+        let Ok(Content::Hl7(wire, envelope)) = only("m.hl7", latin1) else {
+            panic!("refused")
+        };
+        assert_eq!(
+            wire,
+            b"MSH|^~\\&|A|B|C|D|2026||REF^I12|M1|T|2.4||||||8859/1\rPID|||1||Zo\xeb\r"
+        );
         assert_eq!(envelope.control_id, "M1");
         for ends in ["\n", "\r\n", "\r"] {
             let text = MESSAGE.replace('\r', ends);
-            let Ok(Content::Hl7(wire, _)) = only("m.hl7", text.as_bytes()) else { panic!("refused") };
+            let Ok(Content::Hl7(wire, _)) = only("m.hl7", text.as_bytes()) else {
+                panic!("refused")
+            };
             assert_eq!(wire, MESSAGE.as_bytes());
         }
     }
@@ -266,7 +329,13 @@ mod tests {
 
     #[test]
     fn fhir_is_refused_by_name_in_both_its_forms() {
-        for (name, bytes) in [("b.xml", &b"<Bundle/>"[..]), ("b.json", b"{\"resourceType\":\"Bundle\",\"type\":\"message\"}")] {
+        for (name, bytes) in [
+            ("b.xml", &b"<Bundle/>"[..]),
+            (
+                "b.json",
+                b"{\"resourceType\":\"Bundle\",\"type\":\"message\"}",
+            ),
+        ] {
             assert_eq!(refused(name, bytes).reason, "FHIR_NOT_YET", "{name}");
         }
     }
@@ -282,10 +351,14 @@ mod tests {
     #[test]
     fn a_referral_is_sent_under_the_digest_of_its_file() {
         let bytes = super::super::EXAMPLE.as_bytes();
-        let Ok(Content::Referral(_, key)) = only("r.json", bytes) else { panic!("refused") };
+        let Ok(Content::Referral(_, key)) = only("r.json", bytes) else {
+            panic!("refused")
+        };
         assert_eq!(key, hex::encode(digest(&SHA256, bytes)));
         let other = super::super::EXAMPLE.replace("  ", " ");
-        let Ok(Content::Referral(_, other)) = only("r.json", other.as_bytes()) else { panic!("refused") };
+        let Ok(Content::Referral(_, other)) = only("r.json", other.as_bytes()) else {
+            panic!("refused")
+        };
         assert_ne!(key, other);
     }
 

@@ -175,3 +175,55 @@ pub(super) async fn download(
         },
     )))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metadata() -> v1::DocumentMetadata {
+        v1::DocumentMetadata {
+            media_type: "application/pdf".to_owned(),
+            sha256: vec![7; 32],
+            size_bytes: DOCUMENT_BYTES_MAX,
+            file_name: "report.pdf".to_owned(),
+            ..v1::DocumentMetadata::default()
+        }
+    }
+
+    fn refused(change: impl FnOnce(&mut v1::DocumentMetadata)) -> String {
+        let mut metadata = metadata();
+        change(&mut metadata);
+        check(&metadata).err().unwrap().violations.remove(0).field
+    }
+
+    #[test]
+    fn a_document_is_checked_before_its_first_byte_is_taken() {
+        let said = check(&metadata()).unwrap();
+        assert_eq!(u64::try_from(said.size).unwrap(), DOCUMENT_BYTES_MAX);
+        assert_eq!(said.title, "report.pdf");
+        assert_eq!(
+            refused(|m| m.size_bytes = DOCUMENT_BYTES_MAX + 1),
+            "size_bytes"
+        );
+        assert_eq!(refused(|m| m.size_bytes = 0), "size_bytes");
+        assert_eq!(refused(|m| m.sha256 = vec![7; 31]), "sha256");
+        assert_eq!(refused(|m| m.kind = 99), "kind");
+    }
+
+    #[test]
+    fn a_file_is_named_without_a_path() {
+        for name in ["", " ", "../report.pdf", "a\\b"] {
+            assert_eq!(refused(|m| m.file_name = name.to_owned()), "file_name");
+        }
+        assert_eq!(
+            refused(|m| m.file_name = "x".repeat(NAME_MAX + 1)),
+            "file_name"
+        );
+        assert_eq!(refused(|m| m.title = "x".repeat(NAME_MAX + 1)), "title");
+        let most = v1::DocumentMetadata {
+            file_name: "x".repeat(NAME_MAX),
+            ..metadata()
+        };
+        assert!(check(&most).is_ok());
+    }
+}

@@ -362,6 +362,7 @@ async fn a_referral_is_found_by_each_of_its_keys() {
         accept.reference.clone(),
         accept.deliveries[0].wire_id.clone(),
     );
+    let message = accept.message_key.key.clone();
     let sent = bench.accept(accept).await;
     let sender = || "EE100001".parse().unwrap();
     for key in [
@@ -369,6 +370,7 @@ async fn a_referral_is_found_by_each_of_its_keys() {
         ReferralKey::Wire(wire),
         ReferralKey::Event(sent.event),
         ReferralKey::Sender(sender(), reference("R1")),
+        ReferralKey::Message(sender(), message.clone()),
     ] {
         assert_eq!(
             bench.store.resolve(&key).await.unwrap(),
@@ -381,6 +383,7 @@ async fn a_referral_is_found_by_each_of_its_keys() {
         ReferralKey::Sender("EE200002".parse().unwrap(), reference("R1")),
         ReferralKey::Receiver(sender(), "R1".to_owned()),
         ReferralKey::Event(EventId::from_bytes([1; 16])),
+        ReferralKey::Message("EE200002".parse().unwrap(), message),
     ] {
         assert_eq!(bench.store.resolve(&key).await.unwrap(), None, "{key:?}");
     }

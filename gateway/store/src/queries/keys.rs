@@ -2,6 +2,7 @@
 
 use waymark_core::id::{AgencyId, EventId, Reference, ReferralId, RuleId};
 use waymark_core::leg::LegState;
+use waymark_core::personal::Personal;
 use waymark_core::port::{MessageKey, NewLeg, StoreError};
 use waymark_core::referral::SenderReference;
 
@@ -12,11 +13,16 @@ use crate::seal::Seal;
 
 /// The keyed hashes of a message's key and of its content.
 pub(super) fn message(seal: &Seal, key: &MessageKey) -> ([u8; 32], [u8; 32]) {
-    let sender = key.sender.as_str().as_bytes();
     (
-        seal.keyed("message_key", &[sender, key.key.expose().as_bytes()]),
+        message_key(seal, &key.sender, &key.key),
         seal.keyed("message_key.content", &[key.content.expose()]),
     )
+}
+
+/// The keyed hash of a message's key alone.
+pub(super) fn message_key(seal: &Seal, sender: &AgencyId, key: &Personal<String>) -> [u8; 32] {
+    let parts = [sender.as_str().as_bytes(), key.expose().as_bytes()];
+    seal.keyed("message_key", &parts)
 }
 
 /// The keyed hash of a sender's own reference.

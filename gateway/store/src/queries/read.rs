@@ -203,6 +203,9 @@ fn accepted_leg(row: &Row) -> Result<AcceptedLeg, StoreError> {
 const BY_KEY: &str = "SELECT hash, referral_id FROM referral_key WHERE kind = $1 AND hash = $2";
 const BY_WIRE: &str = "SELECT d.id, d.referral_id FROM wire w JOIN delivery d ON d.id = w.delivery_id WHERE w.wire_id = $1";
 
+const BY_MESSAGE: &str = "SELECT m.hash, m.referral_id FROM message_key m JOIN referral r ON r.id = m.referral_id \
+     WHERE m.hash = $1 AND m.event_id = r.event_id";
+
 const BY_EVENT: &str = "SELECT id, referral_id FROM event WHERE id = $1";
 
 /// The referral behind a key.
@@ -225,6 +228,14 @@ pub(super) async fn resolve(
             let event = event.as_bytes().as_slice();
             let row = sqlx::query(BY_EVENT)
                 .bind(event)
+                .fetch_optional(store.reader())
+                .await;
+            return row.map_err(sql)?.as_ref().map(referral_id).transpose();
+        }
+        ReferralKey::Message(sender, key) => {
+            let hash = keys::message_key(seal, sender, key);
+            let row = sqlx::query(BY_MESSAGE)
+                .bind(hash.as_slice())
                 .fetch_optional(store.reader())
                 .await;
             return row.map_err(sql)?.as_ref().map(referral_id).transpose();

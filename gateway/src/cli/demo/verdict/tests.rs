@@ -6,25 +6,49 @@ use super::*;
 const REFERENCE: &str = "WM-AAAAA-BBBBB-CCCCC";
 
 fn directory() -> Directory {
-    let file = |path: &str, text: &str| waymark_core::directory::SourceFile { path: path.to_owned(), text: text.to_owned() };
+    let file = |path: &str, text: &str| waymark_core::directory::SourceFile {
+        path: path.to_owned(),
+        text: text.to_owned(),
+    };
     Directory::load(&[
-        file("agencies.toml", include_str!("../../../../../deploy/directory/agencies.toml")),
-        file("area.toml", include_str!("../../../../../deploy/directory/area.toml")),
-        file("rules.toml", include_str!("../../../../../deploy/directory/rules.toml")),
-        file("services.toml", include_str!("../../../../../deploy/directory/services.toml")),
+        file(
+            "agencies.toml",
+            include_str!("../../../../../deploy/directory/agencies.toml"),
+        ),
+        file(
+            "area.toml",
+            include_str!("../../../../../deploy/directory/area.toml"),
+        ),
+        file(
+            "rules.toml",
+            include_str!("../../../../../deploy/directory/rules.toml"),
+        ),
+        file(
+            "services.toml",
+            include_str!("../../../../../deploy/directory/services.toml"),
+        ),
     ])
     .unwrap()
 }
 
 fn submitted() -> Submitted {
     let planned = plan(1, date(2026, 3, 2)).unwrap().remove(0);
-    let receipt = v1::Receipt { reference: REFERENCE.to_owned(), ..v1::Receipt::default() };
-    Submitted { planned, receipt, is_cancelled: false }
+    let receipt = v1::Receipt {
+        reference: REFERENCE.to_owned(),
+        ..v1::Receipt::default()
+    };
+    Submitted {
+        planned,
+        receipt,
+        is_cancelled: false,
+    }
 }
 
 /// What arrives, and how it is delivered, when everything goes as it must.
 fn world(expected: &[Expected]) -> (Vec<Ledger>, Vec<v1::Delivery>) {
-    let ledgers: Vec<Ledger> = [school::AGENCY, hospital::AGENCY, therapy::AGENCY].map(Ledger::new).into();
+    let ledgers: Vec<Ledger> = [school::AGENCY, hospital::AGENCY, therapy::AGENCY]
+        .map(Ledger::new)
+        .into();
     let mut deliveries = Vec::new();
     for (one, n) in expected.iter().zip(0..) {
         let wire_id = format!("WM{n}");
@@ -60,7 +84,10 @@ fn found(expected: &[Expected], ledgers: &[Ledger], deliveries: &[v1::Delivery])
 #[test]
 fn a_toddler_is_expected_at_both_services_and_the_school_is_told_by_both() {
     let expected = expected(&[submitted()], &directory()).unwrap();
-    let kinds: Vec<_> = expected.iter().map(|e| (e.agency.as_str(), e.kind, e.evidence)).collect();
+    let kinds: Vec<_> = expected
+        .iter()
+        .map(|e| (e.agency.as_str(), e.kind, e.evidence))
+        .collect();
     assert_eq!(
         kinds,
         [
@@ -71,7 +98,10 @@ fn a_toddler_is_expected_at_both_services_and_the_school_is_told_by_both() {
         ]
     );
     let (ledgers, deliveries) = world(&expected);
-    assert_eq!(found(&expected, &ledgers, &deliveries), Vec::<String>::new());
+    assert_eq!(
+        found(&expected, &ledgers, &deliveries),
+        Vec::<String>::new()
+    );
 }
 
 #[test]
@@ -83,7 +113,10 @@ fn twice_nowhere_and_elsewhere_are_faults() {
     let (ledgers, deliveries) = world(&expected);
     let fewer = &expected[1..];
     let told = found(fewer, &ledgers, &deliveries);
-    assert!(told[0].contains("where it was not expected") && told[1].contains("delivery d0"), "{told:?}");
+    assert!(
+        told[0].contains("where it was not expected") && told[1].contains("delivery d0"),
+        "{told:?}"
+    );
     let (_, deliveries) = world(&expected);
     let empty = world(&[]).0;
     assert!(found(&expected, &empty, &deliveries)[0].contains("arrived 0 times"));
@@ -94,10 +127,15 @@ fn weaker_evidence_other_content_and_an_open_delivery_are_faults() {
     let expected = expected(&[submitted()], &directory()).unwrap();
     let (ledgers, mut deliveries) = world(&expected);
     deliveries[2].evidence = v1::EvidenceGrade::TransportAck.into();
-    assert!(found(&expected, &ledgers, &deliveries)[0].contains("transport_ack and not human_acceptance"));
+    assert!(
+        found(&expected, &ledgers, &deliveries)[0]
+            .contains("transport_ack and not human_acceptance")
+    );
     let (ledgers, mut deliveries) = world(&expected);
     deliveries[0].state = v1::DeliveryState::AwaitingEvidence.into();
-    assert!(found(&expected, &ledgers, &deliveries)[0].contains("its delivery is awaiting_evidence"));
+    assert!(
+        found(&expected, &ledgers, &deliveries)[0].contains("its delivery is awaiting_evidence")
+    );
     let (ledgers, deliveries) = world(&expected);
     let mut other = expected.clone();
     other[0].content.as_mut().unwrap().safeguarding = vec![waymark_core::referral::Flag {
@@ -105,14 +143,19 @@ fn weaker_evidence_other_content_and_an_open_delivery_are_faults() {
         code: "lost".to_owned(),
         text: None,
     }];
-    assert!(found(&other, &ledgers, &deliveries)[0].contains("its content is not what the school sent"));
+    assert!(
+        found(&other, &ledgers, &deliveries)[0].contains("its content is not what the school sent")
+    );
 }
 
 #[test]
 fn a_cancel_before_its_referral_is_out_of_order() {
     let one = expected(&[submitted()], &directory()).unwrap().remove(0);
     let ledger = Ledger::new(hospital::AGENCY);
-    let cancel = Expected { kind: Kind::Cancel, ..one.clone() };
+    let cancel = Expected {
+        kind: Kind::Cancel,
+        ..one.clone()
+    };
     ledger.take(arrival(&cancel, "WM2"), b"2");
     ledger.take(arrival(&one, "WM1"), b"1");
     assert_eq!(out_of_order(&[&ledger]).len(), 1);
@@ -124,15 +167,31 @@ fn a_cancel_before_its_referral_is_out_of_order() {
 
 #[test]
 fn a_summary_is_ok_only_without_faults_and_with_a_verified_log() {
-    let log = LogSummary { size: 9, verified: true };
-    let summary = Summary { referrals: 2, log, ..Summary::default() };
+    let log = LogSummary {
+        size: 9,
+        verified: true,
+    };
+    let summary = Summary {
+        referrals: 2,
+        log,
+        ..Summary::default()
+    };
     let text = serde_json::to_string(&summary.clone().decide()).unwrap();
     assert_eq!(
         text,
         r#"{"ok":true,"referrals":2,"deliveries":{},"evidence":{},"log":{"size":9,"verified":true}}"#
     );
-    let unverified = Summary { log: LogSummary { size: 9, verified: false }, ..summary.clone() };
+    let unverified = Summary {
+        log: LogSummary {
+            size: 9,
+            verified: false,
+        },
+        ..summary.clone()
+    };
     assert!(!unverified.decide().ok);
-    let faulty = Summary { faults: vec!["lost".to_owned()], ..summary };
+    let faulty = Summary {
+        faults: vec!["lost".to_owned()],
+        ..summary
+    };
     assert!(!faulty.decide().ok);
 }
