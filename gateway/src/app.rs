@@ -10,7 +10,9 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
-use waymark_adapters::{AdapterContext, Adapters, DEFAULT_PROFILE, EgressPolicy, Peers, Secrets, TlsProfile};
+use waymark_adapters::{
+    AdapterContext, Adapters, DEFAULT_PROFILE, EgressPolicy, Peers, Secrets, TlsProfile,
+};
 use waymark_core::access::{Principal, Role};
 use waymark_core::calendar::Calendar;
 use waymark_core::directory::{AdapterKind, Directory, Environment, SourceFile};
@@ -25,7 +27,9 @@ use crate::clock::{Random, SystemClock, SystemRandomness};
 use crate::config::{Config, load_log_key};
 use crate::delivery::{AdapterFor, DeliveryOptions, Driver, SYSTEM_IDENTITY};
 use crate::lifecycle::{FailureEffect, Lifecycle};
-use crate::service::{ApplyDirectory, InForce, IntakeService, Parts, Service, actor_of, load_release};
+use crate::service::{
+    ApplyDirectory, InForce, IntakeService, Parts, Service, actor_of, load_release,
+};
 use crate::telemetry::Metrics;
 use crate::tls::{Protocol, ServerTls, TlsFiles, accept};
 
@@ -65,9 +69,14 @@ pub struct App {
 ///
 /// # Errors
 /// When the keyring cannot be read or the database not be opened.
-pub async fn open_store(config: &Config, mode: Mode, schema: Schema) -> anyhow::Result<Arc<dyn Store>> {
+pub async fn open_store(
+    config: &Config,
+    mode: Mode,
+    schema: Schema,
+) -> anyhow::Result<Arc<dyn Store>> {
     let path = &config.keys.keyring;
-    let keyring = Keyring::load(path).with_context(|| format!("read the keyring {}", path.display()))?;
+    let keyring =
+        Keyring::load(path).with_context(|| format!("read the keyring {}", path.display()))?;
     let options = OpenOptions {
         url: config.database_url()?.expose().to_owned(),
         keyring,
@@ -76,7 +85,9 @@ pub async fn open_store(config: &Config, mode: Mode, schema: Schema) -> anyhow::
         schema,
         now: SystemClock.now(),
     };
-    waymark_store::open(options).await.context("open the database")
+    waymark_store::open(options)
+        .await
+        .context("open the database")
 }
 
 /// Reads the TOML files of a directory folder, in the order of their names.
@@ -85,12 +96,17 @@ pub async fn open_store(config: &Config, mode: Mode, schema: Schema) -> anyhow::
 /// When the folder or a file cannot be read.
 pub fn read_folder(folder: &Path) -> anyhow::Result<Vec<SourceFile>> {
     let mut files = Vec::new();
-    let entries = std::fs::read_dir(folder).with_context(|| format!("read the folder {}", folder.display()))?;
+    let entries = std::fs::read_dir(folder)
+        .with_context(|| format!("read the folder {}", folder.display()))?;
     for entry in entries {
         let path = entry?.path();
         if path.extension().is_some_and(|e| e == "toml") {
-            let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-            let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+            let text = std::fs::read_to_string(&path)
+                .with_context(|| format!("read {}", path.display()))?;
+            let name = path
+                .file_name()
+                .map(|n| n.to_string_lossy().into_owned())
+                .unwrap_or_default();
             files.push(SourceFile { path: name, text });
         }
     }
@@ -125,7 +141,11 @@ struct DirectoryPeers {
 impl Peers for DirectoryPeers {
     fn agency_of(&self, identity: &str) -> Option<AgencyId> {
         let today = self.clock.now().london_date();
-        self.in_force.load().directory.identity(identity, today).map(|i| i.agency.clone())
+        self.in_force
+            .load()
+            .directory
+            .identity(identity, today)
+            .map(|i| i.agency.clone())
     }
 }
 
@@ -138,9 +158,11 @@ impl Intake for LateIntake {
     async fn take(&self, message: Inbound) -> Result<IntakeAnswer, IntakeError> {
         match self.0.get() {
             Some(intake) => intake.take(message).await,
-            None => {
-                Err(IntakeError { kind: ErrorKind::Unavailable, violations: Vec::new(), reason: "STARTING" })
-            }
+            None => Err(IntakeError {
+                kind: ErrorKind::Unavailable,
+                violations: Vec::new(),
+                reason: "STARTING",
+            }),
         }
     }
 }
@@ -151,11 +173,20 @@ impl App {
     ///
     /// # Errors
     /// The first thing that could not be opened, in words.
-    pub async fn start(config: &Config, duty: Duty, lifecycle: &Lifecycle, metrics: Metrics) -> anyhow::Result<Self> {
+    pub async fn start(
+        config: &Config,
+        duty: Duty,
+        lifecycle: &Lifecycle,
+        metrics: Metrics,
+    ) -> anyhow::Result<Self> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let random: Arc<dyn Random> = Arc::new(SystemRandomness::new());
         let environment = config.gateway.environment;
-        let schema = if config.database.migrate { Schema::Migrate } else { Schema::Expect };
+        let schema = if config.database.migrate {
+            Schema::Migrate
+        } else {
+            Schema::Expect
+        };
         let store = open_store(config, Mode::Write, schema).await?;
         let log_key = load_log_key(&config.keys.log)?;
         let log_vkey = log_key.vkey();
@@ -169,7 +200,13 @@ impl App {
         let tls = ServerTls::load(files, environment).context("load the TLS material")?;
         let in_force = Arc::new(ArcSwap::from_pointee(in_force(&*store, environment).await?));
         let intake = Arc::new(LateIntake::default());
-        let adapters = Arc::new(adapters(config, &secrets, &in_force, Some(&intake), &clock)?);
+        let adapters = Arc::new(adapters(
+            config,
+            &secrets,
+            &in_force,
+            Some(&intake),
+            &clock,
+        )?);
         // The use cases get adapters without the door back to them, so that all of it is let go of at the end.
         let checking = self::adapters(config, &secrets, &in_force, None, &clock)?;
         let (grown, log_grown) = watch::channel(0);
@@ -190,10 +227,17 @@ impl App {
         if intake.0.set(IntakeService::new(service.clone())).is_err() {
             bail!("the intake was opened twice");
         }
-        if let Some(folder) = config.directory.initial.as_deref().filter(|_| service.in_force().number == 0) {
+        if let Some(folder) = config
+            .directory
+            .initial
+            .as_deref()
+            .filter(|_| service.in_force().number == 0)
+        {
             first_release(&service, folder).await?;
         }
-        background::start(lifecycle, config, &service, log_key, grown, log_wanted, &tls, &metrics);
+        background::start(
+            lifecycle, config, &service, log_key, grown, log_wanted, &tls, &metrics,
+        );
         if duty != Duty::Faces {
             start_delivery(lifecycle, config, &service, &adapters, &random, &metrics);
         }
@@ -206,15 +250,20 @@ impl App {
             log_vkey,
         };
         if duty != Duty::Worker {
-            app.listen(config, &tls, &secrets, &intake, &clock, &metrics, lifecycle).await?;
+            app.listen(config, &tls, &secrets, &intake, &clock, &metrics, lifecycle)
+                .await?;
         }
         if let Some(address) = config.listen.metrics {
-            app.monitor = Some(monitor::serve(lifecycle, address, app.service.clone(), metrics).await?);
+            app.monitor =
+                Some(monitor::serve(lifecycle, address, app.service.clone(), metrics).await?);
         }
         Ok(app)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "called once, by the composition root")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "called once, by the composition root"
+    )]
     async fn listen(
         &mut self,
         config: &Config,
@@ -227,23 +276,45 @@ impl App {
     ) -> anyhow::Result<()> {
         for listen in &config.listen.mllp {
             let intake: Arc<dyn Intake> = Arc::<LateIntake>::clone(intake);
-            let address = mllp::serve(lifecycle, listen, tls, &self.service, intake, Arc::clone(clock))
-                .await
-                .with_context(|| format!("listen for MLLP on {}", listen.address))?;
+            let address = mllp::serve(
+                lifecycle,
+                listen,
+                tls,
+                &self.service,
+                intake,
+                Arc::clone(clock),
+            )
+            .await
+            .with_context(|| format!("listen for MLLP on {}", listen.address))?;
             self.mllp.insert(listen.name.clone(), address);
         }
         if let Some(address) = config.listen.webhook {
             let intake: Arc<dyn Intake> = Arc::<LateIntake>::clone(intake);
-            let bound = callback::serve(lifecycle, address, tls.clone(), self.service.clone(), Arc::clone(secrets), intake)
-                .await
-                .with_context(|| format!("listen for callbacks on {address}"))?;
+            let bound = callback::serve(
+                lifecycle,
+                address,
+                tls.clone(),
+                self.service.clone(),
+                Arc::clone(secrets),
+                intake,
+            )
+            .await
+            .with_context(|| format!("listen for callbacks on {address}"))?;
             self.callback = Some(bound);
         }
         let address = config.listen.grpc;
-        let listener = TcpListener::bind(address).await.with_context(|| format!("listen for gRPC on {address}"))?;
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("listen for gRPC on {address}"))?;
         self.grpc = Some(listener.local_addr()?);
         let connections = accept(listener, tls.clone(), Protocol::Http2, lifecycle);
-        crate::grpc::serve(lifecycle, connections, self.service.clone(), metrics.clone(), &config.limits)?;
+        crate::grpc::serve(
+            lifecycle,
+            connections,
+            self.service.clone(),
+            metrics.clone(),
+            &config.limits,
+        )?;
         Ok(())
     }
 }
@@ -255,7 +326,8 @@ fn adapters(
     intake: Option<&Arc<LateIntake>>,
     clock: &Arc<dyn Clock>,
 ) -> anyhow::Result<Adapters> {
-    let read = |path: &Path| std::fs::read(path).with_context(|| format!("read {}", path.display()));
+    let read =
+        |path: &Path| std::fs::read(path).with_context(|| format!("read {}", path.display()));
     let profile = TlsProfile {
         roots_pem: read(&config.outbound.roots)?,
         chain_pem: read(&config.outbound.cert)?,
@@ -264,7 +336,10 @@ fn adapters(
     let context = AdapterContext {
         profiles: BTreeMap::from([(DEFAULT_PROFILE.to_owned(), profile)]),
         secrets: Arc::clone(secrets),
-        peers: Arc::new(DirectoryPeers { in_force: Arc::clone(in_force), clock: Arc::clone(clock) }),
+        peers: Arc::new(DirectoryPeers {
+            in_force: Arc::clone(in_force),
+            clock: Arc::clone(clock),
+        }),
         environment: config.gateway.environment,
         egress: EgressPolicy::AsFlagged,
         clock: Arc::clone(clock),
@@ -288,7 +363,13 @@ fn start_delivery(
     };
     let adapters = Arc::clone(adapters);
     let of: AdapterFor = Arc::new(move |kind| adapters.adapter(kind));
-    let driver = Driver::new(service.clone(), of, Arc::clone(random), metrics.clone(), options);
+    let driver = Driver::new(
+        service.clone(),
+        of,
+        Arc::clone(random),
+        metrics.clone(),
+        options,
+    );
     let stop = lifecycle.stopping();
     let beating = driver.clone().heartbeat(stop.clone());
     lifecycle.spawn("delivery", FailureEffect::EndProcess, async move {
@@ -303,19 +384,35 @@ fn start_delivery(
 
 /// The newest release, or nobody's directory before the first.
 async fn in_force(store: &dyn Store, environment: Environment) -> anyhow::Result<InForce> {
-    let Some(release) = store.latest_release().await.context("read the directory in force")? else {
-        return Ok(InForce { number: 0, directory: Directory::empty(environment)? });
+    let Some(release) = store
+        .latest_release()
+        .await
+        .context("read the directory in force")?
+    else {
+        return Ok(InForce {
+            number: 0,
+            directory: Directory::empty(environment)?,
+        });
     };
     match load_release(&release) {
-        Ok(directory) => Ok(InForce { number: release.number, directory }),
-        Err(findings) => bail!("directory release {} does not load: {} findings", release.number, findings.len()),
+        Ok(directory) => Ok(InForce {
+            number: release.number,
+            directory,
+        }),
+        Err(findings) => bail!(
+            "directory release {} does not load: {} findings",
+            release.number,
+            findings.len()
+        ),
     }
 }
 
 /// Makes the configured folder release 1, in the gateway's own name.
 async fn first_release(service: &Service, folder: &Path) -> anyhow::Result<()> {
     let files = read_folder(folder)?;
-    let triage = Directory::load(&files).ok().and_then(|d| d.services.get(&d.area.triage).map(|s| s.agency.clone()));
+    let triage = Directory::load(&files)
+        .ok()
+        .and_then(|d| d.services.get(&d.area.triage).map(|s| s.agency.clone()));
     let agency = match triage {
         Some(agency) => agency,
         None => "none".parse()?,
@@ -327,10 +424,19 @@ async fn first_release(service: &Service, folder: &Path) -> anyhow::Result<()> {
         roles: [Role::Admin].into(),
         acts_for: std::collections::BTreeSet::new(),
     };
-    let ask = ApplyDirectory { files, expected: None, note: "initial directory".to_owned(), dry_run: false };
+    let ask = ApplyDirectory {
+        files,
+        expected: None,
+        note: "initial directory".to_owned(),
+        dry_run: false,
+    };
     if let Err(error) = service.apply_directory(&system, ask).await {
         let faults: Vec<String> = error.violations.iter().map(ToString::to_string).collect();
-        bail!("the initial directory {} is refused:\n  {}", folder.display(), faults.join("\n  "));
+        bail!(
+            "the initial directory {} is refused:\n  {}",
+            folder.display(),
+            faults.join("\n  ")
+        );
     }
     Ok(())
 }

@@ -53,7 +53,8 @@ pub struct InForce {
 }
 
 /// What is wrong with an endpoint's settings, as its adapter says without I/O.
-pub type ValidateEndpoint = Arc<dyn Fn(&waymark_core::directory::Endpoint) -> Vec<Violation> + Send + Sync>;
+pub type ValidateEndpoint =
+    Arc<dyn Fn(&waymark_core::directory::Endpoint) -> Vec<Violation> + Send + Sync>;
 
 /// What every use case needs.
 pub struct Parts {
@@ -104,7 +105,9 @@ const STALE_RETRIES_MAX: u32 = 8;
 impl Service {
     /// Joins the parts.
     pub fn new(parts: Parts) -> Self {
-        Self { parts: Arc::new(parts) }
+        Self {
+            parts: Arc::new(parts),
+        }
     }
 
     /// The store, for the delivery engine and for checks.
@@ -144,7 +147,9 @@ impl Service {
     pub fn principal(&self, names: &[String]) -> Result<Principal, ServiceError> {
         let in_force = self.in_force();
         let today = self.now().london_date();
-        let found = names.iter().find_map(|name| in_force.directory.identity(name, today));
+        let found = names
+            .iter()
+            .find_map(|name| in_force.directory.identity(name, today));
         let Some(identity) = found else {
             return Err(ServiceError::new(ErrorKind::Unauthenticated, "UNKNOWN_IDENTITY").with_violation(
                 "certificate",
@@ -192,7 +197,12 @@ impl Service {
     ) -> Result<(ReferralView, Permit), ServiceError> {
         let id = match key {
             Key::Id(id) => Some(*id),
-            Key::Reference(r) => self.parts.store.resolve(&ReferralKey::Reference(r.clone())).await?,
+            Key::Reference(r) => {
+                self.parts
+                    .store
+                    .resolve(&ReferralKey::Reference(r.clone()))
+                    .await?
+            }
             Key::SenderReference(r) => {
                 let key = ReferralKey::Sender(caller.agency.clone(), r.clone());
                 self.parts.store.resolve(&key).await?
@@ -214,6 +224,7 @@ impl Service {
     pub async fn log_grown(&self, within: Duration) {
         let mut grown = self.parts.log_grown.clone();
         grown.mark_unchanged();
-        let _either: Result<_, tokio::time::error::Elapsed> = tokio::time::timeout(within, grown.changed()).await;
+        let _either: Result<_, tokio::time::error::Elapsed> =
+            tokio::time::timeout(within, grown.changed()).await;
     }
 }

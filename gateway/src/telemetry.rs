@@ -38,7 +38,12 @@ pub struct TelemetryOptions {
 
 impl Default for TelemetryOptions {
     fn default() -> Self {
-        Self { filter: "info".to_owned(), json: false, otlp_endpoint: None, sample_ratio: 1.0 }
+        Self {
+            filter: "info".to_owned(),
+            json: false,
+            otlp_endpoint: None,
+            sample_ratio: 1.0,
+        }
     }
 }
 
@@ -50,7 +55,15 @@ pub struct Telemetry {
 }
 
 /// Components whose own spans would trace the exporter itself.
-const UNTRACED: &[&str] = &["h2", "hyper", "tonic", "tower", "reqwest", "rustls", "opentelemetry"];
+const UNTRACED: &[&str] = &[
+    "h2",
+    "hyper",
+    "tonic",
+    "tower",
+    "reqwest",
+    "rustls",
+    "opentelemetry",
+];
 
 impl Telemetry {
     /// Sets logs, traces and metrics up for this process. Call inside the runtime, once.
@@ -60,8 +73,12 @@ impl Telemetry {
     pub fn install(options: &TelemetryOptions) -> anyhow::Result<Self> {
         let registry = Registry::new();
         let resource = Resource::builder().with_service_name("waymark").build();
-        let prometheus = opentelemetry_prometheus::exporter().with_registry(registry.clone()).build()?;
-        let mut meters = SdkMeterProvider::builder().with_reader(prometheus).with_resource(resource.clone());
+        let prometheus = opentelemetry_prometheus::exporter()
+            .with_registry(registry.clone())
+            .build()?;
+        let mut meters = SdkMeterProvider::builder()
+            .with_reader(prometheus)
+            .with_resource(resource.clone());
         let mut traces = None;
         if let Some(endpoint) = &options.otlp_endpoint {
             let metrics = opentelemetry_otlp::MetricExporter::builder()
@@ -75,7 +92,8 @@ impl Telemetry {
                 .with_endpoint(endpoint)
                 .build()
                 .context("set up the OTLP span exporter")?;
-            let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(options.sample_ratio)));
+            let sampler =
+                Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(options.sample_ratio)));
             let provider = SdkTracerProvider::builder()
                 .with_batch_exporter(spans)
                 .with_sampler(sampler)
@@ -92,15 +110,25 @@ impl Telemetry {
         }
         filter = filter.add_directive("sqlx::postgres::notice=warn".parse()?);
         let logs = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-        let logs = if options.json { logs.json().boxed() } else { logs.boxed() };
-        let spans = traces.as_ref().map(|p| tracing_opentelemetry::layer().with_tracer(p.tracer("waymark")));
+        let logs = if options.json {
+            logs.json().boxed()
+        } else {
+            logs.boxed()
+        };
+        let spans = traces
+            .as_ref()
+            .map(|p| tracing_opentelemetry::layer().with_tracer(p.tracer("waymark")));
         tracing_subscriber::registry()
             .with(filter)
             .with(spans)
             .with(logs)
             .try_init()
             .context("telemetry was already set up")?;
-        Ok(Self { traces, meters, registry })
+        Ok(Self {
+            traces,
+            meters,
+            registry,
+        })
     }
 
     /// Metrics alone, for tests and tools that keep their own logs.
@@ -109,8 +137,14 @@ impl Telemetry {
     /// When the registry refuses the exporter.
     pub fn metrics_only() -> anyhow::Result<Self> {
         let registry = Registry::new();
-        let prometheus = opentelemetry_prometheus::exporter().with_registry(registry.clone()).build()?;
-        Ok(Self { traces: None, meters: SdkMeterProvider::builder().with_reader(prometheus).build(), registry })
+        let prometheus = opentelemetry_prometheus::exporter()
+            .with_registry(registry.clone())
+            .build()?;
+        Ok(Self {
+            traces: None,
+            meters: SdkMeterProvider::builder().with_reader(prometheus).build(),
+            registry,
+        })
     }
 
     /// The instruments.
@@ -155,30 +189,56 @@ impl Metrics {
     fn new(meters: &SdkMeterProvider, registry: Registry) -> Self {
         let meter = meters.meter("waymark");
         let gauge = |name, text| meter.u64_gauge(name).with_description(text).build();
-        let age = |name, text| meter.f64_gauge(name).with_description(text).with_unit("s").build();
+        let age = |name, text| {
+            meter
+                .f64_gauge(name)
+                .with_description(text)
+                .with_unit("s")
+                .build()
+        };
         Self {
             registry,
-            accepted: meter.u64_counter("waymark.accepts").with_description("Submits by outcome").build(),
+            accepted: meter
+                .u64_counter("waymark.accepts")
+                .with_description("Submits by outcome")
+                .build(),
             accept_seconds: meter
                 .f64_histogram("waymark.accept.duration")
                 .with_description("Time from request to durable answer")
                 .with_unit("s")
-                .with_boundaries(vec![0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5])
+                .with_boundaries(vec![
+                    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+                ])
                 .build(),
             attempts: meter
                 .u64_counter("waymark.attempts")
                 .with_description("Delivery attempts by endpoint and outcome")
                 .build(),
             breakers: gauge("waymark.breakers.open", "Endpoints whose breaker is open"),
-            lanes: gauge("waymark.backlog.lanes", "Lanes with live work, by endpoint, counted up to 10000"),
-            oldest: age("waymark.backlog.oldest.age", "Age of the oldest live head, by endpoint"),
+            lanes: gauge(
+                "waymark.backlog.lanes",
+                "Lanes with live work, by endpoint, counted up to 10000",
+            ),
+            oldest: age(
+                "waymark.backlog.oldest.age",
+                "Age of the oldest live head, by endpoint",
+            ),
             outbox: gauge("waymark.log.outbox", "Entries that wait for the sequencer"),
             outbox_age: age("waymark.log.outbox.age", "Age of the oldest of them"),
             log_size: gauge("waymark.log.size", "Entries in the delivery log"),
             alarms: gauge("waymark.alarms.open", "Open alarms, by kind"),
-            conservation: gauge("waymark.conservation.difference", "Faults that the last conservation check found"),
-            certificate: age("waymark.certificate.remaining", "Time until the server's certificate ends"),
-            last_run: age("waymark.task.last.run", "Unix time of the last completed run, by background task"),
+            conservation: gauge(
+                "waymark.conservation.difference",
+                "Faults that the last conservation check found",
+            ),
+            certificate: age(
+                "waymark.certificate.remaining",
+                "Time until the server's certificate ends",
+            ),
+            last_run: age(
+                "waymark.task.last.run",
+                "Unix time of the last completed run, by background task",
+            ),
             seen: Arc::default(),
         }
     }
@@ -191,7 +251,13 @@ impl Metrics {
 
     /// Counts an attempt.
     pub fn attempt(&self, endpoint: &EndpointId, outcome: &'static str) {
-        self.attempts.add(1, &[KeyValue::new("endpoint", endpoint.to_string()), KeyValue::new("outcome", outcome)]);
+        self.attempts.add(
+            1,
+            &[
+                KeyValue::new("endpoint", endpoint.to_string()),
+                KeyValue::new("outcome", outcome),
+            ],
+        );
     }
 
     /// Notes how many breakers are open.
@@ -204,7 +270,10 @@ impl Metrics {
         let label = [KeyValue::new("endpoint", endpoint.to_string())];
         self.lanes.record(lanes, &label);
         self.oldest.record(oldest.as_secs_f64(), &label);
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(endpoint.to_string());
+        self.seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(endpoint.to_string());
     }
 
     /// Sets endpoints without work back to nothing, so that a drained backlog does not go on showing.
@@ -246,7 +315,8 @@ impl Metrics {
     /// Notes that a background task completed a run.
     pub fn ran(&self, task: &'static str, at: waymark_core::time::Timestamp) {
         let seconds = Duration::from_millis(u64::try_from(at.as_ms()).unwrap_or(0)).as_secs_f64();
-        self.last_run.record(seconds, &[KeyValue::new("task", task)]);
+        self.last_run
+            .record(seconds, &[KeyValue::new("task", task)]);
     }
 
     /// All metrics in the Prometheus text format.
@@ -281,8 +351,12 @@ impl Injector for One {
 /// A traceparent, if it is well-formed (W3C Trace Context, version 00): tracestate and baggage are never taken.
 pub fn well_formed(traceparent: &str) -> Option<String> {
     let parts: Vec<&str> = traceparent.split('-').collect();
-    let [version, trace, span, flags] = parts.as_slice() else { return None };
-    let hex = |s: &str, len: usize| s.len() == len && s.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let [version, trace, span, flags] = parts.as_slice() else {
+        return None;
+    };
+    let hex = |s: &str, len: usize| {
+        s.len() == len && s.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    };
     let ok = *version == "00"
         && hex(trace, 32)
         && hex(span, 16)
@@ -353,8 +427,20 @@ mod tests {
         let metrics = telemetry.metrics();
         let id: EndpointId = "r1l-mllp".parse().unwrap();
         metrics.backlog(&id, 3, Duration::from_secs(9));
-        assert!(metrics.prometheus().unwrap().lines().any(|l| l.starts_with("waymark_backlog_lanes{") && l.ends_with(" 3")));
+        assert!(
+            metrics
+                .prometheus()
+                .unwrap()
+                .lines()
+                .any(|l| l.starts_with("waymark_backlog_lanes{") && l.ends_with(" 3"))
+        );
         metrics.drained(&[]);
-        assert!(metrics.prometheus().unwrap().lines().any(|l| l.starts_with("waymark_backlog_lanes{") && l.ends_with(" 0")));
+        assert!(
+            metrics
+                .prometheus()
+                .unwrap()
+                .lines()
+                .any(|l| l.starts_with("waymark_backlog_lanes{") && l.ends_with(" 0"))
+        );
     }
 }

@@ -72,7 +72,11 @@ fn methods() -> anyhow::Result<Vec<String>> {
     let set = prost_types::FileDescriptorSet::decode(v1::FILE_DESCRIPTOR_SET)?;
     let ours = set.file.iter().filter(|f| f.package() == "waymark.v1");
     let services = ours.flat_map(|f| &f.service);
-    let names = services.flat_map(|s| s.method.iter().map(|m| format!("{}/{}", s.name(), m.name())));
+    let names = services.flat_map(|s| {
+        s.method
+            .iter()
+            .map(|m| format!("{}/{}", s.name(), m.name()))
+    });
     let mut names: Vec<String> = names.collect();
     names.sort();
     Ok(names)
@@ -80,9 +84,16 @@ fn methods() -> anyhow::Result<Vec<String>> {
 
 #[test]
 fn every_method_of_the_contract_stands_in_the_table() {
-    let mut rows: Vec<String> = TABLE.iter().map(|(method, _)| (*method).to_owned()).collect();
+    let mut rows: Vec<String> = TABLE
+        .iter()
+        .map(|(method, _)| (*method).to_owned())
+        .collect();
     rows.sort();
-    assert_eq!(rows, methods().unwrap(), "a method without a row, or a row without a method");
+    assert_eq!(
+        rows,
+        methods().unwrap(),
+        "a method without a row, or a row without a method"
+    );
     assert!(TABLE.iter().all(|(_, row)| row.len() == CALLERS.len()));
 }
 
@@ -105,13 +116,17 @@ struct World {
 }
 
 fn key(referral: &str) -> Option<v1::ReferralKey> {
-    Some(v1::ReferralKey { key: Some(v1::referral_key::Key::ReferralId(referral.to_owned())) })
+    Some(v1::ReferralKey {
+        key: Some(v1::referral_key::Key::ReferralId(referral.to_owned())),
+    })
 }
 
 fn upload() -> Vec<Vec<u8>> {
     use v1::upload_document_request::Part;
     let content = b"a report".to_vec();
-    let sha256 = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &content).as_ref().to_vec();
+    let sha256 = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &content)
+        .as_ref()
+        .to_vec();
     let metadata = v1::DocumentMetadata {
         request_id: "upload-1".to_owned(),
         media_type: "application/pdf".to_owned(),
@@ -127,11 +142,21 @@ fn upload() -> Vec<Vec<u8>> {
 }
 
 /// Makes one call over a connection; answers its first message, or how it was refused.
-async fn call(client: &Client, method: &str, messages: Vec<Vec<u8>>) -> Result<Option<Vec<u8>>, Status> {
+async fn call(
+    client: &Client,
+    method: &str,
+    messages: Vec<Vec<u8>>,
+) -> Result<Option<Vec<u8>>, Status> {
     let mut grpc = tonic::client::Grpc::new(client.channel.clone());
-    grpc.ready().await.map_err(|e| Status::unknown(e.to_string()))?;
-    let path = format!("/waymark.v1.{method}").parse().map_err(|_| Status::internal("not a path"))?;
-    let response = grpc.streaming(Request::new(tokio_stream::iter(messages)), path, RawCodec).await?;
+    grpc.ready()
+        .await
+        .map_err(|e| Status::unknown(e.to_string()))?;
+    let path = format!("/waymark.v1.{method}")
+        .parse()
+        .map_err(|_| Status::internal("not a path"))?;
+    let response = grpc
+        .streaming(Request::new(tokio_stream::iter(messages)), path, RawCodec)
+        .await?;
     let mut stream = response.into_inner();
     match tokio::time::timeout(SILENCE, stream.next()).await {
         Ok(Some(first)) => first.map(Some),
@@ -143,21 +168,44 @@ impl World {
     async fn case(&mut self, method: &str) -> anyhow::Result<Case> {
         self.made += 1;
         let uploaded = call(&self.sender, "ReferralService/UploadDocument", upload()).await?;
-        let uploaded = v1::UploadDocumentResponse::decode(uploaded.context("an answer")?.as_slice())?;
+        let uploaded =
+            v1::UploadDocumentResponse::decode(uploaded.context("an answer")?.as_slice())?;
         let document = uploaded.document.context("a document")?;
         let mut content = Child(500 + self.made).referral("specialist-teaching");
         content["documents"] = serde_json::json!([document]);
-        let receipt = self.sender.submit(&format!("case-{}", self.made), &content).await?;
+        let receipt = self
+            .sender
+            .submit(&format!("case-{}", self.made), &content)
+            .await?;
         let mut delivery = self.admin.deliveries(&receipt.referral_id).await?.remove(0);
-        let lends = matches!(method, "MailboxService/Acknowledge" | "MailboxService/Reject");
-        let lent = if lends { Some(self.receiver.fetch_one(&receipt.referral_id).await?) } else { None };
+        let lends = matches!(
+            method,
+            "MailboxService/Acknowledge" | "MailboxService/Reject"
+        );
+        let lent = if lends {
+            Some(self.receiver.fetch_one(&receipt.referral_id).await?)
+        } else {
+            None
+        };
         if matches!(method, "AdminService/Resend" | "AdminService/ResumeLane") {
-            let target = Some(v1::park_lane_request::Target::DeliveryId(delivery.delivery_id.clone()));
-            let park = v1::ParkLaneRequest { target, reason: "for the test".to_owned() };
+            let target = Some(v1::park_lane_request::Target::DeliveryId(
+                delivery.delivery_id.clone(),
+            ));
+            let park = v1::ParkLaneRequest {
+                target,
+                reason: "for the test".to_owned(),
+            };
             self.admin.admin().park_lane(park).await?;
             delivery = self.admin.delivery(&delivery.delivery_id).await?.0;
         }
-        Ok(Case { referral: receipt.referral_id, event: receipt.event_id, document, delivery, lent, content })
+        Ok(Case {
+            referral: receipt.referral_id,
+            event: receipt.event_id,
+            document,
+            delivery,
+            lent,
+            content,
+        })
     }
 
     /// A request that is right in everything but, perhaps, who makes it.
@@ -169,28 +217,58 @@ impl World {
             serde_json::from_value::<v1::Referral>(referral).map(Some)
         };
         let (key, reason) = (key(&case.referral), "for the test".to_owned());
-        let (delivery_id, expected_version) = (case.delivery.delivery_id.clone(), case.delivery.version);
-        let token = case.lent.as_ref().map(|post| post.lent.lease_token.clone()).unwrap_or_default();
+        let (delivery_id, expected_version) =
+            (case.delivery.delivery_id.clone(), case.delivery.version);
+        let token = case
+            .lent
+            .as_ref()
+            .map(|post| post.lent.lease_token.clone())
+            .unwrap_or_default();
         let message = match method {
-            "ReferralService/SubmitReferral" => {
-                v1::SubmitReferralRequest { request_id, referral: fresh()?, want_proof: false }.encode_to_vec()
+            "ReferralService/SubmitReferral" => v1::SubmitReferralRequest {
+                request_id,
+                referral: fresh()?,
+                want_proof: false,
             }
+            .encode_to_vec(),
             "ReferralService/SubmitReferrals" => {
                 let item_id = "1".to_owned();
-                v1::SubmitReferralsRequest { item_id, request_id, referral: fresh()?, want_proof: false }.encode_to_vec()
+                v1::SubmitReferralsRequest {
+                    item_id,
+                    request_id,
+                    referral: fresh()?,
+                    want_proof: false,
+                }
+                .encode_to_vec()
             }
-            "ReferralService/GetReferral" => {
-                v1::GetReferralRequest { key, include_content: false, purpose: 0 }.encode_to_vec()
+            "ReferralService/GetReferral" => v1::GetReferralRequest {
+                key,
+                include_content: false,
+                purpose: 0,
             }
+            .encode_to_vec(),
             "ReferralService/ListReferrals" => v1::ListReferralsRequest::default().encode_to_vec(),
-            "ReferralService/AmendReferral" => {
-                v1::AmendReferralRequest { request_id, key, expected_version: 1, referral: content()?, ..Default::default() }
-                    .encode_to_vec()
+            "ReferralService/AmendReferral" => v1::AmendReferralRequest {
+                request_id,
+                key,
+                expected_version: 1,
+                referral: content()?,
+                ..Default::default()
             }
+            .encode_to_vec(),
             "ReferralService/CancelReferral" => {
                 let reason = v1::CancelReason::NoLongerNeeded.into();
-                let cancellation = Some(v1::Cancellation { reason, text: String::new() });
-                v1::CancelReferralRequest { request_id, key, cancellation, want_proof: false }.encode_to_vec()
+                let cancellation = Some(v1::Cancellation {
+                    reason,
+                    text: String::new(),
+                });
+                v1::CancelReferralRequest {
+                    request_id,
+                    key,
+                    cancellation,
+                    want_proof: false,
+                }
+                .encode_to_vec()
             }
             "ReferralService/WithdrawConsent" => {
                 let withdrawal = v1::ConsentWithdrawal {
@@ -199,34 +277,68 @@ impl World {
                     date: "2026-02-01".to_owned(),
                     ..Default::default()
                 };
-                v1::WithdrawConsentRequest { request_id, key, withdrawal: Some(withdrawal), want_proof: false }
-                    .encode_to_vec()
+                v1::WithdrawConsentRequest {
+                    request_id,
+                    key,
+                    withdrawal: Some(withdrawal),
+                    want_proof: false,
+                }
+                .encode_to_vec()
             }
             "ReferralService/UpdateStatus" => {
                 let state = v1::LegState::Accepted.into();
-                let change = Some(v1::StatusChange { state, source_version: 1, ..Default::default() });
-                v1::UpdateStatusRequest { key, leg_id: String::new(), change, want_proof: false }.encode_to_vec()
+                let change = Some(v1::StatusChange {
+                    state,
+                    source_version: 1,
+                    ..Default::default()
+                });
+                v1::UpdateStatusRequest {
+                    key,
+                    leg_id: String::new(),
+                    change,
+                    want_proof: false,
+                }
+                .encode_to_vec()
             }
             "ReferralService/WatchReferrals" => {
                 let start = v1::WatchStart::Oldest.into();
-                v1::WatchReferralsRequest { start, ..Default::default() }.encode_to_vec()
+                v1::WatchReferralsRequest {
+                    start,
+                    ..Default::default()
+                }
+                .encode_to_vec()
             }
             "ReferralService/ExplainRoute" => {
                 let subject = content()?.map(v1::explain_route_request::Subject::Referral);
-                v1::ExplainRouteRequest { subject, ..Default::default() }.encode_to_vec()
+                v1::ExplainRouteRequest {
+                    subject,
+                    ..Default::default()
+                }
+                .encode_to_vec()
             }
             "ReferralService/UploadDocument" => return Ok(upload()),
             "ReferralService/DownloadDocument" => {
                 let purpose = v1::AccessPurpose::DirectCare.into();
                 let document_id = case.document.document_id.clone();
-                v1::DownloadDocumentRequest { document_id, purpose }.encode_to_vec()
+                v1::DownloadDocumentRequest {
+                    document_id,
+                    purpose,
+                }
+                .encode_to_vec()
             }
-            "MailboxService/Receive" => {
-                v1::ReceiveRequest { credit: 1, lease_seconds: 5, drain: true, ..Default::default() }.encode_to_vec()
+            "MailboxService/Receive" => v1::ReceiveRequest {
+                credit: 1,
+                lease_seconds: 5,
+                drain: true,
+                ..Default::default()
             }
-            "MailboxService/Acknowledge" => {
-                v1::AcknowledgeRequest { delivery_id, lease_token: token, receipt: None }.encode_to_vec()
+            .encode_to_vec(),
+            "MailboxService/Acknowledge" => v1::AcknowledgeRequest {
+                delivery_id,
+                lease_token: token,
+                receipt: None,
             }
+            .encode_to_vec(),
             "MailboxService/Reject" => v1::RejectRequest {
                 delivery_id,
                 lease_token: token,
@@ -236,31 +348,62 @@ impl World {
             }
             .encode_to_vec(),
             "DirectoryService/ListServices" => v1::ListServicesRequest::default().encode_to_vec(),
-            "DirectoryService/GetAgency" => v1::GetAgencyRequest { agency_id: "SPEC1".to_owned() }.encode_to_vec(),
+            "DirectoryService/GetAgency" => v1::GetAgencyRequest {
+                agency_id: "SPEC1".to_owned(),
+            }
+            .encode_to_vec(),
             "DirectoryService/GetRelease" => v1::GetReleaseRequest::default().encode_to_vec(),
             "AuditService/GetReceipt" => {
-                let subject = Some(v1::get_receipt_request::Subject::EventId(case.event.clone()));
-                v1::GetReceiptRequest { subject, want_proof: false }.encode_to_vec()
+                let subject = Some(v1::get_receipt_request::Subject::EventId(
+                    case.event.clone(),
+                ));
+                v1::GetReceiptRequest {
+                    subject,
+                    want_proof: false,
+                }
+                .encode_to_vec()
             }
             "AuditService/GetCheckpoint" => v1::GetCheckpointRequest {}.encode_to_vec(),
             "AuditService/ListEntries" => v1::ListEntriesRequest::default().encode_to_vec(),
-            "AuditService/GetEntry" => {
-                v1::GetEntryRequest { subject: Some(v1::get_entry_request::Subject::Index(0)) }.encode_to_vec()
+            "AuditService/GetEntry" => v1::GetEntryRequest {
+                subject: Some(v1::get_entry_request::Subject::Index(0)),
             }
+            .encode_to_vec(),
             "AuditService/GetInclusionProof" => {
                 let subject = Some(v1::get_inclusion_proof_request::Subject::Index(0));
-                v1::GetInclusionProofRequest { subject, tree_size: 0 }.encode_to_vec()
+                v1::GetInclusionProofRequest {
+                    subject,
+                    tree_size: 0,
+                }
+                .encode_to_vec()
             }
-            "AuditService/GetConsistencyProof" => {
-                v1::GetConsistencyProofRequest { from_size: 1, to_size: 0 }.encode_to_vec()
+            "AuditService/GetConsistencyProof" => v1::GetConsistencyProofRequest {
+                from_size: 1,
+                to_size: 0,
             }
+            .encode_to_vec(),
             "AdminService/ListDeliveries" => v1::ListDeliveriesRequest::default().encode_to_vec(),
             "AdminService/GetDelivery" => v1::GetDeliveryRequest { delivery_id }.encode_to_vec(),
-            "AdminService/PreviewResend" => v1::PreviewResendRequest { delivery_id }.encode_to_vec(),
-            "AdminService/Resend" => v1::ResendRequest { delivery_id, reason, expected_version }.encode_to_vec(),
+            "AdminService/PreviewResend" => {
+                v1::PreviewResendRequest { delivery_id }.encode_to_vec()
+            }
+            "AdminService/Resend" => v1::ResendRequest {
+                delivery_id,
+                reason,
+                expected_version,
+            }
+            .encode_to_vec(),
             "AdminService/Redirect" => {
-                let target = Some(v1::redirect_request::Target::ServiceId("social-care".to_owned()));
-                v1::RedirectRequest { delivery_id, reason, expected_version, target }.encode_to_vec()
+                let target = Some(v1::redirect_request::Target::ServiceId(
+                    "social-care".to_owned(),
+                ));
+                v1::RedirectRequest {
+                    delivery_id,
+                    reason,
+                    expected_version,
+                    target,
+                }
+                .encode_to_vec()
             }
             "AdminService/ParkLane" => {
                 let target = Some(v1::park_lane_request::Target::DeliveryId(delivery_id));
@@ -271,11 +414,18 @@ impl World {
                 v1::ResumeLaneRequest { target, reason }.encode_to_vec()
             }
             "AdminService/ApplyDirectory" => {
-                let file = |f: waymark_core::directory::SourceFile| {
-                    v1::DirectoryFile { path: f.path, content: f.text.into_bytes() }
+                let file = |f: waymark_core::directory::SourceFile| v1::DirectoryFile {
+                    path: f.path,
+                    content: f.text.into_bytes(),
                 };
                 let files = self.area.files().into_iter().map(file).collect();
-                v1::ApplyDirectoryRequest { files, comment: reason, expected_release: 1, dry_run: true }.encode_to_vec()
+                v1::ApplyDirectoryRequest {
+                    files,
+                    comment: reason,
+                    expected_release: 1,
+                    dry_run: true,
+                }
+                .encode_to_vec()
             }
             "AdminService/ListReleases" => v1::ListReleasesRequest::default().encode_to_vec(),
             "AdminService/ListAlarms" => v1::ListAlarmsRequest::default().encode_to_vec(),
@@ -292,8 +442,13 @@ fn letter(method: &str, answer: Result<Option<Vec<u8>>, Status>) -> char {
     let code = match answer {
         Err(status) => status.code(),
         Ok(Some(first)) if method == "ReferralService/SubmitReferrals" => {
-            match v1::SubmitReferralsResponse::decode(first.as_slice()).ok().and_then(|r| r.result) {
-                Some(v1::submit_referrals_response::Result::Error(status)) => Code::from_i32(status.code),
+            match v1::SubmitReferralsResponse::decode(first.as_slice())
+                .ok()
+                .and_then(|r| r.result)
+            {
+                Some(v1::submit_referrals_response::Result::Error(status)) => {
+                    Code::from_i32(status.code)
+                }
                 _ => Code::Ok,
             }
         }
@@ -309,14 +464,18 @@ fn letter(method: &str, answer: Result<Option<Vec<u8>>, Status>) -> char {
     }
 }
 
-async fn every_call_of_every_caller_is_answered_as_the_table_says(engine: Engine) -> anyhow::Result<()> {
+async fn every_call_of_every_caller_is_answered_as_the_table_says(
+    engine: Engine,
+) -> anyhow::Result<()> {
     let area = Area::default();
     let gateway = Gateway::start(engine, &area).await?;
     let mut clients = BTreeMap::new();
     for (kind, name) in CALLERS {
         let client = if name.is_empty() {
             let issued = gateway.issue("waymark:test:agency:NOBODY")?;
-            gateway.client_with(issued.cert_pem.as_bytes(), issued.key_pem.as_bytes()).await?
+            gateway
+                .client_with(issued.cert_pem.as_bytes(), issued.key_pem.as_bytes())
+                .await?
         } else {
             gateway.client(name).await?
         };
@@ -340,7 +499,9 @@ async fn every_call_of_every_caller_is_answered_as_the_table_says(engine: Engine
             let shown = format!("{answer:?}");
             let got = letter(method, answer);
             if got != expected {
-                wrong.push(format!("{method} by {kind}: {got} where {expected} stands: {shown:.300}"));
+                wrong.push(format!(
+                    "{method} by {kind}: {got} where {expected} stands: {shown:.300}"
+                ));
             }
         }
     }
@@ -348,10 +509,14 @@ async fn every_call_of_every_caller_is_answered_as_the_table_says(engine: Engine
     Ok(())
 }
 
-async fn content_is_for_the_parties_and_for_readers_and_each_read_is_logged(engine: Engine) -> anyhow::Result<()> {
+async fn content_is_for_the_parties_and_for_readers_and_each_read_is_logged(
+    engine: Engine,
+) -> anyhow::Result<()> {
     let gateway = Gateway::start(engine, &Area::default()).await?;
     let school = gateway.client("EE123456").await?;
-    let receipt = school.submit("read", &Child(400).referral("specialist-teaching")).await?;
+    let receipt = school
+        .submit("read", &Child(400).referral("specialist-teaching"))
+        .await?;
     let ask = |purpose: v1::AccessPurpose| v1::GetReferralRequest {
         key: key(&receipt.referral_id),
         include_content: true,
@@ -367,37 +532,77 @@ async fn content_is_for_the_parties_and_for_readers_and_each_read_is_logged(engi
         ("monitor-LA882", false),
     ] {
         let client = gateway.client(name).await?;
-        let answer = client.referrals().get_referral(ask(v1::AccessPurpose::DirectCare)).await;
-        let shown = answer.as_ref().is_ok_and(|a| a.get_ref().referral.as_ref().is_some_and(|r| r.content.is_some()));
+        let answer = client
+            .referrals()
+            .get_referral(ask(v1::AccessPurpose::DirectCare))
+            .await;
+        let shown = answer.as_ref().is_ok_and(|a| {
+            a.get_ref()
+                .referral
+                .as_ref()
+                .is_some_and(|r| r.content.is_some())
+        });
         assert_eq!(shown, allowed, "{name}: {answer:?}");
         reads += usize::from(allowed);
     }
-    let without = school.referrals().get_referral(ask(v1::AccessPurpose::Unspecified)).await;
-    assert_eq!(without.map_err(|s| s.code()).err(), Some(Code::InvalidArgument), "a read needs a purpose");
+    let without = school
+        .referrals()
+        .get_referral(ask(v1::AccessPurpose::Unspecified))
+        .await;
+    assert_eq!(
+        without.map_err(|s| s.code()).err(),
+        Some(Code::InvalidArgument),
+        "a read needs a purpose"
+    );
     let logged = gateway.stream(&receipt.stream_id).await?;
-    let logged = logged.iter().filter(|e| e.kind == waymark_core::audit::EntryKind::AdminRead).count();
-    assert_eq!(logged, reads, "every read of a body is in the log, and no other");
+    let logged = logged
+        .iter()
+        .filter(|e| e.kind == waymark_core::audit::EntryKind::AdminRead)
+        .count();
+    assert_eq!(
+        logged, reads,
+        "every read of a body is in the log, and no other"
+    );
     Ok(())
 }
 
-async fn a_certificate_of_the_other_environment_or_authority_does_not_connect(engine: Engine) -> anyhow::Result<()> {
+async fn a_certificate_of_the_other_environment_or_authority_does_not_connect(
+    engine: Engine,
+) -> anyhow::Result<()> {
     let gateway = Gateway::start(engine, &Area::default()).await?;
     let live = gateway.issue("waymark:live:agency:EE123456")?;
     refused(&gateway, live.cert_pem.as_bytes(), live.key_pem.as_bytes()).await?;
     let other = Gateway::make(Engine::Sqlite, &Area::default(), waymark::app::Duty::Serve).await?;
     let forged = other.issue("waymark:test:agency:EE123456")?;
-    refused(&gateway, forged.cert_pem.as_bytes(), forged.key_pem.as_bytes()).await?;
+    refused(
+        &gateway,
+        forged.cert_pem.as_bytes(),
+        forged.key_pem.as_bytes(),
+    )
+    .await?;
     // A good one does.
-    gateway.client("EE123456").await?.submit("good", &Child(401).referral("specialist-teaching")).await?;
+    gateway
+        .client("EE123456")
+        .await?
+        .submit("good", &Child(401).referral("specialist-teaching"))
+        .await?;
     Ok(())
 }
 
 /// With TLS 1.3 the client may learn of the refusal with its first call alone.
 async fn refused(gateway: &Gateway, cert: &[u8], key: &[u8]) -> anyhow::Result<()> {
     if let Ok(client) = gateway.client_with(cert, key).await {
-        let answer = client.try_submit("bad", &Child(402).referral("specialist-teaching")).await;
+        let answer = client
+            .try_submit("bad", &Child(402).referral("specialist-teaching"))
+            .await;
         let code = answer.map_err(|s| s.code()).err();
-        assert!(matches!(code, Some(Code::Unavailable | Code::Unknown | Code::Unauthenticated)), "{code:?}");
+        assert!(
+            matches!(
+                code,
+                Some(Code::Unavailable | Code::Unknown | Code::Unauthenticated)
+            ),
+            "{code:?}"
+        );
     }
     let store = gateway.store()?;
     assert_eq!(store.counters().await?.referrals, 0);
@@ -408,15 +613,27 @@ async fn a_revoked_identity_ends_with_the_next_call(engine: Engine) -> anyhow::R
     let area = Area::default();
     let gateway = Gateway::start(engine, &area).await?;
     let stranger = gateway.client("THER1").await?;
-    stranger.directory().list_services(v1::ListServicesRequest::default()).await?;
+    stranger
+        .directory()
+        .list_services(v1::ListServicesRequest::default())
+        .await?;
     let mut files = area.files();
     for file in &mut files {
         let named = "name = \"waymark:test:agency:THER1\"\nagency = \"THER1\"";
-        file.text = file.text.replace(named, &format!("{named}\nvalid_to = 2026-01-01"));
+        file.text = file
+            .text
+            .replace(named, &format!("{named}\nvalid_to = 2026-01-01"));
     }
     gateway.apply(&files).await?;
-    let refused = stranger.directory().list_services(v1::ListServicesRequest::default()).await;
-    assert_eq!(refused.map_err(|s| s.code()).err(), Some(Code::Unauthenticated), "on the open connection, at once");
+    let refused = stranger
+        .directory()
+        .list_services(v1::ListServicesRequest::default())
+        .await;
+    assert_eq!(
+        refused.map_err(|s| s.code()).err(),
+        Some(Code::Unauthenticated),
+        "on the open connection, at once"
+    );
     Ok(())
 }
 

@@ -62,7 +62,6 @@ async fn serve(gateway: &Gateway) -> anyhow::Result<(Process, SocketAddr)> {
     let address = loop {
         let next = tokio::time::timeout(PATIENCE, lines.next_line()).await;
         let Ok(Ok(Some(line))) = next else { bail!("the process never was ready:\n{seen}") };
-        eprintln!("LINE {line}");
         if let Ok(value) = serde_json::from_str::<serde_json::Value>(&line)
             && let Some(address) = value["fields"]["grpc"].as_str()
         {

@@ -118,6 +118,7 @@ impl Maker {
             },
             sender_reference: None,
             subject: SubjectKey::New,
+            likeness: None,
             body,
             original: None,
             pathway: parsed("autism-assessment"),

@@ -61,6 +61,7 @@ impl Database {
     ///
     /// # Errors
     /// When the server does not answer or the folder cannot be made.
+    #[expect(clippy::unused_async, reason = "a server's answer is waited for here")]
     pub async fn new(engine: Engine) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let keyring = folder.path().join("keyring");

@@ -9,7 +9,9 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use waymark::app::{App, Duty};
-use waymark::cli::{Authority, CertificateAsk, Deployment, InitOptions, Issued, Ports, init_deployment};
+use waymark::cli::{
+    Authority, CertificateAsk, Deployment, InitOptions, Issued, Ports, init_deployment,
+};
 use waymark::config::{Config, Lasting};
 use waymark::lifecycle::{Ending, Lifecycle};
 use waymark::service::Service;
@@ -55,7 +57,11 @@ const ENTRIES_PAGE: u32 = 500;
 ///
 /// # Errors
 /// Names what did not happen.
-pub async fn wait_until<T, F>(what: &str, deadline: Duration, mut look: impl FnMut() -> F) -> anyhow::Result<T>
+pub async fn wait_until<T, F>(
+    what: &str,
+    deadline: Duration,
+    mut look: impl FnMut() -> F,
+) -> anyhow::Result<T>
 where
     F: Future<Output = anyhow::Result<Option<T>>>,
 {
@@ -97,7 +103,9 @@ struct Running {
 
 impl std::fmt::Debug for Gateway {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Gateway").field("deployment", &self.deployment).finish_non_exhaustive()
+        f.debug_struct("Gateway")
+            .field("deployment", &self.deployment)
+            .finish_non_exhaustive()
     }
 }
 
@@ -126,7 +134,8 @@ impl Gateway {
     /// When it cannot be made.
     pub async fn make(engine: Engine, area: &Area, duty: Duty) -> anyhow::Result<Self> {
         // Where another test of this process was first, its choice is the same one.
-        let _chosen: Result<(), _> = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let _chosen: Result<(), _> =
+            rustls::crypto::aws_lc_rs::default_provider().install_default();
         // The gateway's own words stand beside a failed test.
         let _set_up: Result<(), _> = tracing_subscriber::fmt()
             .with_env_filter(crate::engine::setting("WAYMARK_TEST_LOG", "warn"))
@@ -147,7 +156,15 @@ impl Gateway {
         config.delivery.poll = Lasting::new(POLL);
         config.log.interval = Lasting::new(SEQUENCER);
         let vkey = deployment.log_vkey.clone();
-        Ok(Self { deployment, config, vkey, duty, database, running: None, _folder: folder })
+        Ok(Self {
+            deployment,
+            config,
+            vkey,
+            duty,
+            database,
+            running: None,
+            _folder: folder,
+        })
     }
 
     /// Starts it, stopping it before when it runs.
@@ -179,8 +196,15 @@ impl Gateway {
         let telemetry = Telemetry::metrics_only()?;
         let metrics = telemetry.metrics();
         let lifecycle = Lifecycle::new(DRAIN);
-        let (config, duty, owned, given) = (self.config.clone(), self.duty, lifecycle.clone(), metrics.clone());
-        let started = runtime.spawn(async move { App::start(&config, duty, &owned, given).await }).await;
+        let (config, duty, owned, given) = (
+            self.config.clone(),
+            self.duty,
+            lifecycle.clone(),
+            metrics.clone(),
+        );
+        let started = runtime
+            .spawn(async move { App::start(&config, duty, &owned, given).await })
+            .await;
         let app = match started.context("the start panicked").and_then(|app| app) {
             Ok(app) => app,
             Err(error) => {
@@ -190,7 +214,14 @@ impl Gateway {
         };
         let watched = lifecycle.clone();
         let ending = runtime.spawn(async move { watched.run().await });
-        Ok(Running { runtime, app, lifecycle, ending, metrics, _telemetry: telemetry })
+        Ok(Running {
+            runtime,
+            app,
+            lifecycle,
+            ending,
+            metrics,
+            _telemetry: telemetry,
+        })
     }
 
     /// Asks it to stop and waits until it has drained.
@@ -198,9 +229,14 @@ impl Gateway {
     /// # Errors
     /// When it did not drain.
     pub async fn stop(&mut self) -> anyhow::Result<()> {
-        let Some(running) = self.running.take() else { return Ok(()) };
+        let Some(running) = self.running.take() else {
+            return Ok(());
+        };
         running.lifecycle.stop();
-        let ending = running.ending.await.context("the process's end panicked")??;
+        let ending = running
+            .ending
+            .await
+            .context("the process's end panicked")??;
         drop(running.app);
         running.runtime.shutdown_background();
         if ending != Ending::Drained {
@@ -263,9 +299,16 @@ impl Gateway {
     /// # Errors
     /// When there is no such identity or the gateway does not answer.
     pub async fn client(&self, name: &str) -> anyhow::Result<Client> {
-        let folder = self.deployment.clients.get(name).with_context(|| format!("no client {name}"))?;
-        let read = |file: &str| std::fs::read(folder.join(file)).with_context(|| format!("read {file} of {name}"));
-        self.client_with(&read("cert.pem")?, &read("key.pem")?).await
+        let folder = self
+            .deployment
+            .clients
+            .get(name)
+            .with_context(|| format!("no client {name}"))?;
+        let read = |file: &str| {
+            std::fs::read(folder.join(file)).with_context(|| format!("read {file} of {name}"))
+        };
+        self.client_with(&read("cert.pem")?, &read("key.pem")?)
+            .await
     }
 
     /// A client with a certificate of its own.
@@ -315,7 +358,10 @@ impl Gateway {
     /// When there is none.
     pub fn secret(&self, name: &str) -> anyhow::Result<String> {
         let path = self.deployment.dir.join("secrets").join(name);
-        Ok(std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?.trim().to_owned())
+        Ok(std::fs::read_to_string(&path)
+            .with_context(|| format!("read {}", path.display()))?
+            .trim()
+            .to_owned())
     }
 
     /// Every entry of a stream that the log holds so far, once what was written before this call is in it.
@@ -400,7 +446,9 @@ impl Gateway {
         let mut written = 0;
         for (size, note) in checkpoints {
             while written < size {
-                let Some(entry) = entries.get(usize::try_from(written)?) else { break };
+                let Some(entry) = entries.get(usize::try_from(written)?) else {
+                    break;
+                };
                 writer.append(entry)?;
                 written += 1;
             }

@@ -31,7 +31,10 @@ const CHECK_CYCLE: Duration = Duration::from_mins(1);
 const OVERDUE_MAX: u32 = 200;
 
 /// Starts them all.
-#[expect(clippy::too_many_arguments, reason = "called once, by the composition root")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "called once, by the composition root"
+)]
 pub(super) fn start(
     lifecycle: &Lifecycle,
     config: &Config,
@@ -42,11 +45,26 @@ pub(super) fn start(
     tls: &ServerTls,
     metrics: &Metrics,
 ) {
-    sequencer(lifecycle, &config.log, service.clone(), log_key, grown, wanted, metrics.clone());
-    directory(lifecycle, config.directory.refresh.get(), service.clone(), metrics.clone());
+    sequencer(
+        lifecycle,
+        &config.log,
+        service.clone(),
+        log_key,
+        grown,
+        wanted,
+        metrics.clone(),
+    );
+    directory(
+        lifecycle,
+        config.directory.refresh.get(),
+        service.clone(),
+        metrics.clone(),
+    );
     upkeep(lifecycle, service.clone(), tls.clone(), metrics.clone());
     conservation(lifecycle, service.clone(), metrics.clone());
-    let following = tls.clone().follow(lifecycle.reloads(), lifecycle.stopping());
+    let following = tls
+        .clone()
+        .follow(lifecycle.reloads(), lifecycle.stopping());
     lifecycle.spawn("certificates", FailureEffect::EndProcess, async move {
         following.await;
         Ok::<(), Infallible>(())
@@ -111,11 +129,24 @@ async fn follow(service: &Service) -> anyhow::Result<()> {
     if newest <= service.in_force().number {
         return Ok(());
     }
-    let Some(release) = service.store().latest_release().await? else { return Ok(()) };
-    let directory = load_release(&release)
-        .map_err(|findings| anyhow::anyhow!("release {} does not load: {} findings", release.number, findings.len()))?;
-    info!(release.number = release.number, "directory release {} is in force", release.number);
-    service.take_release(InForce { number: release.number, directory });
+    let Some(release) = service.store().latest_release().await? else {
+        return Ok(());
+    };
+    let directory = load_release(&release).map_err(|findings| {
+        anyhow::anyhow!(
+            "release {} does not load: {} findings",
+            release.number,
+            findings.len()
+        )
+    })?;
+    info!(
+        release.number = release.number,
+        "directory release {} is in force", release.number
+    );
+    service.take_release(InForce {
+        number: release.number,
+        directory,
+    });
     Ok(())
 }
 
@@ -142,7 +173,11 @@ fn upkeep(lifecycle: &Lifecycle, service: Service, tls: ServerTls, metrics: Metr
     });
 }
 
-async fn sample(service: &Service, tls: &ServerTls, metrics: &Metrics) -> Result<(), waymark_core::port::StoreError> {
+async fn sample(
+    service: &Service,
+    tls: &ServerTls,
+    metrics: &Metrics,
+) -> Result<(), waymark_core::port::StoreError> {
     let store = service.store();
     let now = service.now();
     let backlog = store.backlog().await?;
@@ -152,7 +187,11 @@ async fn sample(service: &Service, tls: &ServerTls, metrics: &Metrics) -> Result
     }
     metrics.drained(&live);
     let (rows, age_ms) = store.outbox(now).await?;
-    metrics.log(store.log_state().await?.size, rows, Duration::from_millis(age_ms));
+    metrics.log(
+        store.log_state().await?.size,
+        rows,
+        Duration::from_millis(age_ms),
+    );
     for alarm in store.overdue(now, OVERDUE_MAX).await? {
         if store.raise_alarm(&alarm, now).await? {
             warn!(alarm.kind = alarm.kind.as_str(), alarm.subject = %alarm.subject, "alarm opened: {}", alarm.text);

@@ -19,7 +19,9 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 use waymark_adapters::Secrets;
-use waymark_adapters::webhook::{CALLBACK_BYTES_MAX, CallbackError, callback_secrets, verify_callback};
+use waymark_adapters::webhook::{
+    CALLBACK_BYTES_MAX, CallbackError, callback_secrets, verify_callback,
+};
 use waymark_core::directory::AdapterKind;
 use waymark_core::error::ErrorKind;
 use waymark_core::id::EndpointId;
@@ -55,7 +57,11 @@ pub(super) async fn serve(
     let bound = listener.local_addr()?;
     let routes = Router::new()
         .route("/callbacks/{endpoint}", post(take))
-        .with_state(Callbacks { service, secrets, intake });
+        .with_state(Callbacks {
+            service,
+            secrets,
+            intake,
+        });
     let tasks = lifecycle.clone();
     lifecycle.spawn("callbacks", FailureEffect::EndProcess, async move {
         let stop = tasks.stopping();
@@ -70,7 +76,11 @@ pub(super) async fn serve(
                 Ok((stream, _peer)) => {
                     let (tls, routes) = (tls.clone(), routes.clone());
                     tasks.spawn("callback", FailureEffect::Log, async move {
-                        let served = tokio::time::timeout(CONNECTION_TIMEOUT, connection(stream, &tls, routes)).await;
+                        let served = tokio::time::timeout(
+                            CONNECTION_TIMEOUT,
+                            connection(stream, &tls, routes),
+                        )
+                        .await;
                         if let Ok(Err(why)) = served {
                             debug!(error = %why, "a callback's connection ended early");
                         }
@@ -106,7 +116,14 @@ async fn take(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    let refuse = |status: StatusCode, why: &str| (status, [(header::CONTENT_TYPE, "text/plain")], format!("{why}\n")).into_response();
+    let refuse = |status: StatusCode, why: &str| {
+        (
+            status,
+            [(header::CONTENT_TYPE, "text/plain")],
+            format!("{why}\n"),
+        )
+            .into_response()
+    };
     let Ok(body) = to_bytes(body, CALLBACK_BYTES_MAX).await else {
         return refuse(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large");
     };
@@ -114,9 +131,19 @@ async fn take(
     let now = service.now();
     let in_force = service.in_force();
     // An unknown endpoint and a wrong signature look the same from outside.
-    let unknown = || refuse(StatusCode::UNAUTHORIZED, "the signature is not that of this endpoint");
-    let Ok(id) = endpoint.parse::<EndpointId>() else { return unknown() };
-    let found = in_force.directory.endpoint(&id, now.london_date()).filter(|e| e.adapter == AdapterKind::Webhook);
+    let unknown = || {
+        refuse(
+            StatusCode::UNAUTHORIZED,
+            "the signature is not that of this endpoint",
+        )
+    };
+    let Ok(id) = endpoint.parse::<EndpointId>() else {
+        return unknown();
+    };
+    let found = in_force
+        .directory
+        .endpoint(&id, now.london_date())
+        .filter(|e| e.adapter == AdapterKind::Webhook);
     let Some(found) = found else { return unknown() };
     let secrets = match callback_secrets(found, &*callbacks.secrets) {
         Ok(secrets) => secrets,
@@ -137,10 +164,19 @@ async fn take(
         .get("traceparent")
         .and_then(|v| v.to_str().ok())
         .and_then(crate::telemetry::well_formed);
-    match callbacks.intake.take(callback.into_inbound(&id, body.to_vec(), traceparent)).await {
+    match callbacks
+        .intake
+        .take(callback.into_inbound(&id, body.to_vec(), traceparent))
+        .await
+    {
         Ok(answer) => {
             let text = serde_json::json!({ "referral": answer.reference.as_str(), "repeated": answer.repeated });
-            (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], text.to_string()).into_response()
+            (
+                StatusCode::OK,
+                [(header::CONTENT_TYPE, "application/json")],
+                text.to_string(),
+            )
+                .into_response()
         }
         Err(error) => {
             let status = match error.kind {

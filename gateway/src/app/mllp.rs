@@ -38,23 +38,36 @@ pub(super) async fn serve(
     let listener = inbound::MllpListener::bind(listen.address, options, intake, clock).await?;
     let bound = listener.local_addr()?;
     let stop = lifecycle.stopping();
-    lifecycle.spawn(format!("mllp {}", listen.name), FailureEffect::EndProcess, async move {
-        listener.run(stop).await;
-        Ok::<(), std::convert::Infallible>(())
-    });
+    lifecycle.spawn(
+        format!("mllp {}", listen.name),
+        FailureEffect::EndProcess,
+        async move {
+            listener.run(stop).await;
+            Ok::<(), std::convert::Infallible>(())
+        },
+    );
     Ok(bound)
 }
 
 /// Plain MLLP proves nothing of who speaks: it stands as a risk for as long as the listener does.
 async fn standing_risk(service: &Service, listen: &MllpListener) -> anyhow::Result<()> {
     let in_force = service.in_force();
-    let Some(triage) = in_force.directory.services.get(&in_force.directory.area.triage) else { return Ok(()) };
+    let Some(triage) = in_force
+        .directory
+        .services
+        .get(&in_force.directory.area.triage)
+    else {
+        return Ok(());
+    };
     let alarm = NewAlarm {
         kind: AlarmKind::NetworkIdentity,
         subject: format!("mllp:{}", listen.name),
         owner: triage.agency.clone(),
         role: triage.owner_role.clone(),
-        text: format!("listener {} is plain MLLP: anybody on its network may speak as its agency", listen.name),
+        text: format!(
+            "listener {} is plain MLLP: anybody on its network may speak as its agency",
+            listen.name
+        ),
     };
     service.store().raise_alarm(&alarm, service.now()).await?;
     Ok(())

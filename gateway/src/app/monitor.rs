@@ -26,7 +26,9 @@ pub(super) async fn serve(
     service: Service,
     metrics: Metrics,
 ) -> anyhow::Result<SocketAddr> {
-    let listener = TcpListener::bind(address).await.with_context(|| format!("listen for metrics on {address}"))?;
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("listen for metrics on {address}"))?;
     let bound = listener.local_addr()?;
     let routes = Router::new()
         .route("/metrics", get(metrics_text))
@@ -35,24 +37,40 @@ pub(super) async fn serve(
         .with_state(Monitor { service, metrics });
     let stop = lifecycle.stopping();
     lifecycle.spawn("monitor", FailureEffect::EndProcess, async move {
-        axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await
+        axum::serve(listener, routes)
+            .with_graceful_shutdown(stop.cancelled_owned())
+            .await
     });
     Ok(bound)
 }
 
 async fn metrics_text(State(monitor): State<Monitor>) -> impl IntoResponse {
     match monitor.metrics.prometheus() {
-        Ok(text) => (StatusCode::OK, [("content-type", "text/plain; version=0.0.4")], text),
-        Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, [("content-type", "text/plain")], "metrics failed\n".to_owned()),
+        Ok(text) => (
+            StatusCode::OK,
+            [("content-type", "text/plain; version=0.0.4")],
+            text,
+        ),
+        Err(_) => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            [("content-type", "text/plain")],
+            "metrics failed\n".to_owned(),
+        ),
     }
 }
 
 async fn ready(State(monitor): State<Monitor>) -> impl IntoResponse {
     if monitor.service.store().ping().await.is_err() {
-        return (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer\n");
+        return (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the database does not answer\n",
+        );
     }
     if monitor.service.in_force().number == 0 {
-        return (StatusCode::SERVICE_UNAVAILABLE, "no directory release: run `waymark directory apply`\n");
+        return (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "no directory release: run `waymark directory apply`\n",
+        );
     }
     (StatusCode::OK, "ready\n")
 }

@@ -41,7 +41,9 @@ const PREPARED_MAX: usize = 150_000;
 
 /// Measures against the machine's limits.
 #[derive(Args, Debug)]
-#[command(after_long_help = "Examples:\n  waymark bench accept\n  waymark bench accept --store postgres --postgres postgres://localhost/bench --postgres-bare postgres://localhost/bare --output json\n\nUse empty databases: what is written stays there.")]
+#[command(
+    after_long_help = "Examples:\n  waymark bench accept\n  waymark bench accept --store postgres --postgres postgres://localhost/bench --postgres-bare postgres://localhost/bare --output json\n\nUse empty databases: what is written stays there."
+)]
 pub(super) struct Options {
     #[command(subcommand)]
     command: Command,
@@ -121,7 +123,16 @@ impl Options {
 
 fn human(report: &Report) -> String {
     let mut table = output::table([
-        "store", "in flight", "accepts/s", "p50 ms", "p99 ms", "bare/s", "bare p99", "echo/s", "commit/s", "ratio",
+        "store",
+        "in flight",
+        "accepts/s",
+        "p50 ms",
+        "p99 ms",
+        "bare/s",
+        "bare p99",
+        "echo/s",
+        "commit/s",
+        "ratio",
     ]);
     for run in &report.runs {
         table.add_row([
@@ -148,14 +159,21 @@ impl Accept {
             (given, _) => given.to_vec(),
         };
         let temporary = tempfile::tempdir().context("make a temporary folder")?;
-        let base = self.dir.clone().unwrap_or_else(|| temporary.path().to_owned());
+        let base = self
+            .dir
+            .clone()
+            .unwrap_or_else(|| temporary.path().to_owned());
         let mut runs = Vec::new();
         for store in stores {
             let bed = Bed::start(&self, store, &base).await?;
             for in_flight in &self.in_flight {
-                let run = bed.cell(*in_flight, self.rounds, Duration::from_secs(self.seconds)).await?;
+                let run = bed
+                    .cell(*in_flight, self.rounds, Duration::from_secs(self.seconds))
+                    .await?;
                 if output::format() == Format::Human {
-                    output::note(&human(&Report { runs: vec![run.clone()] }));
+                    output::note(&human(&Report {
+                        runs: vec![run.clone()],
+                    }));
                 }
                 runs.push(run);
             }
@@ -179,7 +197,11 @@ struct Bed {
 }
 
 impl Bed {
-    async fn start(options: &Accept, engine: Engine, base: &std::path::Path) -> anyhow::Result<Self> {
+    async fn start(
+        options: &Accept,
+        engine: Engine,
+        base: &std::path::Path,
+    ) -> anyhow::Result<Self> {
         let (name, url, bare_url) = match engine {
             Engine::Sqlite => {
                 let file = |name: &str| format!("sqlite://{}", base.join(name).display());
@@ -187,7 +209,9 @@ impl Bed {
             }
             Engine::Postgres => match (&options.postgres, &options.postgres_bare) {
                 (Some(url), Some(bare)) => ("postgres", url.clone(), bare.clone()),
-                _ => bail!("PostgreSQL is measured with --postgres and --postgres-bare, two empty databases"),
+                _ => bail!(
+                    "PostgreSQL is measured with --postgres and --postgres-bare, two empty databases"
+                ),
             },
         };
         let lifecycle = Lifecycle::new(Duration::from_secs(10));
@@ -223,7 +247,10 @@ impl Bed {
         .context("open the bare database")?;
         let bare = serve(&lifecycle, &config, Handler::Commit(Arc::clone(&store))).await?;
         let echo = serve(&lifecycle, &config, Handler::Echo).await?;
-        let identity = deployment.clients.get("EE123456").context("the sample directory has a school")?;
+        let identity = deployment
+            .clients
+            .get("EE123456")
+            .context("the sample directory has a school")?;
         let grpc = app.grpc.context("the gateway listens")?;
         let connect = |address| Client::connect(address, &deployment.ca, identity);
         Ok(Self {
@@ -241,24 +268,41 @@ impl Bed {
 
     /// One cell: `rounds` rounds of four measurements each.
     async fn cell(&self, in_flight: usize, rounds: u32, each: Duration) -> anyhow::Result<Run> {
-        let (mut full, mut bare, mut echo, mut commit) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut full, mut bare, mut echo, mut commit) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut guess = 2_000.0_f64;
         let mut age_ms = 0;
         for _ in 0..rounds {
-            full.push(self.gateway.measure(in_flight, each, usize::MAX, sample::request).await?);
+            full.push(
+                self.gateway
+                    .measure(in_flight, each, usize::MAX, sample::request)
+                    .await?,
+            );
             age_ms = self.outbox_age().await?;
             let ready = self.prepare(guess * each.as_secs_f64()).await?;
-            let measured = self.bare.measure(in_flight, each, ready, sample::request).await?;
+            let measured = self
+                .bare
+                .measure(in_flight, each, ready, sample::request)
+                .await?;
             guess = measured.per_s * HEADROOM;
             bare.push(measured);
             self.drain().await?;
-            echo.push(self.echo.measure(in_flight, each, usize::MAX, sample::request).await?);
+            echo.push(
+                self.echo
+                    .measure(in_flight, each, usize::MAX, sample::request)
+                    .await?,
+            );
             let ready = self.prepare(guess * each.as_secs_f64()).await?;
             commit.push(load::commits(&self.store, in_flight, each, ready).await?);
             self.drain().await?;
         }
-        let ratios: Vec<f64> = full.iter().zip(&bare).map(|(f, b)| f.per_s / b.per_s).collect();
-        let of = |runs: &[Measured], pick: fn(&Measured) -> f64| median(runs.iter().map(pick).collect());
+        let ratios: Vec<f64> = full
+            .iter()
+            .zip(&bare)
+            .map(|(f, b)| f.per_s / b.per_s)
+            .collect();
+        let of =
+            |runs: &[Measured], pick: fn(&Measured) -> f64| median(runs.iter().map(pick).collect());
         Ok(Run {
             store: self.name,
             in_flight,
@@ -276,13 +320,20 @@ impl Bed {
 
     /// Prepares rows before the clock starts: drafted by the use case, sealed and hashed by the store.
     async fn prepare(&self, wanted: f64) -> anyhow::Result<usize> {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive number of rows, bounded next")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a positive number of rows, bounded next"
+        )]
         let wanted = (wanted.max(100.0) as usize).min(PREPARED_MAX);
         let mut accepts = Vec::with_capacity(wanted);
         for _ in 0..wanted {
             let submit = sample::submit()?;
             let draft = self.app.service.draft_submit(&self.school, submit);
-            accepts.push(draft.map_err(|error| anyhow::anyhow!("the sample is refused: {}", error.reason))?);
+            accepts.push(
+                draft
+                    .map_err(|error| anyhow::anyhow!("the sample is refused: {}", error.reason))?,
+            );
         }
         self.store.prepare(accepts).await?;
         Ok(wanted)
@@ -295,9 +346,16 @@ impl Bed {
     }
 
     async fn outbox_age(&self) -> anyhow::Result<u64> {
-        let (rows, age_ms) = self.app.service.store().outbox(self.app.service.now()).await?;
+        let (rows, age_ms) = self
+            .app
+            .service
+            .store()
+            .outbox(self.app.service.now())
+            .await?;
         if Duration::from_millis(age_ms) > OUTBOX_AGE_MAX {
-            bail!("the sequencer does not keep up: {rows} entries wait, the oldest for {age_ms} ms");
+            bail!(
+                "the sequencer does not keep up: {rows} entries wait, the oldest for {age_ms} ms"
+            );
         }
         Ok(age_ms)
     }

@@ -10,7 +10,9 @@ use crate::config::{Config, DEFAULT_TOML};
 
 /// Checks or shows the configuration.
 #[derive(Args, Debug)]
-#[command(after_long_help = "Examples:\n  waymark config check --config waymark.toml\n  waymark config default > waymark.toml")]
+#[command(
+    after_long_help = "Examples:\n  waymark config check --config waymark.toml\n  waymark config default > waymark.toml"
+)]
 pub(super) struct Options {
     #[command(subcommand)]
     command: Command,
@@ -37,7 +39,8 @@ impl Options {
         match self.command {
             Command::Default => super::output::line(DEFAULT_TOML.trim_end())?,
             Command::Check { config: path } => {
-                let config = Config::load(&path).with_context(|| format!("read {}", path.display()))?;
+                let config =
+                    Config::load(&path).with_context(|| format!("read {}", path.display()))?;
                 let named = [
                     &config.keys.keyring,
                     &config.keys.log,

@@ -14,7 +14,9 @@ use crate::telemetry::{Telemetry, TelemetryOptions};
 
 /// Runs a gateway: faces and delivery.
 #[derive(Args, Debug)]
-#[command(after_long_help = "Examples:\n  waymark serve --config /etc/waymark/waymark.toml\n  waymark serve --no-worker      # faces alone; `waymark worker` delivers (PostgreSQL)\n\nSIGTERM or SIGINT: stop accepting, finish open work, end. A second one aborts. SIGHUP reads certificates again.\nExit codes: 0 drained, 1 a task died or start-up failed, 3 open work was aborted.")]
+#[command(
+    after_long_help = "Examples:\n  waymark serve --config /etc/waymark/waymark.toml\n  waymark serve --no-worker      # faces alone; `waymark worker` delivers (PostgreSQL)\n\nSIGTERM or SIGINT: stop accepting, finish open work, end. A second one aborts. SIGHUP reads certificates again.\nExit codes: 0 drained, 1 a task died or start-up failed, 3 open work was aborted."
+)]
 pub(super) struct Options {
     /// The configuration file.
     #[arg(long, default_value = "waymark.toml", env = "WAYMARK_CONFIG")]
@@ -30,7 +32,11 @@ impl Options {
     /// # Errors
     /// The first thing that could not be opened.
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let duty = if self.no_worker { Duty::Faces } else { Duty::Serve };
+        let duty = if self.no_worker {
+            Duty::Faces
+        } else {
+            Duty::Serve
+        };
         run(&self.config, duty).await
     }
 }
@@ -86,6 +92,8 @@ fn announce(app: &App, config: &Config) {
         info!(listener = %name, %address, "listening for MLLP");
     }
     if release == 0 {
-        tracing::warn!("no directory release is in force: nobody can call until `waymark directory apply` or directory.initial");
+        tracing::warn!(
+            "no directory release is in force: nobody can call until `waymark directory apply` or directory.initial"
+        );
     }
 }

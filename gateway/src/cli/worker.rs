@@ -12,7 +12,9 @@ use crate::config::Config;
 
 /// Delivers, without faces; several may run beside each other on PostgreSQL.
 #[derive(Args, Debug)]
-#[command(after_long_help = "Examples:\n  waymark worker --config /etc/waymark/waymark.toml\n\nOn SQLite one process holds the writer's lock, so `waymark serve` delivers by itself and a worker is refused.")]
+#[command(
+    after_long_help = "Examples:\n  waymark worker --config /etc/waymark/waymark.toml\n\nOn SQLite one process holds the writer's lock, so `waymark serve` delivers by itself and a worker is refused."
+)]
 pub(super) struct Options {
     /// The configuration file.
     #[arg(long, default_value = "waymark.toml", env = "WAYMARK_CONFIG")]
@@ -25,9 +27,12 @@ impl Options {
     /// # Errors
     /// On SQLite, with the reason; else the first thing that could not be opened.
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let config = Config::load(&self.config).with_context(|| format!("read {}", self.config.display()))?;
+        let config = Config::load(&self.config)
+            .with_context(|| format!("read {}", self.config.display()))?;
         if config.database_url()?.expose().starts_with("sqlite:") {
-            bail!("a worker needs PostgreSQL: on SQLite one process writes, and `waymark serve` already delivers");
+            bail!(
+                "a worker needs PostgreSQL: on SQLite one process writes, and `waymark serve` already delivers"
+            );
         }
         serve::run(&self.config, Duty::Worker).await
     }

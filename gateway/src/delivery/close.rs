@@ -6,7 +6,9 @@ use waymark_core::delivery::{DeliveryState, Kind, Next, Outcome, ParkReason};
 use waymark_core::directory::{Directory, Endpoint};
 use waymark_core::id::AgencyId;
 use waymark_core::leg::LegState;
-use waymark_core::port::{CloseAttempt, EventKind, Leased, NewEvent, StatusNotice};
+use waymark_core::port::{
+    CloseAttempt, EventKind, Leased, NewBody, NewDelivery, NewEvent, StatusNotice,
+};
 use waymark_core::time::Timestamp;
 
 use super::SYSTEM_IDENTITY;
@@ -45,7 +47,16 @@ impl Closing<'_> {
 
 /// Drafts the store call.
 pub fn close_of(draft: &Drafter<'_>, closing: Closing<'_>) -> CloseAttempt {
-    let Closing { leased, number, outcome, next, endpoint, directory, at, actor } = closing;
+    let Closing {
+        leased,
+        number,
+        outcome,
+        next,
+        endpoint,
+        directory,
+        at,
+        actor,
+    } = closing;
     let why = outcome.why().cloned();
     let mut entry = draft
         .entry_by(EntryKind::Attempt, leased.stream, actor.0, &actor.1, at)
@@ -61,7 +72,11 @@ pub fn close_of(draft: &Drafter<'_>, closing: Closing<'_>) -> CloseAttempt {
     }
     let word = outcome.word();
     let (receiver_reference, receipt) = match outcome {
-        Outcome::Delivered { receiver_reference, receipt, .. } => (receiver_reference, receipt),
+        Outcome::Delivered {
+            receiver_reference,
+            receipt,
+            ..
+        } => (receiver_reference, receipt),
         _ => (None, None),
     };
     let mut openings = Vec::new();
@@ -69,8 +84,10 @@ pub fn close_of(draft: &Drafter<'_>, closing: Closing<'_>) -> CloseAttempt {
         openings.push(draft.commit(&mut entry, CommitmentTag::Answer, bytes.expose()));
         draft.body(at, RECEIPT, bytes.into_inner())
     });
-    let shown = !matches!(next.state, DeliveryState::RetryWait | DeliveryState::Unknown | DeliveryState::Held)
-        || leased.attempts <= 1;
+    let shown = !matches!(
+        next.state,
+        DeliveryState::RetryWait | DeliveryState::Unknown | DeliveryState::Held
+    ) || leased.attempts <= 1;
     let event = shown.then(|| NewEvent {
         id: entry.event,
         kind: EventKind::Delivery,
@@ -80,37 +97,26 @@ pub fn close_of(draft: &Drafter<'_>, closing: Closing<'_>) -> CloseAttempt {
         source_version: None,
         state: None,
         reception: None,
-        code: why.as_ref().map_or_else(|| word.to_owned(), |w| w.code.clone()),
+        code: why
+            .as_ref()
+            .map_or_else(|| word.to_owned(), |w| w.code.clone()),
         text: None,
     });
     let failed = matches!(next.state, DeliveryState::Parked | DeliveryState::Rejected);
-    let alarms = if failed { alarms_of(leased, &next, why.as_ref().map_or("", |w| &w.text), directory) } else { Vec::new() };
-    let tell = (failed && leased.kind != Kind::Status)
-        .then(|| {
-            let code = if next.state == DeliveryState::Parked { "undeliverable" } else { "rejected" };
-            let notice = StatusNotice {
-                from: leased.recipient.clone(),
-                service: leased.service.clone(),
-                state: LegState::Submitted,
-                code: code.to_owned(),
-                text: None,
-                at,
-            };
-            tell_sender(draft, directory, &Telling { sender: &leased.sender, notice: &notice, at, urgent: leased.urgent })
-        })
-        .flatten();
-    let arrived = next.state == DeliveryState::Done;
-    let resolve = if arrived {
-        let delivery = leased.token.delivery.to_string();
-        vec![
-            (AlarmKind::EvidenceOverdue, delivery.clone()),
-            (AlarmKind::UrgentHeld, delivery.clone()),
-            (AlarmKind::Parked, delivery),
-            (AlarmKind::EndpointDown, leased.endpoint.to_string()),
-        ]
+    let alarms = if failed {
+        alarms_of(
+            leased,
+            &next,
+            why.as_ref().map_or("", |w| &w.text),
+            directory,
+        )
     } else {
         Vec::new()
     };
+    let tell = (failed && leased.kind != Kind::Status)
+        .then(|| notice_of(draft, leased, next.state, directory, at))
+        .flatten();
+    let resolve = resolved_by(leased, next.state);
     let evidence_due = (next.state == DeliveryState::AwaitingEvidence)
         .then(|| endpoint.map(|e| at.plus(e.evidence_within)))
         .flatten();
@@ -133,10 +139,53 @@ pub fn close_of(draft: &Drafter<'_>, closing: Closing<'_>) -> CloseAttempt {
     }
 }
 
+/// What the sender is told of a delivery that needs a person.
+fn notice_of(
+    draft: &Drafter<'_>,
+    leased: &Leased,
+    state: DeliveryState,
+    directory: &Directory,
+    at: Timestamp,
+) -> Option<(NewBody, NewDelivery)> {
+    let parked = state == DeliveryState::Parked;
+    let notice = StatusNotice {
+        from: leased.recipient.clone(),
+        service: leased.service.clone(),
+        state: LegState::Submitted,
+        code: if parked { "undeliverable" } else { "rejected" }.to_owned(),
+        text: None,
+        at,
+    };
+    let telling = Telling {
+        sender: &leased.sender,
+        notice: &notice,
+        at,
+        urgent: leased.urgent,
+    };
+    tell_sender(draft, directory, &telling)
+}
+
+/// The alarms that a delivery's arrival resolves.
+fn resolved_by(leased: &Leased, state: DeliveryState) -> Vec<(AlarmKind, String)> {
+    if state != DeliveryState::Done {
+        return Vec::new();
+    }
+    let delivery = leased.token.delivery.to_string();
+    vec![
+        (AlarmKind::EvidenceOverdue, delivery.clone()),
+        (AlarmKind::UrgentHeld, delivery.clone()),
+        (AlarmKind::Parked, delivery),
+        (AlarmKind::EndpointDown, leased.endpoint.to_string()),
+    ]
+}
+
 /// Who must be told that a delivery needs a person: the owner of its service; the triage owner when that is gone;
 /// for a status to the sender, the sender's failure is an alarm and never a further notice (ruling 11).
 fn alarms_of(leased: &Leased, next: &Next, why: &str, directory: &Directory) -> Vec<NewAlarm> {
-    let own = leased.service.as_ref().and_then(|id| directory.services.get(id));
+    let own = leased
+        .service
+        .as_ref()
+        .and_then(|id| directory.services.get(id));
     let acting = own.or_else(|| directory.services.get(&directory.area.triage));
     let owner = acting.map_or_else(
         || (leased.recipient.clone(), "triage".to_owned()),
@@ -147,13 +196,18 @@ fn alarms_of(leased: &Leased, next: &Next, why: &str, directory: &Directory) -> 
         (_, DeliveryState::Rejected) => AlarmKind::Rejected,
         _ => AlarmKind::Parked,
     };
-    let reason = next.parked.map_or("refused by the receiver", ParkReason::as_str);
+    let reason = next
+        .parked
+        .map_or("refused by the receiver", ParkReason::as_str);
     let mut alarms = vec![NewAlarm {
         kind,
         subject: leased.token.delivery.to_string(),
         owner: owner.0.clone(),
         role: owner.1.clone(),
-        text: format!("delivery to {} needs a person ({reason}): {why}", leased.endpoint),
+        text: format!(
+            "delivery to {} needs a person ({reason}): {why}",
+            leased.endpoint
+        ),
     }];
     if next.parked == Some(ParkReason::WrongRecipient) {
         alarms.push(NewAlarm {
@@ -161,7 +215,10 @@ fn alarms_of(leased: &Leased, next: &Next, why: &str, directory: &Directory) -> 
             subject: leased.endpoint.to_string(),
             owner: owner.0,
             role: owner.1,
-            text: format!("{} answered as somebody else: nothing was sent, check its address and identity", leased.endpoint),
+            text: format!(
+                "{} answered as somebody else: nothing was sent, check its address and identity",
+                leased.endpoint
+            ),
         });
     }
     alarms

@@ -11,11 +11,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, warn};
 use waymark_core::alarm::{AlarmKind, NewAlarm};
 use waymark_core::audit::{CommitmentTag, EntryKind};
-use waymark_core::delivery::{DeliveryState, Evidence, Next, Outcome, ParkReason, Repeat, Standing, Why, next};
+use waymark_core::delivery::{
+    DeliveryState, Evidence, Next, Outcome, ParkReason, Repeat, Standing, Why, next,
+};
 use waymark_core::directory::{AdapterKind, Endpoint};
 use waymark_core::id::{DeliveryId, EndpointId, WorkerId};
 use waymark_core::port::{
-    Deadline, LeaseAsk, LeaseToken, Leased, OpenAttempt, Outbound, Reconciliation, Rendered, StoreError, WorkClass,
+    Adapter, Deadline, LeaseAsk, LeaseToken, Leased, OpenAttempt, Outbound, Reconciliation,
+    Rendered, StoreError, WorkClass,
 };
 
 use super::close::{Closing, close_of};
@@ -39,7 +42,11 @@ pub struct DeliveryOptions {
 
 impl Default for DeliveryOptions {
     fn default() -> Self {
-        Self { capacity: 64, lease: Duration::from_secs(20), poll: Duration::from_millis(250) }
+        Self {
+            capacity: 64,
+            lease: Duration::from_secs(20),
+            poll: Duration::from_millis(250),
+        }
     }
 }
 
@@ -83,7 +90,9 @@ impl Driver {
         options: DeliveryOptions,
     ) -> Self {
         let worker = WorkerId::from_bytes(crate::clock::random_16(&*random));
-        let capacity = usize::try_from(options.capacity).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        let capacity = usize::try_from(options.capacity)
+            .unwrap_or(usize::MAX)
+            .min(Semaphore::MAX_PERMITS);
         Self {
             inner: Arc::new(Inner {
                 service,
@@ -108,11 +117,15 @@ impl Driver {
             for class in [WorkClass::Fresh, WorkClass::Retry] {
                 match self.round(class, &mut running).await {
                     Ok(n) => started += n,
-                    Err(error) => warn!(error = %chain(&error), "due work could not be leased, trying again"),
+                    Err(error) => {
+                        warn!(error = %chain(&error), "due work could not be leased, trying again");
+                    }
                 }
             }
             while running.try_join_next().is_some() {}
-            self.inner.metrics.breakers_open(self.inner.endpoints.open());
+            self.inner
+                .metrics
+                .breakers_open(self.inner.endpoints.open());
             if started > 0 {
                 continue;
             }
@@ -148,13 +161,22 @@ impl Driver {
     }
 
     /// Leases and starts what there is capacity for; answers how many attempts were started.
-    async fn round(&self, class: WorkClass, running: &mut JoinSet<()>) -> Result<usize, StoreError> {
+    async fn round(
+        &self,
+        class: WorkClass,
+        running: &mut JoinSet<()>,
+    ) -> Result<usize, StoreError> {
         let inner = &self.inner;
         let store = inner.service.store();
         let now = inner.service.now();
         let capacity = self.semaphore(class);
         let mut started = 0;
-        for id in store.due_endpoints(class, now).await?.into_iter().take(ENDPOINTS_PER_ROUND_MAX) {
+        for id in store
+            .due_endpoints(class, now)
+            .await?
+            .into_iter()
+            .take(ENDPOINTS_PER_ROUND_MAX)
+        {
             let in_force = inner.service.in_force();
             let endpoint = in_force.directory.endpoints.get(&id);
             if endpoint.is_some_and(|e| e.adapter == AdapterKind::Mailbox) {
@@ -167,14 +189,23 @@ impl Driver {
                 continue;
             }
             let until = now.plus(inner.options.lease);
-            let ask = LeaseAsk { worker: inner.worker, endpoint: id.clone(), class, limit, now, until };
+            let ask = LeaseAsk {
+                worker: inner.worker,
+                endpoint: id.clone(),
+                class,
+                limit,
+                now,
+                until,
+            };
             for leased in store.lease(&ask).await? {
                 let Ok(permit) = Arc::clone(&capacity).try_acquire_owned() else {
                     store.release(&leased.token, now).await?;
                     continue;
                 };
                 inner.endpoints.begin(&id, class);
-                inner.held().insert(leased.token.delivery, leased.token.clone());
+                inner
+                    .held()
+                    .insert(leased.token.delivery, leased.token.clone());
                 let (driver, in_force) = (self.clone(), Arc::clone(&in_force));
                 let span = attempt_span(&leased);
                 running.spawn(
@@ -200,7 +231,9 @@ impl Driver {
     /// One attempt, whatever becomes of it; a panic in an adapter is an attempt of unknown end.
     async fn one(&self, leased: Leased, class: WorkClass, in_force: &InForce) {
         let inner = &self.inner;
-        let endpoint = in_force.directory.endpoint(&leased.endpoint, inner.service.now().london_date());
+        let endpoint = in_force
+            .directory
+            .endpoint(&leased.endpoint, inner.service.now().london_date());
         let policy = endpoint.map_or_else(Default::default, |e| e.retry);
         let result = self.attempt(&leased, endpoint, in_force).await;
         inner.held().remove(&leased.token.delivery);
@@ -226,7 +259,8 @@ impl Driver {
             inner.service.now(),
             jitter(&*inner.random),
         );
-        self.tell_of_breaker(turned, &leased.endpoint, endpoint, in_force).await;
+        self.tell_of_breaker(turned, &leased.endpoint, endpoint, in_force)
+            .await;
     }
 
     async fn attempt(
@@ -236,19 +270,20 @@ impl Driver {
         in_force: &InForce,
     ) -> Result<Outcome, StoreError> {
         let Some(endpoint) = endpoint else {
-            let why = Why::new("directory.no_endpoint", "the endpoint bound at accept is not in the directory in force");
-            let outcome = Outcome::Park { reason: ParkReason::NoEndpoint, why };
+            let why = Why::new(
+                "directory.no_endpoint",
+                "the endpoint bound at accept is not in the directory in force",
+            );
+            let outcome = Outcome::Park {
+                reason: ParkReason::NoEndpoint,
+                why,
+            };
             return self.close(leased, 0, outcome, None, in_force).await;
         };
-        if endpoint.agency != leased.recipient {
-            let why = Why::new("directory.moved", "the endpoint belongs to another agency now: redirect this delivery");
-            let outcome = Outcome::Park { reason: ParkReason::WrongRecipient, why };
-            return self.close(leased, 0, outcome, Some(endpoint), in_force).await;
-        }
-        if leased.unfinished >= endpoint.retry.panics_max {
-            let text = format!("{} attempts in a row never ended: the message may break the adapter", leased.unfinished);
-            let outcome = Outcome::Park { reason: ParkReason::Poison, why: Why::new("attempt.poison", text) };
-            return self.close(leased, 0, outcome, Some(endpoint), in_force).await;
+        if let Some(outcome) = not_to_be_attempted(leased, endpoint) {
+            return self
+                .close(leased, 0, outcome, Some(endpoint), in_force)
+                .await;
         }
         let adapter = (self.inner.adapters)(endpoint.adapter);
         let store = self.inner.service.store();
@@ -259,12 +294,20 @@ impl Driver {
             None => {
                 let rendered = source_of(leased, &content, self.inner.service.environment(), now)
                     .and_then(|source| {
-                        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| render(&*adapter, &source, endpoint)))
-                            .unwrap_or_else(|_| Err(poison("the adapter failed while rendering this message")))
+                        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                            render(&*adapter, &source, endpoint)
+                        }))
+                        .unwrap_or_else(|_| {
+                            Err(poison("the adapter failed while rendering this message"))
+                        })
                     });
                 match rendered {
                     Ok(rendered) => (rendered, true),
-                    Err(outcome) => return self.close(leased, 0, outcome, Some(endpoint), in_force).await,
+                    Err(outcome) => {
+                        return self
+                            .close(leased, 0, outcome, Some(endpoint), in_force)
+                            .await;
+                    }
                 }
             }
         };
@@ -280,38 +323,33 @@ impl Driver {
             attempt: number,
             traceparent: leased.traceparent.as_deref(),
         };
-        let deadline = Deadline { within: endpoint.attempt_timeout };
-        let uncertain = matches!(leased.state, DeliveryState::Unknown | DeliveryState::Attempting) && leased.attempts > 0;
-        let sending = async {
-            if uncertain && adapter.repeat() == Repeat::MustReconcile {
-                match adapter.reconcile(&outbound, deadline).await {
-                    Reconciliation::Received(outcome) => return outcome,
-                    Reconciliation::StillUnknown(why) => return Outcome::Unknown { why },
-                    Reconciliation::NotReceived => {}
-                }
-            }
-            adapter.deliver(&outbound, deadline).await
+        let outcome = match send(&*adapter, &outbound, leased).await {
+            Ended::Known(outcome) => outcome,
+            // The attempt stays open: its lease will end, and the next worker counts it as one that never did.
+            Ended::Panicked(outcome) => return Ok(outcome),
         };
-        let limited = tokio::time::timeout(endpoint.attempt_timeout + GRACE, sending);
-        let outcome = match std::panic::AssertUnwindSafe(limited).catch_unwind().await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(_elapsed)) => {
-                Outcome::Unknown { why: Why::new("attempt.timeout", "the attempt did not end within its time") }
-            }
-            Err(_panic) => {
-                warn!(delivery.id = %leased.token.delivery, endpoint.id = %leased.endpoint, "an adapter panicked; the attempt's end is unknown");
-                return Ok(Outcome::Unknown { why: Why::new("attempt.panic", "the adapter failed on this message") });
-            }
-        };
-        self.close(leased, number, outcome, Some(endpoint), in_force).await
+        self.close(leased, number, outcome, Some(endpoint), in_force)
+            .await
     }
 
-    async fn open(&self, leased: &Leased, number: u32, rendered: &Rendered, fresh: bool) -> Result<(), StoreError> {
+    async fn open(
+        &self,
+        leased: &Leased,
+        number: u32,
+        rendered: &Rendered,
+        fresh: bool,
+    ) -> Result<(), StoreError> {
         let inner = &self.inner;
         let at = inner.service.now();
         let draft = Drafter::new(&*inner.random);
         let mut entry = draft
-            .entry_by(EntryKind::Attempt, leased.stream, actor_of(SYSTEM_IDENTITY), &leased.recipient, at)
+            .entry_by(
+                EntryKind::Attempt,
+                leased.stream,
+                actor_of(SYSTEM_IDENTITY),
+                &leased.recipient,
+                at,
+            )
             .code("delivery", leased.token.delivery.to_string())
             .code("wire_id", leased.wire_id.as_str())
             .code("attempt", number.to_string())
@@ -365,7 +403,11 @@ impl Driver {
             actor,
         };
         let draft = Drafter::new(&*inner.random);
-        inner.service.store().close_attempt(close_of(&draft, closing)).await?;
+        inner
+            .service
+            .store()
+            .close_attempt(close_of(&draft, closing))
+            .await?;
         Ok(outcome)
     }
 
@@ -381,19 +423,26 @@ impl Driver {
         let told = match (turned, endpoint) {
             (Turned::Opened, Some(endpoint)) => {
                 warn!(endpoint.id = %id, "endpoint {id} does not answer; its lanes are held and it is probed");
-                let triage = in_force.directory.services.get(&in_force.directory.area.triage);
+                let triage = in_force
+                    .directory
+                    .services
+                    .get(&in_force.directory.area.triage);
                 let alarm = NewAlarm {
                     kind: AlarmKind::EndpointDown,
                     subject: id.to_string(),
                     owner: endpoint.agency.clone(),
                     role: triage.map_or_else(|| "triage".to_owned(), |s| s.owner_role.clone()),
-                    text: format!("endpoint {id} does not answer: work for it waits and it is probed"),
+                    text: format!(
+                        "endpoint {id} does not answer: work for it waits and it is probed"
+                    ),
                 };
                 store.raise_alarm(&alarm, now).await.map(|_new| ())
             }
             (Turned::Closed, _) => {
                 info!(endpoint.id = %id, "endpoint {id} answers again");
-                store.resolve_alarm(AlarmKind::EndpointDown, id.as_str(), now).await
+                store
+                    .resolve_alarm(AlarmKind::EndpointDown, id.as_str(), now)
+                    .await
             }
             _ => Ok(()),
         };
@@ -403,16 +452,81 @@ impl Driver {
     }
 }
 
+/// How a call of an adapter ended.
+enum Ended {
+    Known(Outcome),
+    Panicked(Outcome),
+}
+
+/// One call of an adapter within the attempt's time; where a repeat is not safe, the far side is asked first.
+async fn send(adapter: &dyn Adapter, outbound: &Outbound<'_>, leased: &Leased) -> Ended {
+    let within = outbound.endpoint.attempt_timeout;
+    let deadline = Deadline { within };
+    let uncertain = matches!(
+        leased.state,
+        DeliveryState::Unknown | DeliveryState::Attempting
+    ) && leased.attempts > 0;
+    let sending = async {
+        if uncertain && adapter.repeat() == Repeat::MustReconcile {
+            match adapter.reconcile(outbound, deadline).await {
+                Reconciliation::Received(outcome) => return outcome,
+                Reconciliation::StillUnknown(why) => return Outcome::Unknown { why },
+                Reconciliation::NotReceived => {}
+            }
+        }
+        adapter.deliver(outbound, deadline).await
+    };
+    let limited = tokio::time::timeout(within + GRACE, sending);
+    match std::panic::AssertUnwindSafe(limited).catch_unwind().await {
+        Ok(Ok(outcome)) => Ended::Known(outcome),
+        Ok(Err(_elapsed)) => Ended::Known(Outcome::Unknown {
+            why: Why::new("attempt.timeout", "the attempt did not end within its time"),
+        }),
+        Err(_panic) => {
+            warn!(delivery.id = %leased.token.delivery, endpoint.id = %leased.endpoint, "an adapter panicked; the attempt's end is unknown");
+            Ended::Panicked(Outcome::Unknown {
+                why: Why::new("attempt.panic", "the adapter failed on this message"),
+            })
+        }
+    }
+}
+
+/// Why a delivery must not be attempted at all, if it must not.
+fn not_to_be_attempted(leased: &Leased, endpoint: &Endpoint) -> Option<Outcome> {
+    if endpoint.agency != leased.recipient {
+        let text = "the endpoint belongs to another agency now: redirect this delivery";
+        return Some(Outcome::Park {
+            reason: ParkReason::WrongRecipient,
+            why: Why::new("directory.moved", text),
+        });
+    }
+    if leased.unfinished >= endpoint.retry.panics_max {
+        let text = format!(
+            "{} attempts in a row never ended: the message may break the adapter",
+            leased.unfinished
+        );
+        return Some(Outcome::Park {
+            reason: ParkReason::Poison,
+            why: Why::new("attempt.poison", text),
+        });
+    }
+    None
+}
+
 fn poison(text: &str) -> Outcome {
-    Outcome::Park { reason: ParkReason::Poison, why: Why::new("render.panic", text) }
+    Outcome::Park {
+        reason: ParkReason::Poison,
+        why: Why::new("render.panic", text),
+    }
 }
 
 /// What an outcome says of the endpoint's health.
 const fn answered(outcome: &Outcome) -> Option<Answered> {
     match outcome {
-        Outcome::Delivered { .. } | Outcome::Duplicate { .. } | Outcome::Reject { .. } | Outcome::SoftReject { .. } => {
-            Some(Answered::Yes)
-        }
+        Outcome::Delivered { .. }
+        | Outcome::Duplicate { .. }
+        | Outcome::Reject { .. }
+        | Outcome::SoftReject { .. } => Some(Answered::Yes),
         Outcome::Unknown { .. } | Outcome::Retry { .. } => Some(Answered::No),
         Outcome::Park { .. } => None,
     }

@@ -41,9 +41,17 @@ pub(super) enum Turned {
 
 impl Endpoints {
     /// How many more attempts of a class may be made now. Fresh work keeps at least half of the capacity to itself.
-    pub(super) fn free(&self, id: &EndpointId, class: WorkClass, concurrency: u32, now: Timestamp) -> u32 {
+    pub(super) fn free(
+        &self,
+        id: &EndpointId,
+        class: WorkClass,
+        concurrency: u32,
+        now: Timestamp,
+    ) -> u32 {
         let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(state) = map.get(id) else { return share(class, concurrency) };
+        let Some(state) = map.get(id) else {
+            return share(class, concurrency);
+        };
         if !state.breaker.allows(now) {
             return 0;
         }
@@ -100,7 +108,11 @@ impl Endpoints {
     /// Endpoints whose breaker is open, for metrics.
     pub(super) fn open(&self) -> u64 {
         let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        map.values().filter(|s| s.breaker.is_open()).count().try_into().unwrap_or(u64::MAX)
+        map.values()
+            .filter(|s| s.breaker.is_open())
+            .count()
+            .try_into()
+            .unwrap_or(u64::MAX)
     }
 }
 
@@ -129,15 +141,35 @@ mod tests {
         let mut turned = Turned::Same;
         for _ in 0..BREAKER_FAILURES {
             endpoints.begin(&id, WorkClass::Fresh);
-            turned = endpoints.end(&id, WorkClass::Fresh, Some(Answered::No), &policy, Timestamp::from_ms(0), 0);
+            turned = endpoints.end(
+                &id,
+                WorkClass::Fresh,
+                Some(Answered::No),
+                &policy,
+                Timestamp::from_ms(0),
+                0,
+            );
         }
         assert_eq!(turned, Turned::Opened);
-        assert_eq!(endpoints.free(&id, WorkClass::Fresh, 4, Timestamp::from_ms(0)), 0);
+        assert_eq!(
+            endpoints.free(&id, WorkClass::Fresh, 4, Timestamp::from_ms(0)),
+            0
+        );
         let later = Timestamp::from_ms(60_000);
         assert_eq!(endpoints.free(&id, WorkClass::Retry, 4, later), 1);
         endpoints.begin(&id, WorkClass::Retry);
         assert_eq!(endpoints.free(&id, WorkClass::Fresh, 4, later), 0);
-        assert_eq!(endpoints.end(&id, WorkClass::Retry, Some(Answered::Yes), &policy, later, 0), Turned::Closed);
+        assert_eq!(
+            endpoints.end(
+                &id,
+                WorkClass::Retry,
+                Some(Answered::Yes),
+                &policy,
+                later,
+                0
+            ),
+            Turned::Closed
+        );
         assert_eq!(endpoints.free(&id, WorkClass::Fresh, 4, later), 4);
     }
 

@@ -3,7 +3,9 @@
 use waymark_core::delivery::{Kind, Outcome, ParkReason, Why};
 use waymark_core::directory::{Endpoint, Environment};
 use waymark_core::personal::Personal;
-use waymark_core::port::{Adapter, DeliveryContent, Leased, RenderError, Rendered, Source, StatusNotice};
+use waymark_core::port::{
+    Adapter, DeliveryContent, Leased, RenderError, Rendered, Source, StatusNotice,
+};
 use waymark_core::referral::Referral;
 use waymark_core::time::Timestamp;
 
@@ -19,20 +21,27 @@ pub fn source_of(
 ) -> Result<Source, Outcome> {
     let broken = |what: &str| Outcome::Park {
         reason: ParkReason::Poison,
-        why: Why::new("content", format!("the {what} of this delivery cannot be read: see the log")),
+        why: Why::new(
+            "content",
+            format!("the {what} of this delivery cannot be read: see the log"),
+        ),
     };
     let referral = match &content.content {
-        Some(bytes) => Some(Referral::from_canonical(bytes.expose()).map_err(|_| broken("content"))?),
+        Some(bytes) => {
+            Some(Referral::from_canonical(bytes.expose()).map_err(|_| broken("content"))?)
+        }
         None => None,
     };
     let (status, reason) = match (&content.note, leased.kind) {
         (None, _) => (None, None),
         (Some(bytes), Kind::Status) => {
-            let notice: StatusNotice = serde_json::from_slice(bytes.expose()).map_err(|_| broken("status"))?;
+            let notice: StatusNotice =
+                serde_json::from_slice(bytes.expose()).map_err(|_| broken("status"))?;
             (Some(notice), None)
         }
         (Some(bytes), _) => {
-            let text: Personal<String> = serde_json::from_slice(bytes.expose()).map_err(|_| broken("reason"))?;
+            let text: Personal<String> =
+                serde_json::from_slice(bytes.expose()).map_err(|_| broken("reason"))?;
             (None, Some(text))
         }
     };
@@ -61,15 +70,21 @@ pub fn source_of(
 ///
 /// # Errors
 /// The park outcome for what the endpoint cannot carry.
-pub fn render(adapter: &dyn Adapter, source: &Source, endpoint: &Endpoint) -> Result<Rendered, Outcome> {
-    adapter.render(source, endpoint).map_err(|error| match error {
-        RenderError::CannotCarry(violation) => Outcome::Park {
-            reason: ParkReason::CannotCarry,
-            why: Why::new("render.cannot_carry", violation.to_string()),
-        },
-        RenderError::Settings(violation) => Outcome::Park {
-            reason: ParkReason::NoEndpoint,
-            why: Why::new("render.settings", violation.to_string()),
-        },
-    })
+pub fn render(
+    adapter: &dyn Adapter,
+    source: &Source,
+    endpoint: &Endpoint,
+) -> Result<Rendered, Outcome> {
+    adapter
+        .render(source, endpoint)
+        .map_err(|error| match error {
+            RenderError::CannotCarry(violation) => Outcome::Park {
+                reason: ParkReason::CannotCarry,
+                why: Why::new("render.cannot_carry", violation.to_string()),
+            },
+            RenderError::Settings(violation) => Outcome::Park {
+                reason: ParkReason::NoEndpoint,
+                why: Why::new("render.settings", violation.to_string()),
+            },
+        })
 }

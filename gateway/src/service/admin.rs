@@ -56,7 +56,11 @@ impl Service {
     ///
     /// # Errors
     /// `NotFound` when there is none.
-    pub async fn delivery(&self, caller: &Principal, id: DeliveryId) -> Result<DeliveryView, ServiceError> {
+    pub async fn delivery(
+        &self,
+        caller: &Principal,
+        id: DeliveryId,
+    ) -> Result<DeliveryView, ServiceError> {
         permit(caller, Action::ReadDeliveries, Relationship::None)?;
         let view = self.parts.store.delivery(id).await?;
         view.ok_or_else(|| ServiceError::new(ErrorKind::NotFound, "NO_SUCH_DELIVERY"))
@@ -66,7 +70,11 @@ impl Service {
     ///
     /// # Errors
     /// `Denied` for anybody but administrators and auditors.
-    pub async fn alarms(&self, caller: &Principal, open_only: OpenOnly) -> Result<Vec<Alarm>, ServiceError> {
+    pub async fn alarms(
+        &self,
+        caller: &Principal,
+        open_only: OpenOnly,
+    ) -> Result<Vec<Alarm>, ServiceError> {
         permit(caller, Action::ReadDeliveries, Relationship::None)?;
         Ok(self.parts.store.alarms(open_only, ALARMS_MAX).await?)
     }
@@ -75,7 +83,10 @@ impl Service {
     ///
     /// # Errors
     /// `Denied` for anybody but administrators and auditors.
-    pub async fn conservation(&self, caller: &Principal) -> Result<ConservationReport, ServiceError> {
+    pub async fn conservation(
+        &self,
+        caller: &Principal,
+    ) -> Result<ConservationReport, ServiceError> {
         permit(caller, Action::ReadDeliveries, Relationship::None)?;
         self.check_conservation(None).await
     }
@@ -85,8 +96,14 @@ impl Service {
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn check_conservation(&self, pause: Option<Duration>) -> Result<ConservationReport, ServiceError> {
-        let mut report = ConservationReport { counters: self.parts.store.counters().await?, ..Default::default() };
+    pub async fn check_conservation(
+        &self,
+        pause: Option<Duration>,
+    ) -> Result<ConservationReport, ServiceError> {
+        let mut report = ConservationReport {
+            counters: self.parts.store.counters().await?,
+            ..Default::default()
+        };
         let mut after: Option<ReferralId> = None;
         loop {
             let page = self.parts.store.check_page(after, CHECK_PAGE).await?;
@@ -108,7 +125,8 @@ impl Service {
         let before = report.counters.clone();
         let after = self.parts.store.counters().await?;
         let counted = (before.referrals..=after.referrals).contains(&report.referrals);
-        let logged = before.accepted_entries <= after.referrals && before.referrals <= after.accepted_entries;
+        let logged = before.accepted_entries <= after.referrals
+            && before.referrals <= after.accepted_entries;
         if !counted {
             report.faults_found += 1;
             report.faults.push(CheckFault {
@@ -122,7 +140,10 @@ impl Service {
             report.faults.push(CheckFault {
                 referral: String::new(),
                 rule: "accepts_logged",
-                detail: format!("{} accepted, {} in the log", before.referrals, before.accepted_entries),
+                detail: format!(
+                    "{} accepted, {} in the log",
+                    before.referrals, before.accepted_entries
+                ),
             });
         }
         report.holds = report.faults_found == 0;
@@ -133,11 +154,18 @@ impl Service {
     async fn tell_of_conservation(&self, report: &ConservationReport) -> Result<(), ServiceError> {
         let now = self.now();
         if report.holds {
-            self.parts.store.resolve_alarm(AlarmKind::Conservation, "area", now).await?;
+            self.parts
+                .store
+                .resolve_alarm(AlarmKind::Conservation, "area", now)
+                .await?;
             return Ok(());
         }
         let in_force = self.in_force();
-        let Some(triage) = in_force.directory.services.get(&in_force.directory.area.triage) else {
+        let Some(triage) = in_force
+            .directory
+            .services
+            .get(&in_force.directory.area.triage)
+        else {
             return Ok(());
         };
         let alarm = NewAlarm {
@@ -145,7 +173,10 @@ impl Service {
             subject: "area".to_owned(),
             owner: triage.agency.clone(),
             role: triage.owner_role.clone(),
-            text: format!("{} faults: run `waymark doctor` and look at each", report.faults_found),
+            text: format!(
+                "{} faults: run `waymark doctor` and look at each",
+                report.faults_found
+            ),
         };
         self.parts.store.raise_alarm(&alarm, now).await?;
         Ok(())

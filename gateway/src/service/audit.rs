@@ -10,7 +10,8 @@ use waymark_core::id::EventId;
 use waymark_core::port::{Accepted, AcceptedLeg, LogState, ReferralKey, ReferralView};
 use waymark_tlog::note::VerifierKey;
 use waymark_tlog::{
-    Hash, TileId, TlogProof, consistency_proof, inclusion_proof, tiles_for_consistency, tiles_for_inclusion,
+    Hash, TileId, TlogProof, consistency_proof, inclusion_proof, tiles_for_consistency,
+    tiles_for_inclusion,
 };
 
 use super::read::page;
@@ -56,7 +57,11 @@ impl Service {
     ///
     /// # Errors
     /// `Corrupt` when the gateway's own proof does not verify: it is never handed out.
-    pub async fn proof(&self, event: EventId, wait: Duration) -> Result<Option<Proof>, ServiceError> {
+    pub async fn proof(
+        &self,
+        event: EventId,
+        wait: Duration,
+    ) -> Result<Option<Proof>, ServiceError> {
         let by = self.now().plus(wait.min(PROOF_WAIT_MAX));
         loop {
             if let Some(index) = self.parts.store.log_index(event).await? {
@@ -76,13 +81,25 @@ impl Service {
         let state = self.parts.store.log_state().await?;
         let checkpoint = state.checkpoint.ok_or_else(corrupt)?;
         let entries = self.parts.store.entries(index, 1).await?;
-        let (_, bytes) = entries.first().filter(|(at, _)| *at == index).ok_or_else(corrupt)?;
+        let (_, bytes) = entries
+            .first()
+            .filter(|(at, _)| *at == index)
+            .ok_or_else(corrupt)?;
         let hashes = self.inclusion(index, state.size).await?;
-        let proof = TlogProof { index, hashes, checkpoint_note: checkpoint.clone(), extra: None };
+        let proof = TlogProof {
+            index,
+            hashes,
+            checkpoint_note: checkpoint.clone(),
+            extra: None,
+        };
         let key = VerifierKey::parse(&self.parts.log_vkey).map_err(|_| corrupt())?;
         let leaf = Hash::from_bytes(leaf_hash(bytes));
         proof.verify(&leaf, &key).map_err(|_| corrupt())?;
-        Ok(Proof { index, tlog_proof: proof.encode().into_bytes(), checkpoint })
+        Ok(Proof {
+            index,
+            tlog_proof: proof.encode().into_bytes(),
+            checkpoint,
+        })
     }
 
     /// The hashes that prove entry `index` in the tree of `size`.
@@ -93,9 +110,14 @@ impl Service {
         let outside = || ServiceError::field("log_index", "is not in a tree of that size");
         let state = self.parts.store.log_state().await?;
         if size > state.size {
-            return Err(ServiceError::field("tree_size", format!("the log has {} entries", state.size)));
+            return Err(ServiceError::field(
+                "tree_size",
+                format!("the log has {} entries", state.size),
+            ));
         }
-        let tiles = self.tiles(&tiles_for_inclusion(index, size).map_err(|_| outside())?).await?;
+        let tiles = self
+            .tiles(&tiles_for_inclusion(index, size).map_err(|_| outside())?)
+            .await?;
         inclusion_proof(index, size, &tiles).map_err(|_| outside())
     }
 
@@ -103,14 +125,24 @@ impl Service {
     ///
     /// # Errors
     /// `Invalid` when the sizes are not in order or beyond the log.
-    pub async fn consistency(&self, caller: &Principal, old: u64, new: u64) -> Result<Vec<Hash>, ServiceError> {
+    pub async fn consistency(
+        &self,
+        caller: &Principal,
+        old: u64,
+        new: u64,
+    ) -> Result<Vec<Hash>, ServiceError> {
         permit(caller, Action::ReadCheckpoint, Relationship::None)?;
         let outside = || ServiceError::field("old_size", "is not at most the new size");
         let state = self.parts.store.log_state().await?;
         if new > state.size {
-            return Err(ServiceError::field("new_size", format!("the log has {} entries", state.size)));
+            return Err(ServiceError::field(
+                "new_size",
+                format!("the log has {} entries", state.size),
+            ));
         }
-        let tiles = self.tiles(&tiles_for_consistency(old, new).map_err(|_| outside())?).await?;
+        let tiles = self
+            .tiles(&tiles_for_consistency(old, new).map_err(|_| outside())?)
+            .await?;
         consistency_proof(old, new, &tiles).map_err(|_| outside())
     }
 
@@ -154,14 +186,21 @@ impl Service {
     ) -> Result<Vec<LogEntryView>, ServiceError> {
         let _permit = permit(caller, Action::ReadLog, Relationship::None)?;
         let entries = self.parts.store.entries(from, page(limit)).await?;
-        Ok(entries.into_iter().map(|(index, bytes)| LogEntryView { index, bytes }).collect())
+        Ok(entries
+            .into_iter()
+            .map(|(index, bytes)| LogEntryView { index, bytes })
+            .collect())
     }
 
     /// One entry by its event, for an auditor.
     ///
     /// # Errors
     /// `NotFound` when there is none.
-    pub async fn entry(&self, caller: &Principal, event: EventId) -> Result<(Option<u64>, Vec<u8>), ServiceError> {
+    pub async fn entry(
+        &self,
+        caller: &Principal,
+        event: EventId,
+    ) -> Result<(Option<u64>, Vec<u8>), ServiceError> {
         permit(caller, Action::ReadLog, Relationship::None)?;
         let bytes = self.parts.store.entry_of(event).await?;
         let bytes = bytes.ok_or_else(|| ServiceError::new(ErrorKind::NotFound, "NO_SUCH_ENTRY"))?;
@@ -172,12 +211,21 @@ impl Service {
     ///
     /// # Errors
     /// `NotFound` for a stranger.
-    pub async fn receipt(&self, caller: &Principal, key: &ReceiptKey) -> Result<Accepted, ServiceError> {
+    pub async fn receipt(
+        &self,
+        caller: &Principal,
+        key: &ReceiptKey,
+    ) -> Result<Accepted, ServiceError> {
         let missing = || ServiceError::new(ErrorKind::NotFound, "NO_SUCH_RECEIPT");
         let view = match key {
             ReceiptKey::Referral(key) => self.find(caller, key, Action::ReadReceipt).await?.0,
             ReceiptKey::Event(event) => {
-                let bytes = self.parts.store.entry_of(*event).await?.ok_or_else(missing)?;
+                let bytes = self
+                    .parts
+                    .store
+                    .entry_of(*event)
+                    .await?
+                    .ok_or_else(missing)?;
                 let entry = LogEntry::decode(&bytes).map_err(|e| ServiceError {
                     cause: Some(Box::new(e)),
                     ..ServiceError::new(ErrorKind::Corrupt, "STORED_DATA_CORRUPT")
@@ -185,17 +233,27 @@ impl Service {
                 if entry.kind != EntryKind::Accepted {
                     return Err(missing());
                 }
-                let id = self.parts.store.resolve(&ReferralKey::Event(*event)).await?.ok_or_else(missing)?;
-                self.find(caller, &Key::Id(id), Action::ReadReceipt).await?.0
+                let id = self
+                    .parts
+                    .store
+                    .resolve(&ReferralKey::Event(*event))
+                    .await?
+                    .ok_or_else(missing)?;
+                self.find(caller, &Key::Id(id), Action::ReadReceipt)
+                    .await?
+                    .0
             }
             ReceiptKey::Message(request_id) => {
                 check_request_id(request_id)?;
-                let key = ReferralKey::Message(caller.agency.clone(), request_key(request_id).into());
+                let key =
+                    ReferralKey::Message(caller.agency.clone(), request_key(request_id).into());
                 let Some(id) = self.parts.store.resolve(&key).await? else {
                     permit(caller, Action::ReadReceipt, Relationship::None)?;
                     return Err(missing());
                 };
-                self.find(caller, &Key::Id(id), Action::ReadReceipt).await?.0
+                self.find(caller, &Key::Id(id), Action::ReadReceipt)
+                    .await?
+                    .0
             }
         };
         self.receipt_of(&view).await
@@ -203,7 +261,12 @@ impl Service {
 
     async fn receipt_of(&self, view: &ReferralView) -> Result<Accepted, ServiceError> {
         let gone = || ServiceError::new(ErrorKind::Corrupt, "STORED_DATA_CORRUPT");
-        let entry = self.parts.store.entry_of(view.event).await?.ok_or_else(gone)?;
+        let entry = self
+            .parts
+            .store
+            .entry_of(view.event)
+            .await?
+            .ok_or_else(gone)?;
         let openings = self.parts.store.openings(view.event).await?;
         Ok(Accepted {
             referral: view.id,

@@ -2,16 +2,13 @@
 
 use serde::Serialize;
 use waymark_core::access::{Action, Principal};
-use waymark_core::alarm::AlarmKind;
 use waymark_core::audit::{CommitmentTag, EntryDraft, EntryKind};
-use waymark_core::delivery::{DeliveryState, Kind};
+use waymark_core::delivery::Kind;
 use waymark_core::error::ErrorKind;
-use waymark_core::id::{BodyId, EventId, LegId, WireId};
-use waymark_core::leg::{LegState, Seen};
+use waymark_core::id::{BodyId, EventId, LegId};
 use waymark_core::personal::{Payload, Personal};
 use waymark_core::port::{
-    DeliveryHead, EventKind, LegChange, LegView, MessageKey, NewDelivery, NewEvent, Opening, ReferralChange,
-    ReferralView, StoreError,
+    EventKind, MessageKey, NewEvent, Opening, ReferralChange, ReferralView, StoreError,
 };
 use waymark_core::referral::Referral;
 use waymark_core::time::Timestamp;
@@ -19,6 +16,10 @@ use waymark_core::time::Timestamp;
 use super::draft::{CANONICAL, NOTE};
 use super::submit::{canonical, check_request_id, request_key};
 use super::{Key, STALE_RETRIES_MAX, Service, ServiceError};
+
+mod step;
+
+use step::LegStep;
 
 /// New content for a referral.
 #[derive(Clone, Debug)]
@@ -137,9 +138,18 @@ pub(super) struct SenderMessage {
 }
 
 pub(super) enum SenderAct {
-    Amend { content: Vec<u8>, referral: Box<Referral>, expected: Option<u64> },
-    Cancel { code: &'static str, text: Option<Personal<String>> },
-    Withdraw { text: Option<Personal<String>> },
+    Amend {
+        content: Vec<u8>,
+        referral: Box<Referral>,
+        expected: Option<u64>,
+    },
+    Cancel {
+        code: &'static str,
+        text: Option<Personal<String>>,
+    },
+    Withdraw {
+        text: Option<Personal<String>>,
+    },
 }
 
 impl SenderAct {
@@ -180,13 +190,21 @@ impl Service {
     ///
     /// # Errors
     /// `Precondition` when the referral moved past `expected_version`, ended, or lost its consent.
-    pub async fn amend(&self, caller: &Principal, ask: Amend) -> Result<ChangeResult, ServiceError> {
+    pub async fn amend(
+        &self,
+        caller: &Principal,
+        ask: Amend,
+    ) -> Result<ChangeResult, ServiceError> {
         check_request_id(&ask.request_id)?;
         let content = canonical(&ask.referral)?;
         let message = SenderMessage {
             key: request_key(&ask.request_id),
             content: Payload::new(content.clone()),
-            act: SenderAct::Amend { content, referral: Box::new(ask.referral), expected: ask.expected_version },
+            act: SenderAct::Amend {
+                content,
+                referral: Box::new(ask.referral),
+                expected: ask.expected_version,
+            },
             traceparent: ask.traceparent,
         };
         self.sender_change(caller, &ask.key, &message).await
@@ -196,13 +214,22 @@ impl Service {
     ///
     /// # Errors
     /// `NotFound` for a stranger; `Conflict` for a key used for something else.
-    pub async fn cancel(&self, caller: &Principal, ask: Cancel) -> Result<ChangeResult, ServiceError> {
+    pub async fn cancel(
+        &self,
+        caller: &Principal,
+        ask: Cancel,
+    ) -> Result<ChangeResult, ServiceError> {
         check_request_id(&ask.request_id)?;
         let text = ask.text.as_ref().map_or("", |t| t.expose().as_str());
         let message = SenderMessage {
             key: request_key(&ask.request_id),
-            content: Payload::new(format!("cancel|{:?}|{}|{text}", ask.key, ask.code.as_str()).into_bytes()),
-            act: SenderAct::Cancel { code: ask.code.as_str(), text: ask.text },
+            content: Payload::new(
+                format!("cancel|{:?}|{}|{text}", ask.key, ask.code.as_str()).into_bytes(),
+            ),
+            act: SenderAct::Cancel {
+                code: ask.code.as_str(),
+                text: ask.text,
+            },
             traceparent: ask.traceparent,
         };
         self.sender_change(caller, &ask.key, &message).await
@@ -212,7 +239,11 @@ impl Service {
     ///
     /// # Errors
     /// As [`Service::cancel`].
-    pub async fn withdraw_consent(&self, caller: &Principal, ask: Withdraw) -> Result<ChangeResult, ServiceError> {
+    pub async fn withdraw_consent(
+        &self,
+        caller: &Principal,
+        ask: Withdraw,
+    ) -> Result<ChangeResult, ServiceError> {
         check_request_id(&ask.request_id)?;
         let text = ask.text.as_ref().map_or("", |t| t.expose().as_str());
         let message = SenderMessage {
@@ -238,17 +269,23 @@ impl Service {
                 Err(StoreError::Stale) => {}
                 Err(error) => return Err(error.into()),
                 Ok(changed) => {
-                    let referral = self
-                        .parts
-                        .store
-                        .referral(view.id)
-                        .await?
-                        .ok_or_else(|| ServiceError::new(ErrorKind::Internal, "REFERRAL_GONE"))?;
-                    return Ok(ChangeResult { referral, event: changed.event, effects, repeated: changed.repeated });
+                    let referral =
+                        self.parts.store.referral(view.id).await?.ok_or_else(|| {
+                            ServiceError::new(ErrorKind::Internal, "REFERRAL_GONE")
+                        })?;
+                    return Ok(ChangeResult {
+                        referral,
+                        event: changed.event,
+                        effects,
+                        repeated: changed.repeated,
+                    });
                 }
             }
         }
-        Err(ServiceError::new(ErrorKind::Unavailable, "CHANGED_MEANWHILE"))
+        Err(ServiceError::new(
+            ErrorKind::Unavailable,
+            "CHANGED_MEANWHILE",
+        ))
     }
 
     fn decide_change(
@@ -258,7 +295,10 @@ impl Service {
         message: &SenderMessage,
     ) -> Result<(ReferralChange, Vec<LegEffect>), ServiceError> {
         let now = self.now();
-        if let SenderAct::Amend { referral, expected, .. } = &message.act {
+        if let SenderAct::Amend {
+            referral, expected, ..
+        } = &message.act
+        {
             check_amend(view, referral, *expected, now)?;
         }
         let draft = self.drafter();
@@ -303,18 +343,37 @@ impl Service {
         };
         let mut effects = Vec::new();
         for leg in &view.legs {
-            let step = LegStep { service: self, draft: &draft, view, leg, act: &message.act, content, note, now };
+            let step = LegStep {
+                service: self,
+                draft: &draft,
+                view,
+                leg,
+                act: &message.act,
+                content,
+                note,
+                now,
+            };
             effects.push(step.apply(&mut change)?);
         }
         Ok((change, effects))
     }
 
-    #[expect(clippy::type_complexity, reason = "bodies to seal, and which of them is content and which is the note")]
+    #[expect(
+        clippy::type_complexity,
+        reason = "bodies to seal, and which of them is content and which is the note"
+    )]
     fn bodies_of(
         &self,
         act: &SenderAct,
         now: Timestamp,
-    ) -> Result<(Vec<waymark_core::port::NewBody>, Option<BodyId>, Option<BodyId>), ServiceError> {
+    ) -> Result<
+        (
+            Vec<waymark_core::port::NewBody>,
+            Option<BodyId>,
+            Option<BodyId>,
+        ),
+        ServiceError,
+    > {
         let draft = self.drafter();
         Ok(match act {
             SenderAct::Amend { content, .. } => {
@@ -322,8 +381,13 @@ impl Service {
                 let id = body.id;
                 (vec![body], Some(id), None)
             }
-            SenderAct::Cancel { text: None, .. } | SenderAct::Withdraw { text: None } => (Vec::new(), None, None),
-            SenderAct::Cancel { text: Some(text), .. } | SenderAct::Withdraw { text: Some(text) } => {
+            SenderAct::Cancel { text: None, .. } | SenderAct::Withdraw { text: None } => {
+                (Vec::new(), None, None)
+            }
+            SenderAct::Cancel {
+                text: Some(text), ..
+            }
+            | SenderAct::Withdraw { text: Some(text) } => {
                 let bytes = serde_json::to_vec(text).map_err(|e| ServiceError {
                     cause: Some(Box::new(e)),
                     ..ServiceError::new(ErrorKind::Internal, "ENCODE")
@@ -348,7 +412,9 @@ impl Service {
             .code("event", message.act.event().as_str())
             .code("reason", message.act.code());
         let openings = match &message.act {
-            SenderAct::Amend { content, .. } => vec![draft.commit(&mut entry, CommitmentTag::Payload, content)],
+            SenderAct::Amend { content, .. } => {
+                vec![draft.commit(&mut entry, CommitmentTag::Payload, content)]
+            }
             SenderAct::Cancel { .. } | SenderAct::Withdraw { .. } => Vec::new(),
         };
         (entry, openings)
@@ -365,141 +431,31 @@ fn check_amend(
         Err(ServiceError::new(ErrorKind::Precondition, "CANNOT_AMEND").with_violation(field, why))
     };
     if expected.is_some_and(|v| v != view.version) {
-        let why = format!("the referral is at version {}: read it again and amend that", view.version);
+        let why = format!(
+            "the referral is at version {}: read it again and amend that",
+            view.version
+        );
         return refused("expected_version", &why);
     }
     if view.consent_withdrawn {
-        return refused("referral", "consent was withdrawn: submit a new referral once consent is given again");
+        return refused(
+            "referral",
+            "consent was withdrawn: submit a new referral once consent is given again",
+        );
     }
     if view.legs.iter().all(|l| l.state.is_terminal()) {
         return refused("referral", "every leg has ended: submit a new referral");
     }
     if referral.pathway != view.pathway {
-        return refused("referral.pathway", "cannot change: cancel this referral and submit another");
+        return refused(
+            "referral.pathway",
+            "cannot change: cancel this referral and submit another",
+        );
     }
     let violations = referral.violations(now.london_date());
-    if violations.is_empty() { Ok(()) } else { Err(ServiceError::invalid(violations)) }
-}
-
-/// One leg's part in one decision.
-struct LegStep<'a> {
-    service: &'a Service,
-    draft: &'a super::Drafter<'a>,
-    view: &'a ReferralView,
-    leg: &'a LegView,
-    act: &'a SenderAct,
-    content: Option<BodyId>,
-    note: Option<BodyId>,
-    now: Timestamp,
-}
-
-impl LegStep<'_> {
-    fn apply(&self, change: &mut ReferralChange) -> Result<LegEffect, ServiceError> {
-        let leg = self.leg.leg.id;
-        if self.leg.state.is_terminal() {
-            return Ok(LegEffect { leg, outcome: LegOutcome::AlreadyEnded });
-        }
-        let own: Vec<&DeliveryHead> = self.view.deliveries.iter().filter(|d| d.leg == Some(leg)).collect();
-        let attempted = own.iter().any(|d| d.attempts > 0);
-        let outcome = match self.act {
-            SenderAct::Amend { .. } => self.amend(&own, attempted, change)?,
-            SenderAct::Cancel { .. } | SenderAct::Withdraw { .. } => self.stop(&own, attempted, change)?,
-        };
-        Ok(LegEffect { leg, outcome })
-    }
-
-    fn amend(
-        &self,
-        own: &[&DeliveryHead],
-        attempted: bool,
-        change: &mut ReferralChange,
-    ) -> Result<LegOutcome, ServiceError> {
-        let Some(last) = own.last() else { return Ok(LegOutcome::Queued) };
-        if attempted {
-            change.deliveries.push(self.delivery_like(last, Kind::Amend, self.content, None));
-        } else {
-            let live = own.iter().filter(|d| !d.state.is_terminal());
-            change.supersede.extend(live.map(|d| d.id));
-            let mut fresh = self.delivery_like(last, Kind::New, self.content, None);
-            fresh.replaces = Some(last.id);
-            change.deliveries.push(fresh);
-        }
-        if self.leg.state == LegState::InfoNeeded {
-            self.move_leg(LegState::InTriage, change)?;
-        }
-        Ok(LegOutcome::Queued)
-    }
-
-    fn stop(
-        &self,
-        own: &[&DeliveryHead],
-        attempted: bool,
-        change: &mut ReferralChange,
-    ) -> Result<LegOutcome, ServiceError> {
-        let unsent: Vec<_> = own.iter().filter(|d| d.attempts == 0 && !d.state.is_terminal()).collect();
-        if !attempted {
-            change.cancel.extend(unsent.iter().map(|d| d.id));
-            change.resolve.extend(unsent.iter().map(|d| (AlarmKind::Parked, d.id.to_string())));
-            change.resolve.push((AlarmKind::Unrouted, self.leg.leg.id.to_string()));
-            self.move_leg(LegState::Cancelled, change)?;
-            return Ok(LegOutcome::NothingSent);
-        }
-        let refused = own
-            .iter()
-            .all(|d| matches!(d.state, DeliveryState::Rejected | DeliveryState::Cancelled | DeliveryState::Superseded));
-        let asks = self.leg.state.receive(LegState::Cancelled, Seen::New)
-            == waymark_core::leg::Reception::CancelRequested;
-        if let (Some(last), false) = (own.last(), refused) {
-            change.deliveries.push(self.delivery_like(last, self.act.delivery(), Some(self.view.content), self.note));
-        }
-        if asks {
-            return Ok(LegOutcome::Requested);
-        }
-        if matches!(self.act, SenderAct::Cancel { .. }) {
-            self.move_leg(LegState::Cancelled, change)?;
-        }
-        Ok(LegOutcome::Queued)
-    }
-
-    fn move_leg(&self, to: LegState, change: &mut ReferralChange) -> Result<(), ServiceError> {
-        let receiver = waymark_core::leg::Owner {
-            agency: self.leg.leg.agency.clone(),
-            role: self.leg.leg.owner.role.clone(),
-        };
-        let (owner, clock, next_action) = self.service.duty_of(to, &receiver, &self.view.sender, self.now)?;
-        change.legs.push(LegChange { leg: self.leg.leg.id, state: to, owner, clock, next_action });
+    if violations.is_empty() {
         Ok(())
-    }
-
-    fn delivery_like(
-        &self,
-        like: &DeliveryHead,
-        kind: Kind,
-        content: Option<BodyId>,
-        note: Option<BodyId>,
-    ) -> NewDelivery {
-        let id = self.draft.delivery(self.now);
-        let deadline = self
-            .service
-            .in_force()
-            .directory
-            .endpoints
-            .get(&like.endpoint)
-            .map_or(self.now, |e| self.now.plus(e.deadline));
-        NewDelivery {
-            id,
-            wire_id: WireId::of(id),
-            leg: like.leg,
-            kind,
-            endpoint: like.endpoint.clone(),
-            recipient: like.recipient.clone(),
-            service: Some(self.leg.leg.service.clone()),
-            content,
-            note,
-            due: self.now,
-            deadline,
-            urgent: self.view.safeguarding,
-            replaces: None,
-        }
+    } else {
+        Err(ServiceError::invalid(violations))
     }
 }

@@ -2,7 +2,9 @@
 
 use waymark_core::access::{Action, Principal, Relationship, permit};
 use waymark_core::audit::EntryKind;
-use waymark_core::directory::{Change, Directory, Finding, Severity, SourceFile, bundle, check, diff};
+use waymark_core::directory::{
+    Change, Directory, Finding, Severity, SourceFile, bundle, check, diff,
+};
 use waymark_core::error::{ErrorKind, Violation};
 use waymark_core::id::StreamId;
 use waymark_core::port::{NewRelease, Release, StoreError};
@@ -46,7 +48,10 @@ impl Service {
     ///
     /// # Errors
     /// `Denied` otherwise.
-    pub fn read_directory(&self, caller: &Principal) -> Result<std::sync::Arc<InForce>, ServiceError> {
+    pub fn read_directory(
+        &self,
+        caller: &Principal,
+    ) -> Result<std::sync::Arc<InForce>, ServiceError> {
         permit(caller, Action::ReadDirectory, Relationship::None)?;
         Ok(self.in_force())
     }
@@ -55,7 +60,11 @@ impl Service {
     ///
     /// # Errors
     /// `NotFound` when there is none of that number.
-    pub async fn release(&self, caller: &Principal, number: Option<u64>) -> Result<Release, ServiceError> {
+    pub async fn release(
+        &self,
+        caller: &Principal,
+        number: Option<u64>,
+    ) -> Result<Release, ServiceError> {
         permit(caller, Action::ReadDeliveries, Relationship::None)?;
         let release = match number {
             Some(n) => self.parts.store.release_by_number(n).await?,
@@ -77,23 +86,37 @@ impl Service {
     ///
     /// # Errors
     /// `Invalid` names every error with file and line; `Precondition` when another release came first.
-    pub async fn apply_directory(&self, caller: &Principal, ask: ApplyDirectory) -> Result<Applied, ServiceError> {
+    pub async fn apply_directory(
+        &self,
+        caller: &Principal,
+        ask: ApplyDirectory,
+    ) -> Result<Applied, ServiceError> {
         let permit = permit(caller, Action::ApplyDirectory, Relationship::None)?;
         if ask.note.chars().count() > NOTE_MAX {
-            return Err(ServiceError::field("comment", format!("at most {NOTE_MAX} characters")));
+            return Err(ServiceError::field(
+                "comment",
+                format!("at most {NOTE_MAX} characters"),
+            ));
         }
         let now = self.now();
         let newest = self.parts.store.latest_release().await?;
         let number = newest.as_ref().map(|r| r.number);
         if ask.expected.is_some() && ask.expected != number {
-            return Err(ServiceError::new(ErrorKind::Precondition, "RELEASE_MOVED").with_violation(
-                "expected_release",
-                format!("the newest release is {}: compare with that one", number.unwrap_or(0)),
-            ));
+            return Err(ServiceError::new(ErrorKind::Precondition, "RELEASE_MOVED")
+                .with_violation(
+                    "expected_release",
+                    format!(
+                        "the newest release is {}: compare with that one",
+                        number.unwrap_or(0)
+                    ),
+                ));
         }
         let (directory, findings) = self.checked(&ask.files)?;
         let before = newest.as_ref().map(Self::loaded).transpose()?;
-        let changes = before.as_ref().map(|b| diff(b, &directory)).unwrap_or_default();
+        let changes = before
+            .as_ref()
+            .map(|b| diff(b, &directory))
+            .unwrap_or_default();
         let text = bundle(&ask.files).map_err(|e| ServiceError {
             cause: Some(Box::new(e)),
             ..ServiceError::new(ErrorKind::Internal, "ENCODE")
@@ -101,11 +124,20 @@ impl Service {
         let sha256 = sha256_hex(text.as_bytes());
         let same = newest.as_ref().is_some_and(|r| r.sha256 == sha256);
         if ask.dry_run || same {
-            return Ok(Applied { number: None, findings, changes });
+            return Ok(Applied {
+                number: None,
+                findings,
+                changes,
+            });
         }
         let entry = self
             .drafter()
-            .entry(EntryKind::AdminAction, DIRECTORY_STREAM, permit.principal(), now)
+            .entry(
+                EntryKind::AdminAction,
+                DIRECTORY_STREAM,
+                permit.principal(),
+                now,
+            )
             .code("action", "directory_apply")
             .code("release", (number.unwrap_or(0) + 1).to_string())
             .code("sha256", &sha256);
@@ -118,12 +150,23 @@ impl Service {
             note: ask.note,
             entry,
         };
-        let number = self.parts.store.apply_release(release).await.map_err(|e| match e {
-            StoreError::Stale => ServiceError::new(ErrorKind::Precondition, "RELEASE_MOVED"),
-            other => other.into(),
-        })?;
-        self.parts.in_force.store(std::sync::Arc::new(InForce { number, directory }));
-        Ok(Applied { number: Some(number), findings, changes })
+        let number = self
+            .parts
+            .store
+            .apply_release(release)
+            .await
+            .map_err(|e| match e {
+                StoreError::Stale => ServiceError::new(ErrorKind::Precondition, "RELEASE_MOVED"),
+                other => other.into(),
+            })?;
+        self.parts
+            .in_force
+            .store(std::sync::Arc::new(InForce { number, directory }));
+        Ok(Applied {
+            number: Some(number),
+            findings,
+            changes,
+        })
     }
 
     /// Loads files, runs every check, and refuses errors.
@@ -133,19 +176,29 @@ impl Service {
         if directory.area.environment != self.parts.environment {
             return Err(ServiceError::field(
                 "area.environment",
-                format!("is not this deployment's, which is {}", self.parts.environment.as_str()),
+                format!(
+                    "is not this deployment's, which is {}",
+                    self.parts.environment.as_str()
+                ),
             ));
         }
         let mut violations = Vec::new();
         for endpoint in directory.endpoints.values() {
             for fault in (self.parts.validate_endpoint)(endpoint) {
-                violations.push(Violation::new(format!("endpoint {}: {}", endpoint.id, fault.field), fault.why));
+                violations.push(Violation::new(
+                    format!("endpoint {}: {}", endpoint.id, fault.field),
+                    fault.why,
+                ));
             }
         }
         if !violations.is_empty() {
             return Err(ServiceError::invalid(violations));
         }
-        let errors: Vec<Finding> = findings.iter().filter(|f| f.severity == Severity::Error).cloned().collect();
+        let errors: Vec<Finding> = findings
+            .iter()
+            .filter(|f| f.severity == Severity::Error)
+            .cloned()
+            .collect();
         if !errors.is_empty() {
             return Err(refused(&errors));
         }
@@ -173,7 +226,13 @@ pub fn load_release(release: &Release) -> Result<Directory, Vec<Finding>> {
 
 fn refused(findings: &[Finding]) -> ServiceError {
     let violations = findings.iter().map(|f| {
-        Violation::new(format!("{} {}", f.place, f.code), format!("{}: {}", f.message, f.remedy))
+        Violation::new(
+            format!("{} {}", f.place, f.code),
+            format!("{}: {}", f.message, f.remedy),
+        )
     });
-    ServiceError { violations: violations.collect(), ..ServiceError::new(ErrorKind::Invalid, "DIRECTORY_REFUSED") }
+    ServiceError {
+        violations: violations.collect(),
+        ..ServiceError::new(ErrorKind::Invalid, "DIRECTORY_REFUSED")
+    }
 }

@@ -44,14 +44,21 @@ impl Service {
     ///
     /// # Errors
     /// `Invalid` when it is too large, of a type not taken, or not what its digest says.
-    pub async fn upload(&self, caller: &Principal, upload: Upload) -> Result<DocumentId, ServiceError> {
+    pub async fn upload(
+        &self,
+        caller: &Principal,
+        upload: Upload,
+    ) -> Result<DocumentId, ServiceError> {
         permit(caller, Action::UploadDocument, Relationship::None)?;
         if upload.bytes.expose().is_empty() || upload.bytes.expose().len() > DOCUMENT_BYTES_MAX {
             let why = format!("is 1 to {DOCUMENT_BYTES_MAX} bytes: split or compress it");
             return Err(ServiceError::field("size_bytes", why));
         }
         if !MEDIA_TYPES.contains(&upload.media_type.as_str()) {
-            return Err(ServiceError::field("media_type", format!("is one of {}", MEDIA_TYPES.join(", "))));
+            return Err(ServiceError::field(
+                "media_type",
+                format!("is one of {}", MEDIA_TYPES.join(", ")),
+            ));
         }
         if sha256_hex(upload.bytes.expose()) != upload.sha256 {
             return Err(ServiceError::field(
@@ -100,13 +107,22 @@ impl Service {
         let own = caller.speaks_for(&document.sender);
         let permit = match document.referral {
             _ if own => permit(caller, Action::ReadBody, Relationship::Sender)?,
-            Some(referral) => self.find(caller, &Key::Id(referral), Action::ReadBody).await?.1,
+            Some(referral) => {
+                self.find(caller, &Key::Id(referral), Action::ReadBody)
+                    .await?
+                    .1
+            }
             None => return Err(missing()),
         };
         let entry = self
             .read_entry(permit.principal(), document.stream, "document", purpose)?
             .code("document", id.to_string());
-        let bytes = self.parts.store.read_body(document.body, entry).await?.ok_or_else(missing)?;
+        let bytes = self
+            .parts
+            .store
+            .read_body(document.body, entry)
+            .await?
+            .ok_or_else(missing)?;
         if sha256_hex(bytes.expose()) != *document.sha256.expose() {
             return Err(ServiceError::new(ErrorKind::Corrupt, "STORED_DATA_CORRUPT"));
         }

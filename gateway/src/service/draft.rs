@@ -3,7 +3,9 @@
 use aws_lc_rs::digest::{SHA256, digest};
 use waymark_core::access::Principal;
 use waymark_core::audit::{Commitment, CommitmentTag, EntryDraft, EntryKind};
-use waymark_core::id::{AgencyId, BodyId, DeliveryId, DocumentId, EventId, LegId, ReferralId, StreamId};
+use waymark_core::id::{
+    AgencyId, BodyId, DeliveryId, DocumentId, EventId, LegId, ReferralId, StreamId,
+};
 use waymark_core::personal::Payload;
 use waymark_core::port::{NewBody, Opening};
 use waymark_core::time::Timestamp;
@@ -74,11 +76,21 @@ impl<'a> Drafter<'a> {
 
     /// A body to seal.
     pub fn body(&self, at: Timestamp, media_type: &str, bytes: Vec<u8>) -> NewBody {
-        NewBody { id: self.body_id(at), media_type: media_type.to_owned(), bytes: Payload::new(bytes) }
+        NewBody {
+            id: self.body_id(at),
+            media_type: media_type.to_owned(),
+            bytes: Payload::new(bytes),
+        }
     }
 
     /// An entry for somebody of the directory.
-    pub fn entry(&self, kind: EntryKind, stream: StreamId, who: &Principal, at: Timestamp) -> EntryDraft {
+    pub fn entry(
+        &self,
+        kind: EntryKind,
+        stream: StreamId,
+        who: &Principal,
+        at: Timestamp,
+    ) -> EntryDraft {
         self.entry_by(kind, stream, who.actor, &who.agency, at)
     }
 

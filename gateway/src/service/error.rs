@@ -33,11 +33,22 @@ impl ServiceError {
     /// Makes a refusal.
     pub fn new(kind: ErrorKind, reason: &'static str) -> Self {
         let fault = match kind {
-            ErrorKind::Unavailable | ErrorKind::Corrupt | ErrorKind::Internal | ErrorKind::Exhausted => Fault::Proxy,
+            ErrorKind::Unavailable
+            | ErrorKind::Corrupt
+            | ErrorKind::Internal
+            | ErrorKind::Exhausted => Fault::Proxy,
             _ => Fault::Send,
         };
-        let retry_after = matches!(kind, ErrorKind::Unavailable | ErrorKind::Exhausted).then_some(RETRY_AFTER);
-        Self { kind, reason, fault, violations: Vec::new(), retry_after, cause: None }
+        let retry_after =
+            matches!(kind, ErrorKind::Unavailable | ErrorKind::Exhausted).then_some(RETRY_AFTER);
+        Self {
+            kind,
+            reason,
+            fault,
+            violations: Vec::new(),
+            retry_after,
+            cause: None,
+        }
     }
 
     /// Names a field.
@@ -49,7 +60,10 @@ impl ServiceError {
 
     /// An invalid request with these faults.
     pub fn invalid(violations: Vec<Violation>) -> Self {
-        Self { violations, ..Self::new(ErrorKind::Invalid, "INVALID_FIELD") }
+        Self {
+            violations,
+            ..Self::new(ErrorKind::Invalid, "INVALID_FIELD")
+        }
     }
 
     /// An invalid request with one fault.
@@ -86,7 +100,10 @@ impl From<StoreError> for ServiceError {
             StoreError::Corrupt { .. } => Self::new(kind, "STORED_DATA_CORRUPT"),
             StoreError::Internal(_) => Self::new(kind, "INTERNAL"),
         };
-        Self { cause: Some(Box::new(error)), ..refusal }
+        Self {
+            cause: Some(Box::new(error)),
+            ..refusal
+        }
     }
 }
 
@@ -101,6 +118,9 @@ impl From<Refusal> for ServiceError {
 
 impl From<BeyondHorizon> for ServiceError {
     fn from(error: BeyondHorizon) -> Self {
-        Self { cause: Some(Box::new(error)), ..Self::new(ErrorKind::Internal, "CALENDAR_HORIZON") }
+        Self {
+            cause: Some(Box::new(error)),
+            ..Self::new(ErrorKind::Internal, "CALENDAR_HORIZON")
+        }
     }
 }

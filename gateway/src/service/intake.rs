@@ -1,16 +1,16 @@
 //! The one door for everything that adapters take in.
 
 use async_trait::async_trait;
+use waymark_core::access::{Action, Principal};
 use waymark_core::audit::{CommitmentTag, EntryKind};
 use waymark_core::delivery::Evidence;
 use waymark_core::error::{ErrorKind, Violation};
-use waymark_core::access::{Action, Principal};
 use waymark_core::id::{Reference, ReferralId, WireId};
 use waymark_core::leg::{LegState, Reception};
 use waymark_core::personal::Payload;
 use waymark_core::port::{
-    EventKind, Inbound, InboundBody, InboundStatus, Intake, IntakeAnswer, IntakeError, NewEvent, RaiseEvidence,
-    ReferralKey, ReferralView,
+    EventKind, Inbound, InboundBody, InboundStatus, Intake, IntakeAnswer, IntakeError, NewEvent,
+    RaiseEvidence, ReferralKey, ReferralView,
 };
 use waymark_core::referral::SenderReference;
 
@@ -33,10 +33,17 @@ impl IntakeService {
 
 impl From<ServiceError> for IntakeError {
     fn from(error: ServiceError) -> Self {
-        if matches!(error.kind, ErrorKind::Internal | ErrorKind::Corrupt | ErrorKind::Unavailable) {
+        if matches!(
+            error.kind,
+            ErrorKind::Internal | ErrorKind::Corrupt | ErrorKind::Unavailable
+        ) {
             tracing::error!(reason = error.reason, error = %crate::delivery::chain(&error), "an inbound message was not taken");
         }
-        Self { kind: error.kind, violations: error.violations, reason: error.reason }
+        Self {
+            kind: error.kind,
+            violations: error.violations,
+            reason: error.reason,
+        }
     }
 }
 
@@ -54,12 +61,23 @@ impl Intake for IntakeService {
                     original: Some((message.media_type, message.original)),
                     traceparent: message.traceparent,
                 };
-                let accepted = self.service.accept(&caller, *referral, content, envelope).await?;
-                IntakeAnswer { referral: accepted.referral, reference: accepted.reference, repeated: accepted.repeated }
+                let accepted = self
+                    .service
+                    .accept(&caller, *referral, content, envelope)
+                    .await?;
+                IntakeAnswer {
+                    referral: accepted.referral,
+                    reference: accepted.reference,
+                    repeated: accepted.repeated,
+                }
             }
             InboundBody::Amend(reference, referral) => {
                 let content = canonical(&referral)?;
-                let act = SenderAct::Amend { content, referral, expected: None };
+                let act = SenderAct::Amend {
+                    content,
+                    referral,
+                    expected: None,
+                };
                 let message = SenderMessage {
                     key: message.message_key,
                     content: message.original,
@@ -69,7 +87,10 @@ impl Intake for IntakeService {
                 self.sender(&caller, reference, message).await?
             }
             InboundBody::Cancel(reference, text) => {
-                let act = SenderAct::Cancel { code: "cancelled_by_sender", text };
+                let act = SenderAct::Cancel {
+                    code: "cancelled_by_sender",
+                    text,
+                };
                 let message = SenderMessage {
                     key: message.message_key,
                     content: message.original,
@@ -79,8 +100,18 @@ impl Intake for IntakeService {
                 self.sender(&caller, reference, message).await?
             }
             InboundBody::Status(status) => {
-                let version = status.source_version.unwrap_or_else(|| version_of(&message.message_key));
-                self.service.inbound_status(&caller, status, version, message.original, message.traceparent).await?
+                let version = status
+                    .source_version
+                    .unwrap_or_else(|| version_of(&message.message_key));
+                self.service
+                    .inbound_status(
+                        &caller,
+                        status,
+                        version,
+                        message.original,
+                        message.traceparent,
+                    )
+                    .await?
             }
         };
         Ok(answer)
@@ -94,7 +125,10 @@ impl IntakeService {
         reference: SenderReference,
         message: SenderMessage,
     ) -> Result<IntakeAnswer, IntakeError> {
-        let result = self.service.sender_change(caller, &Key::SenderReference(reference), &message).await?;
+        let result = self
+            .service
+            .sender_change(caller, &Key::SenderReference(reference), &message)
+            .await?;
         Ok(IntakeAnswer {
             referral: result.referral.id,
             reference: result.referral.reference,
@@ -121,10 +155,15 @@ impl Service {
         if let Some(environment) = message.environment
             && environment != self.parts.environment
         {
-            return Err(ServiceError::new(ErrorKind::Denied, "WRONG_ENVIRONMENT").with_violation(
-                "MSH-11",
-                format!("this deployment is {}: send test messages to a test deployment", self.parts.environment.as_str()),
-            ));
+            return Err(
+                ServiceError::new(ErrorKind::Denied, "WRONG_ENVIRONMENT").with_violation(
+                    "MSH-11",
+                    format!(
+                        "this deployment is {}: send test messages to a test deployment",
+                        self.parts.environment.as_str()
+                    ),
+                ),
+            );
         }
         if let Some(claimed) = &message.claimed_sender {
             let in_force = self.in_force();
@@ -153,17 +192,31 @@ impl Service {
         traceparent: Option<String>,
     ) -> Result<IntakeAnswer, ServiceError> {
         let unknown = || {
-            ServiceError::new(ErrorKind::NotFound, "NO_SUCH_REFERRAL")
-                .with_violation("RF1-6", "is not a reference of this gateway: echo the one it sent")
+            ServiceError::new(ErrorKind::NotFound, "NO_SUCH_REFERRAL").with_violation(
+                "RF1-6",
+                "is not a reference of this gateway: echo the one it sent",
+            )
         };
-        let id = self.referral_named(caller, &status).await?.ok_or_else(unknown)?;
-        let (view, _permit) = self.find(caller, &Key::Id(id), Action::UpdateStatus).await?;
+        let id = self
+            .referral_named(caller, &status)
+            .await?
+            .ok_or_else(unknown)?;
+        let (view, _permit) = self
+            .find(caller, &Key::Id(id), Action::UpdateStatus)
+            .await?;
         self.raise(caller, &view, &status, original).await?;
         let leg = status.answers.as_ref().and_then(|wire| {
-            view.deliveries.iter().find(|d| d.wire_id.as_str() == wire).and_then(|d| d.leg)
+            view.deliveries
+                .iter()
+                .find(|d| d.wire_id.as_str() == wire)
+                .and_then(|d| d.leg)
         });
         if status.state == LegState::Submitted {
-            return Ok(IntakeAnswer { referral: id, reference: view.reference, repeated: false });
+            return Ok(IntakeAnswer {
+                referral: id,
+                reference: view.reference,
+                repeated: false,
+            });
         }
         let update = StatusUpdate {
             key: Key::Id(id),
@@ -196,13 +249,18 @@ impl Service {
         if let Ok(id) = status.referral.parse::<ReferralId>() {
             return Ok(Some(id));
         }
-        if let Some(wire) = status.answers.as_deref().and_then(|w| w.parse::<WireId>().ok())
+        if let Some(wire) = status
+            .answers
+            .as_deref()
+            .and_then(|w| w.parse::<WireId>().ok())
             && let Some(id) = store.resolve(&ReferralKey::Wire(wire)).await?
         {
             return Ok(Some(id));
         }
         match &status.receiver_reference {
-            Some(r) => Ok(store.resolve(&ReferralKey::Receiver(caller.agency.clone(), r.clone())).await?),
+            Some(r) => Ok(store
+                .resolve(&ReferralKey::Receiver(caller.agency.clone(), r.clone()))
+                .await?),
             None => Ok(None),
         }
     }
@@ -214,8 +272,13 @@ impl Service {
         status: &InboundStatus,
         original: Payload,
     ) -> Result<(), ServiceError> {
-        let Some(wire) = &status.answers else { return Ok(()) };
-        let answered = view.deliveries.iter().find(|d| d.wire_id.as_str() == wire && self.owns(caller, &d.recipient));
+        let Some(wire) = &status.answers else {
+            return Ok(());
+        };
+        let answered = view
+            .deliveries
+            .iter()
+            .find(|d| d.wire_id.as_str() == wire && self.owns(caller, &d.recipient));
         let Some(delivery) = answered else {
             return Err(ServiceError::invalid(vec![Violation::new(
                 "MSA-2",

@@ -9,7 +9,9 @@ use waymark_core::directory::{AdapterKind, Endpoint};
 use waymark_core::error::{ErrorKind, Fault};
 use waymark_core::id::{DeliveryId, ServiceId, WorkerId};
 use waymark_core::personal::Payload;
-use waymark_core::port::{DeliveryView, LeaseAsk, LeaseToken, Leased, OpenAttempt, Rendered, WorkClass};
+use waymark_core::port::{
+    DeliveryView, LeaseAsk, LeaseToken, Leased, OpenAttempt, Rendered, WorkClass,
+};
 use waymark_core::time::Timestamp;
 
 use super::{InForce, Service, ServiceError};
@@ -50,7 +52,10 @@ impl Service {
     ) -> Result<Vec<MailboxItem>, ServiceError> {
         permit(caller, Action::Mailbox, Relationship::None)?;
         if credit > MAILBOX_CREDIT_MAX {
-            return Err(ServiceError::field("credit", format!("at most {MAILBOX_CREDIT_MAX}")));
+            return Err(ServiceError::field(
+                "credit",
+                format!("at most {MAILBOX_CREDIT_MAX}"),
+            ));
         }
         if !(LEASE_MIN..=LEASE_MAX).contains(&lease) {
             return Err(ServiceError::field("lease_seconds", "is 1 to 3600"));
@@ -60,7 +65,9 @@ impl Service {
         let worker = WorkerId::from_bytes(random_16(&*self.parts.random));
         let today = now.london_date();
         let mine = in_force.directory.endpoints.values().filter(|e| {
-            e.adapter == AdapterKind::Mailbox && e.validity.holds_on(today) && self.owns(caller, &e.agency)
+            e.adapter == AdapterKind::Mailbox
+                && e.validity.holds_on(today)
+                && self.owns(caller, &e.agency)
         });
         let mut items = Vec::new();
         for endpoint in mine {
@@ -70,16 +77,28 @@ impl Service {
                     return Ok(items);
                 }
                 let until = now.plus(lease);
-                let ask =
-                    LeaseAsk { worker, endpoint: endpoint.id.clone(), class, limit: room, now, until };
+                let ask = LeaseAsk {
+                    worker,
+                    endpoint: endpoint.id.clone(),
+                    class,
+                    limit: room,
+                    now,
+                    until,
+                };
                 for leased in self.parts.store.lease(&ask).await? {
                     let wanted = services.is_empty()
-                        || leased.service.as_ref().is_some_and(|s| services.contains(s));
+                        || leased
+                            .service
+                            .as_ref()
+                            .is_some_and(|s| services.contains(s));
                     if !wanted {
                         self.parts.store.release(&leased.token, now).await?;
                         continue;
                     }
-                    if let Some(item) = self.open_item(caller, leased, endpoint, until, &in_force).await? {
+                    if let Some(item) = self
+                        .open_item(caller, leased, endpoint, until, &in_force)
+                        .await?
+                    {
                         items.push(item);
                     }
                 }
@@ -106,7 +125,8 @@ impl Service {
                 match rendered {
                     Ok(rendered) => (rendered, true),
                     Err(outcome) => {
-                        self.close_item(caller, &leased, 0, outcome, endpoint, in_force).await?;
+                        self.close_item(caller, &leased, 0, outcome, endpoint, in_force)
+                            .await?;
                         return Ok(None);
                     }
                 }
@@ -132,7 +152,12 @@ impl Service {
             openings: vec![opening],
         };
         self.parts.store.open_attempt(open).await?;
-        Ok(Some(MailboxItem { leased, attempt, body, until }))
+        Ok(Some(MailboxItem {
+            leased,
+            attempt,
+            body,
+            until,
+        }))
     }
 
     /// Takes the receiver's word that a message arrived; a receipt signed by the receiver raises the grade.
@@ -147,9 +172,15 @@ impl Service {
         receiver_reference: Option<String>,
         receipt: Option<(Payload, Evidence)>,
     ) -> Result<DeliveryView, ServiceError> {
-        let grade = receipt.as_ref().map_or(Evidence::ApplicationAck, |(_, grade)| *grade);
-        let outcome =
-            Outcome::Delivered { grade, awaiting: None, receiver_reference, receipt: receipt.map(|(bytes, _)| bytes) };
+        let grade = receipt
+            .as_ref()
+            .map_or(Evidence::ApplicationAck, |(_, grade)| *grade);
+        let outcome = Outcome::Delivered {
+            grade,
+            awaiting: None,
+            receiver_reference,
+            receipt: receipt.map(|(bytes, _)| bytes),
+        };
         self.answer(caller, delivery, fence, outcome).await
     }
 
@@ -165,7 +196,8 @@ impl Service {
         why: Why,
         fault: Fault,
     ) -> Result<DeliveryView, ServiceError> {
-        self.answer(caller, delivery, fence, Outcome::Reject { why, fault }).await
+        self.answer(caller, delivery, fence, Outcome::Reject { why, fault })
+            .await
     }
 
     async fn answer(
@@ -179,15 +211,30 @@ impl Service {
         let missing = || ServiceError::new(ErrorKind::NotFound, "NO_SUCH_DELIVERY");
         let view = self.parts.store.delivery(id).await?.ok_or_else(missing)?;
         let in_force = self.in_force();
-        let endpoint = in_force.directory.endpoints.get(&view.delivery.endpoint).ok_or_else(missing)?;
-        if endpoint.adapter != AdapterKind::Mailbox || !self.owns(caller, &view.delivery.recipient) {
+        let endpoint = in_force
+            .directory
+            .endpoints
+            .get(&view.delivery.endpoint)
+            .ok_or_else(missing)?;
+        if endpoint.adapter != AdapterKind::Mailbox || !self.owns(caller, &view.delivery.recipient)
+        {
             return Err(missing());
         }
-        if view.state == waymark_core::delivery::DeliveryState::Done && matches!(outcome, Outcome::Delivered { .. }) {
+        if view.state == waymark_core::delivery::DeliveryState::Done
+            && matches!(outcome, Outcome::Delivered { .. })
+        {
             return Ok(view);
         }
         let leased = leased_of(&view, fence);
-        self.close_item(caller, &leased, view.attempts_opened, outcome, endpoint, &in_force).await?;
+        self.close_item(
+            caller,
+            &leased,
+            view.attempts_opened,
+            outcome,
+            endpoint,
+            &in_force,
+        )
+        .await?;
         self.parts.store.delivery(id).await?.ok_or_else(missing)
     }
 
@@ -211,7 +258,13 @@ impl Service {
             releases_at: endpoint.releases_at,
             repeat: Repeat::Idempotent,
         };
-        let next = next(&standing, &outcome, &RetryPolicy::default(), now, jitter(&*self.parts.random));
+        let next = next(
+            &standing,
+            &outcome,
+            &RetryPolicy::default(),
+            now,
+            jitter(&*self.parts.random),
+        );
         let closing = Closing {
             leased,
             number,
@@ -222,14 +275,21 @@ impl Service {
             at: now,
             actor: (caller.actor, caller.agency.clone()),
         };
-        Ok(self.parts.store.close_attempt(close_of(&self.drafter(), closing)).await?)
+        Ok(self
+            .parts
+            .store
+            .close_attempt(close_of(&self.drafter(), closing))
+            .await?)
     }
 }
 
 /// A stored delivery under the lease that the caller says it holds; the store checks the fence.
 fn leased_of(view: &DeliveryView, fence: i64) -> Leased {
     Leased {
-        token: LeaseToken { delivery: view.delivery.id, fence },
+        token: LeaseToken {
+            delivery: view.delivery.id,
+            fence,
+        },
         referral: view.referral,
         reference: view.reference.clone(),
         stream: view.stream,

@@ -8,8 +8,8 @@ use waymark_core::error::ErrorKind;
 use waymark_core::id::{DeliveryId, ServiceId, WireId};
 use waymark_core::leg::LegState;
 use waymark_core::port::{
-    Act, DeliveryView, EventKind, LegChange, NewBody, NewDelivery, NewEvent, Opening, Operation, ReferralChange,
-    ReferralView, StoreError,
+    Act, DeliveryView, EventKind, LegChange, NewBody, NewDelivery, NewEvent, Opening, Operation,
+    ReferralChange, ReferralView, StoreError,
 };
 use waymark_core::routing::{Decision, Destination};
 use waymark_core::time::Timestamp;
@@ -48,7 +48,10 @@ pub struct Redirect {
 fn check_reason(reason: &str) -> Result<(), ServiceError> {
     let count = reason.trim().chars().count();
     if count == 0 || count > REASON_MAX {
-        return Err(ServiceError::field("reason", format!("is required, at most {REASON_MAX} characters")));
+        return Err(ServiceError::field(
+            "reason",
+            format!("is required, at most {REASON_MAX} characters"),
+        ));
     }
     Ok(())
 }
@@ -70,7 +73,10 @@ fn sealed_reason(
 
 /// Whether an attempt's outcome is not known yet.
 const fn in_flight(state: DeliveryState) -> bool {
-    matches!(state, DeliveryState::Attempting | DeliveryState::Unknown | DeliveryState::AwaitingEvidence)
+    matches!(
+        state,
+        DeliveryState::Attempting | DeliveryState::Unknown | DeliveryState::AwaitingEvidence
+    )
 }
 
 impl Service {
@@ -84,7 +90,12 @@ impl Service {
         check_reason(reason)?;
         let missing = || ServiceError::new(ErrorKind::NotFound, "NO_SUCH_DELIVERY");
         let view = self.parts.store.delivery(id).await?.ok_or_else(missing)?;
-        let referral = self.parts.store.referral(view.referral).await?.ok_or_else(missing)?;
+        let referral = self
+            .parts
+            .store
+            .referral(view.referral)
+            .await?
+            .ok_or_else(missing)?;
         Ok((view, referral, permit))
     }
 
@@ -101,7 +112,11 @@ impl Service {
     ///
     /// # Errors
     /// `NotFound` when there is no such delivery.
-    pub async fn preview_resend(&self, caller: &Principal, id: DeliveryId) -> Result<ResendPreview, ServiceError> {
+    pub async fn preview_resend(
+        &self,
+        caller: &Principal,
+        id: DeliveryId,
+    ) -> Result<ResendPreview, ServiceError> {
         let (view, referral, _permit) = self.operated(caller, id, "preview").await?;
         let mut already: Vec<(DeliveryId, Evidence)> = referral
             .deliveries
@@ -111,13 +126,26 @@ impl Service {
             .collect();
         already.sort_by_key(|(id, grade)| (std::cmp::Reverse(*grade), *id));
         let (allowed, warning) = match view.state {
-            DeliveryState::Parked => (true, "the same bytes go out again under the same id".to_owned()),
-            DeliveryState::Rejected | DeliveryState::Done => {
-                (true, "a new, linked delivery with a new id is made: the receiver may see it twice".to_owned())
-            }
-            state => (false, format!("the delivery is {state}: wait for it to end or park it first")),
+            DeliveryState::Parked => (
+                true,
+                "the same bytes go out again under the same id".to_owned(),
+            ),
+            DeliveryState::Rejected | DeliveryState::Done => (
+                true,
+                "a new, linked delivery with a new id is made: the receiver may see it twice"
+                    .to_owned(),
+            ),
+            state => (
+                false,
+                format!("the delivery is {state}: wait for it to end or park it first"),
+            ),
         };
-        Ok(ResendPreview { delivery: view, already, allowed, warning })
+        Ok(ResendPreview {
+            delivery: view,
+            already,
+            allowed,
+            warning,
+        })
     }
 
     /// Sends again: a parked delivery under its own id, an ended one as a new, linked delivery.
@@ -148,6 +176,7 @@ impl Service {
                 self.operator_change(&permit, &referral, "resend", reason, |change| {
                     change.deliveries.push(delivery.clone());
                     change.event.delivery = Some(fresh);
+                    say(change, &[("delivery", fresh.to_string()), ("replaces", id.to_string())]);
                 })
                 .await?;
                 self.seen(fresh).await
@@ -160,7 +189,11 @@ impl Service {
     ///
     /// # Errors
     /// `Precondition` while an outcome is unknown; `Invalid` for a service that is not in force.
-    pub async fn redirect(&self, caller: &Principal, ask: &Redirect) -> Result<DeliveryView, ServiceError> {
+    pub async fn redirect(
+        &self,
+        caller: &Principal,
+        ask: &Redirect,
+    ) -> Result<DeliveryView, ServiceError> {
         for _ in 0..STALE_RETRIES_MAX {
             let (view, referral, permit) = self.operated(caller, ask.delivery, &ask.reason).await?;
             if in_flight(view.state) {
@@ -171,7 +204,10 @@ impl Service {
                 other => return other,
             }
         }
-        Err(ServiceError::new(ErrorKind::Unavailable, "CHANGED_MEANWHILE"))
+        Err(ServiceError::new(
+            ErrorKind::Unavailable,
+            "CHANGED_MEANWHILE",
+        ))
     }
 
     async fn redirect_once(
@@ -184,14 +220,25 @@ impl Service {
         let now = self.now();
         let in_force = self.in_force();
         let today = now.london_date();
-        let service = in_force.directory.service(&ask.service, today).ok_or_else(|| {
-            ServiceError::field("service_id", "is not a service in force: list services for those that are")
-        })?;
+        let service = in_force
+            .directory
+            .service(&ask.service, today)
+            .ok_or_else(|| {
+                ServiceError::field(
+                    "service_id",
+                    "is not a service in force: list services for those that are",
+                )
+            })?;
         let old = referral
             .legs
             .iter()
             .find(|l| Some(l.leg.id) == view.delivery.leg)
-            .ok_or_else(|| ServiceError::field("delivery_id", "is a status to the sender, which is not redirected"))?;
+            .ok_or_else(|| {
+                ServiceError::field(
+                    "delivery_id",
+                    "is a status to the sender, which is not redirected",
+                )
+            })?;
         let destination = Destination {
             service: service.id.clone(),
             agency: service.agency.clone(),
@@ -199,10 +246,22 @@ impl Service {
             owner: service.owner(),
             rule: None,
         };
-        let decision = Decision { destinations: vec![destination.clone()], rule: None, triage: None, withheld: Vec::new() };
+        let decision = Decision {
+            destinations: vec![destination.clone()],
+            rule: None,
+            triage: None,
+            withheld: Vec::new(),
+        };
         let draft = self.drafter();
         let started = old.leg.clock_started;
-        let leg = self.leg_for(&destination, &decision, draft.leg(now), &referral.sender, started, now)?;
+        let leg = self.leg_for(
+            &destination,
+            &decision,
+            draft.leg(now),
+            &referral.sender,
+            started,
+            now,
+        )?;
         let fresh = draft.delivery(now);
         let mut delivery = first_delivery(
             &in_force.directory,
@@ -238,6 +297,18 @@ impl Service {
             ]);
             change.event.delivery = Some(fresh);
             change.event.leg = Some(leg.id);
+            // Both sides by name, so that the log alone says who had it and who has it now.
+            say(
+                change,
+                &[
+                    ("delivery", fresh.to_string()),
+                    ("replaces", view.delivery.id.to_string()),
+                    ("from", old.leg.agency.to_string()),
+                    ("from_service", old.leg.service.to_string()),
+                    ("to", destination.agency.to_string()),
+                    ("to_service", destination.service.to_string()),
+                ],
+            );
         })
         .await?;
         self.seen(fresh).await
@@ -247,9 +318,15 @@ impl Service {
     ///
     /// # Errors
     /// `Precondition` while an outcome is unknown, or once it ended.
-    pub async fn park(&self, caller: &Principal, id: DeliveryId, reason: &str) -> Result<DeliveryView, ServiceError> {
+    pub async fn park(
+        &self,
+        caller: &Principal,
+        id: DeliveryId,
+        reason: &str,
+    ) -> Result<DeliveryView, ServiceError> {
         let (view, _referral, permit) = self.operated(caller, id, reason).await?;
-        if in_flight(view.state) || view.state.is_terminal() || view.state == DeliveryState::Parked {
+        if in_flight(view.state) || view.state.is_terminal() || view.state == DeliveryState::Parked
+        {
             return Err(refuse_state(view.state));
         }
         self.operate(&permit, &view, Act::Park, reason).await
@@ -259,7 +336,12 @@ impl Service {
     ///
     /// # Errors
     /// `Precondition` when it is not parked.
-    pub async fn resume(&self, caller: &Principal, id: DeliveryId, reason: &str) -> Result<DeliveryView, ServiceError> {
+    pub async fn resume(
+        &self,
+        caller: &Principal,
+        id: DeliveryId,
+        reason: &str,
+    ) -> Result<DeliveryView, ServiceError> {
         let (view, _referral, permit) = self.operated(caller, id, reason).await?;
         if view.state != DeliveryState::Parked {
             return Err(refuse_state(view.state));
@@ -322,10 +404,14 @@ impl Service {
             entry,
             openings: vec![opening],
         };
-        self.parts.store.operate(operation).await.map_err(|e| match e {
-            StoreError::Stale => refuse_state(view.state),
-            other => other.into(),
-        })?;
+        self.parts
+            .store
+            .operate(operation)
+            .await
+            .map_err(|e| match e {
+                StoreError::Stale => refuse_state(view.state),
+                other => other.into(),
+            })?;
         self.seen(id).await
     }
 
@@ -351,7 +437,9 @@ impl Service {
         let now = self.now();
         let who = permit.principal();
         let draft = self.drafter();
-        let mut entry = draft.entry(EntryKind::Routed, referral.stream, who, now).code("action", word);
+        let mut entry = draft
+            .entry(EntryKind::Routed, referral.stream, who, now)
+            .code("action", word);
         let (note, opening) = sealed_reason(&draft, &mut entry, reason, now)?;
         let mut change = ReferralChange {
             at: now,
@@ -389,6 +477,13 @@ impl Service {
         fill(&mut change);
         self.parts.store.change(change).await?;
         Ok(())
+    }
+}
+
+/// Adds facts in clear to a change's entry.
+fn say(change: &mut ReferralChange, facts: &[(&str, String)]) {
+    for (name, value) in facts {
+        change.entry = change.entry.clone().code(name, value);
     }
 }
 

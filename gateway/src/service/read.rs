@@ -41,7 +41,11 @@ impl Service {
     ///
     /// # Errors
     /// `NotFound` for a stranger, as for a referral that is not there.
-    pub async fn referral(&self, caller: &Principal, key: &Key) -> Result<ReferralView, ServiceError> {
+    pub async fn referral(
+        &self,
+        caller: &Principal,
+        key: &Key,
+    ) -> Result<ReferralView, ServiceError> {
         Ok(self.find(caller, key, Action::ReadReferral).await?.0)
     }
 
@@ -49,11 +53,17 @@ impl Service {
     ///
     /// # Errors
     /// As [`Service::referral`].
-    pub async fn content(&self, caller: &Principal, key: &Key, purpose: &str) -> Result<Referral, ServiceError> {
+    pub async fn content(
+        &self,
+        caller: &Principal,
+        key: &Key,
+        purpose: &str,
+    ) -> Result<Referral, ServiceError> {
         let (view, permit) = self.find(caller, key, Action::ReadBody).await?;
         let entry = self.read_entry(permit.principal(), view.stream, "referral", purpose)?;
         let bytes = self.parts.store.read_body(view.content, entry).await?;
-        let bytes = bytes.ok_or_else(|| ServiceError::new(ErrorKind::NotFound, "CONTENT_ERASED"))?;
+        let bytes =
+            bytes.ok_or_else(|| ServiceError::new(ErrorKind::NotFound, "CONTENT_ERASED"))?;
         Referral::from_canonical(bytes.expose()).map_err(|e| ServiceError {
             cause: Some(Box::new(e)),
             ..ServiceError::new(ErrorKind::Corrupt, "STORED_DATA_CORRUPT")
@@ -70,9 +80,14 @@ impl Service {
     ) -> Result<waymark_core::audit::EntryDraft, ServiceError> {
         let ok = !purpose.is_empty()
             && purpose.len() <= PURPOSE_MAX
-            && purpose.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
+            && purpose
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
         if !ok {
-            return Err(ServiceError::field("purpose", "say why the content is read, e.g. DIRECT_CARE"));
+            return Err(ServiceError::field(
+                "purpose",
+                "say why the content is read, e.g. DIRECT_CARE",
+            ));
         }
         Ok(self
             .drafter()
@@ -85,7 +100,11 @@ impl Service {
     ///
     /// # Errors
     /// As [`Service::referral`].
-    pub async fn timeline(&self, caller: &Principal, key: &Key) -> Result<Vec<EventView>, ServiceError> {
+    pub async fn timeline(
+        &self,
+        caller: &Principal,
+        key: &Key,
+    ) -> Result<Vec<EventView>, ServiceError> {
         let (view, _permit) = self.find(caller, key, Action::ReadReferral).await?;
         Ok(self.parts.store.timeline(view.id, TIMELINE_MAX).await?)
     }
@@ -94,16 +113,23 @@ impl Service {
     ///
     /// # Errors
     /// `Denied` for an identity that may read none.
-    pub async fn list(&self, caller: &Principal, ask: &ListAsk) -> Result<Vec<ReferralView>, ServiceError> {
+    pub async fn list(
+        &self,
+        caller: &Principal,
+        ask: &ListAsk,
+    ) -> Result<Vec<ReferralView>, ServiceError> {
         let area_wide = permit(caller, Action::ReadReferral, Relationship::None).is_ok();
         if !area_wide {
             permit(caller, Action::ReadReferral, Relationship::Sender)?;
         }
         let subject = match (&ask.nhs_number, &ask.upn_and_birth) {
-            (Some(nhs), _) => Some(SubjectKey::NhsNumber(Personal::new(nhs.expose().to_owned()))),
-            (None, Some((upn, birth))) => {
-                Some(SubjectKey::UpnAndBirth(Personal::new(format!("{}|{birth}", upn.expose()))))
-            }
+            (Some(nhs), _) => Some(SubjectKey::NhsNumber(Personal::new(
+                nhs.expose().to_owned(),
+            ))),
+            (None, Some((upn, birth))) => Some(SubjectKey::UpnAndBirth(Personal::new(format!(
+                "{}|{birth}",
+                upn.expose()
+            )))),
             (None, None) => None,
         };
         let query = ReferralQuery {
@@ -122,7 +148,11 @@ impl Service {
     /// `Denied` for an identity that is no agency's.
     pub async fn feed(&self, caller: &Principal, from: u64) -> Result<FeedPage, ServiceError> {
         permit(caller, Action::Watch, Relationship::None)?;
-        let query = FeedQuery { agency: caller.agency.clone(), from, window: FEED_WINDOW };
+        let query = FeedQuery {
+            agency: caller.agency.clone(),
+            from,
+            window: FEED_WINDOW,
+        };
         Ok(self.parts.store.feed(&query).await?)
     }
 
@@ -138,7 +168,11 @@ impl Service {
     ///
     /// # Errors
     /// `Denied` for an identity that may not ask.
-    pub fn explain_route(&self, caller: &Principal, referral: &Referral) -> Result<Explanation, ServiceError> {
+    pub fn explain_route(
+        &self,
+        caller: &Principal,
+        referral: &Referral,
+    ) -> Result<Explanation, ServiceError> {
         permit(caller, Action::ExplainRoute, Relationship::None)?;
         let today = self.now().london_date();
         let facts = Facts::of(referral, &caller.agency, today);

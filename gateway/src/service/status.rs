@@ -2,7 +2,7 @@
 
 use waymark_core::access::{Action, Principal};
 use waymark_core::alarm::AlarmKind;
-use waymark_core::audit::{CommitmentTag, EntryKind};
+use waymark_core::audit::{CommitmentTag, EntryDraft, EntryKind};
 use waymark_core::error::ErrorKind;
 use waymark_core::id::LegId;
 use waymark_core::leg::{LegState, Owner, Reception, Seen};
@@ -60,17 +60,31 @@ impl Service {
         caller: &Principal,
         update: StatusUpdate,
     ) -> Result<StatusResult, ServiceError> {
-        if update.reason_code.as_ref().is_some_and(|c| c.len() > REASON_CODE_MAX) {
-            return Err(ServiceError::field("reason_code", format!("at most {REASON_CODE_MAX} characters")));
+        if update
+            .reason_code
+            .as_ref()
+            .is_some_and(|c| c.len() > REASON_CODE_MAX)
+        {
+            return Err(ServiceError::field(
+                "reason_code",
+                format!("at most {REASON_CODE_MAX} characters"),
+            ));
         }
         for _ in 0..STALE_RETRIES_MAX {
             let (view, _permit) = self.find(caller, &update.key, Action::UpdateStatus).await?;
             let leg = self.leg_of(caller, &view, update.leg)?;
-            let seen = self.parts.store.status_seen(leg.leg.id, &leg.leg.agency, update.source_version).await?;
+            let seen = self
+                .parts
+                .store
+                .status_seen(leg.leg.id, &leg.leg.agency, update.source_version)
+                .await?;
             let seen = if seen { Seen::Before } else { Seen::New };
             let reception = leg.state.receive(update.state, seen);
             if reception == Reception::Repeated {
-                return Ok(StatusResult { reception, referral: view });
+                return Ok(StatusResult {
+                    reception,
+                    referral: view,
+                });
             }
             let change = self.status_change(caller, &view, leg, &update, reception)?;
             match self.parts.store.change(change).await {
@@ -78,13 +92,19 @@ impl Service {
                 Err(error) => return Err(error.into()),
                 Ok(_changed) => {
                     let referral = self.parts.store.referral(view.id).await?;
-                    let referral =
-                        referral.ok_or_else(|| ServiceError::new(ErrorKind::Internal, "REFERRAL_GONE"))?;
-                    return Ok(StatusResult { reception, referral });
+                    let referral = referral
+                        .ok_or_else(|| ServiceError::new(ErrorKind::Internal, "REFERRAL_GONE"))?;
+                    return Ok(StatusResult {
+                        reception,
+                        referral,
+                    });
                 }
             }
         }
-        Err(ServiceError::new(ErrorKind::Unavailable, "CHANGED_MEANWHILE"))
+        Err(ServiceError::new(
+            ErrorKind::Unavailable,
+            "CHANGED_MEANWHILE",
+        ))
     }
 
     fn leg_of<'v>(
@@ -93,19 +113,56 @@ impl Service {
         view: &'v ReferralView,
         asked: Option<LegId>,
     ) -> Result<&'v LegView, ServiceError> {
-        let mine: Vec<&LegView> = view.legs.iter().filter(|l| self.owns(caller, &l.leg.agency)).collect();
+        let mine: Vec<&LegView> = view
+            .legs
+            .iter()
+            .filter(|l| self.owns(caller, &l.leg.agency))
+            .collect();
         match (asked, mine.as_slice()) {
-            (Some(id), _) => mine.iter().find(|l| l.leg.id == id).copied().ok_or_else(|| {
-                ServiceError::field("leg_id", "is not a leg of a service of yours: copy it from the referral")
-            }),
+            (Some(id), _) => mine
+                .iter()
+                .find(|l| l.leg.id == id)
+                .copied()
+                .ok_or_else(|| {
+                    ServiceError::field(
+                        "leg_id",
+                        "is not a leg of a service of yours: copy it from the referral",
+                    )
+                }),
             (None, [one]) => Ok(one),
             (None, _) => {
                 let open: Vec<&&LegView> = mine.iter().filter(|l| !l.state.is_terminal()).collect();
                 match open.as_slice() {
                     [one] => Ok(one),
-                    _ => Err(ServiceError::field("leg_id", "several legs are yours: say which one is meant")),
+                    _ => Err(ServiceError::field(
+                        "leg_id",
+                        "several legs are yours: say which one is meant",
+                    )),
                 }
             }
+        }
+    }
+
+    fn status_entry(
+        &self,
+        caller: &Principal,
+        view: &ReferralView,
+        leg: &LegView,
+        update: &StatusUpdate,
+        reception: Reception,
+    ) -> EntryDraft {
+        let entry = self
+            .drafter()
+            .entry(EntryKind::Status, view.stream, caller, self.now())
+            .code("event", "status")
+            .code("leg", leg.leg.id.to_string())
+            .code("state", update.state.as_str())
+            .code("reception", reception.as_str())
+            .code("source_version", update.source_version.to_string());
+        // The log keeps what it is told for ever: only what looks like a code may stand there in clear.
+        match update.reason_code.as_deref() {
+            Some(code) if looks_like_a_code(code) => entry.code("reason", code),
+            _ => entry,
         }
     }
 
@@ -119,16 +176,7 @@ impl Service {
     ) -> Result<ReferralChange, ServiceError> {
         let now = self.now();
         let draft = self.drafter();
-        let mut entry = draft
-            .entry(EntryKind::Status, view.stream, caller, now)
-            .code("event", "status")
-            .code("leg", leg.leg.id.to_string())
-            .code("state", update.state.as_str())
-            .code("reception", reception.as_str())
-            .code("source_version", update.source_version.to_string());
-        if let Some(code) = &update.reason_code {
-            entry = entry.code("reason", code);
-        }
+        let mut entry = self.status_entry(caller, view, leg, update, reception);
         let mut bodies = Vec::new();
         let mut openings = Vec::new();
         let text = match &update.text {
@@ -143,22 +191,44 @@ impl Service {
         let mut legs = Vec::new();
         let mut deliveries = Vec::new();
         let mut resolve = Vec::new();
-        let state = if reception == Reception::Applied { update.state } else { leg.state };
+        let state = if reception == Reception::Applied {
+            update.state
+        } else {
+            leg.state
+        };
         if reception == Reception::Applied {
-            let receiver = Owner { agency: leg.leg.agency.clone(), role: leg.leg.owner.role.clone() };
-            let (owner, clock, next_action) = self.duty_of(update.state, &receiver, &view.sender, now)?;
-            legs.push(LegChange { leg: leg.leg.id, state: update.state, owner, clock, next_action });
+            let receiver = Owner {
+                agency: leg.leg.agency.clone(),
+                role: leg.leg.owner.role.clone(),
+            };
+            let (owner, clock, next_action) =
+                self.duty_of(update.state, &receiver, &view.sender, now)?;
+            legs.push(LegChange {
+                leg: leg.leg.id,
+                state: update.state,
+                owner,
+                clock,
+                next_action,
+            });
             resolve.push((AlarmKind::Unrouted, leg.leg.id.to_string()));
         }
         let notice = StatusNotice {
             from: leg.leg.agency.clone(),
             service: Some(leg.leg.service.clone()),
             state,
-            code: update.reason_code.clone().unwrap_or_else(|| reception.as_str().to_owned()),
+            code: update
+                .reason_code
+                .clone()
+                .unwrap_or_else(|| reception.as_str().to_owned()),
             text: update.text.clone(),
             at: update.at.unwrap_or(now),
         };
-        let telling = Telling { sender: &view.sender, notice: &notice, at: now, urgent: view.safeguarding };
+        let telling = Telling {
+            sender: &view.sender,
+            notice: &notice,
+            at: now,
+            urgent: view.safeguarding,
+        };
         if let Some((body, delivery)) = tell_sender(&draft, &self.in_force().directory, &telling) {
             bodies.push(body);
             deliveries.push(delivery);
@@ -188,7 +258,10 @@ impl Service {
                 text,
             },
             status_version: Some((leg.leg.id, leg.leg.agency.clone(), update.source_version)),
-            receiver_reference: update.receiver_reference.clone().map(|r| (leg.leg.agency.clone(), r)),
+            receiver_reference: update
+                .receiver_reference
+                .clone()
+                .map(|r| (leg.leg.agency.clone(), r)),
             withdraws_consent: false,
             alarms: Vec::new(),
             resolve,
@@ -197,4 +270,12 @@ impl Service {
             traceparent: update.traceparent.clone(),
         })
     }
+}
+
+/// Whether a text is a code rather than words, which could name somebody.
+fn looks_like_a_code(text: &str) -> bool {
+    text.len() <= 16
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
 }

@@ -6,11 +6,11 @@ use waymark_core::audit::{CommitmentTag, EntryDraft, EntryKind};
 use waymark_core::delivery::Kind;
 use waymark_core::directory::Directory;
 use waymark_core::error::ErrorKind;
-use waymark_core::id::{BodyId, DeliveryId, LegId, Reference, WireId};
+use waymark_core::id::{BodyId, DeliveryId, LegId, Reference, ReferralId, WireId};
 use waymark_core::leg::{Duty, LegState, Owner, Side};
 use waymark_core::personal::{Payload, Personal};
 use waymark_core::port::{
-    Accept, Accepted, MessageKey, NewBody, NewDelivery, NewLeg, Opening, SubjectKey,
+    Accept, Accepted, Likeness, MessageKey, NewBody, NewDelivery, NewLeg, Opening, SubjectKey,
 };
 use waymark_core::referral::{NhsVerification, Priority, Referral, limits};
 use waymark_core::routing::{Decision, Destination, Facts, Unroutable, decide};
@@ -51,13 +51,17 @@ pub(super) struct Envelope {
 pub(super) fn check_request_id(id: &str) -> Result<(), ServiceError> {
     let ok = !id.is_empty()
         && id.len() <= REQUEST_ID_MAX
-        && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b));
+        && id
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b));
     if ok {
         return Ok(());
     }
     Err(ServiceError::field(
         "request_id",
-        format!("is 1 to {REQUEST_ID_MAX} letters, digits or any of . _ : - and new for each message"),
+        format!(
+            "is 1 to {REQUEST_ID_MAX} letters, digits or any of . _ : - and new for each message"
+        ),
     ))
 }
 
@@ -75,7 +79,10 @@ pub(super) fn canonical(referral: &Referral) -> Result<Vec<u8>, ServiceError> {
     if bytes.len() > limits::BODY_BYTES_MAX {
         return Err(ServiceError::field(
             "referral",
-            format!("is over {} bytes: move long texts into documents", limits::BODY_BYTES_MAX),
+            format!(
+                "is over {} bytes: move long texts into documents",
+                limits::BODY_BYTES_MAX
+            ),
         ));
     }
     Ok(bytes)
@@ -88,11 +95,39 @@ pub(super) fn subject_of(referral: &Referral) -> SubjectKey {
         (Some(nhs), _) if child.nhs_verification == NhsVerification::Verified => {
             SubjectKey::NhsNumber(Personal::new(nhs.expose().to_owned()))
         }
-        (_, Some(upn)) if !upn.is_temporary() => {
-            SubjectKey::UpnAndBirth(Personal::new(format!("{}|{}", upn.expose(), child.date_of_birth.expose())))
-        }
+        (_, Some(upn)) if !upn.is_temporary() => SubjectKey::UpnAndBirth(Personal::new(format!(
+            "{}|{}",
+            upn.expose(),
+            child.date_of_birth.expose()
+        ))),
         _ => SubjectKey::New,
     }
+}
+
+/// What a child's record is compared by, where something identifies the child: two that are alike may be one child
+/// recorded twice, or one record may hold another child's number. A person looks; nothing is merged.
+fn likeness_of(referral: &Referral, id: ReferralId, directory: &Directory) -> Option<Likeness> {
+    let triage = directory.services.get(&directory.area.triage)?;
+    if subject_of(referral) == SubjectKey::New {
+        return None;
+    }
+    let child = &referral.child;
+    let born = child.date_of_birth.expose();
+    let upn = child.upn.as_ref().filter(|upn| !upn.is_temporary());
+    let plain = |name: &Personal<String>| name.expose().trim().to_lowercase();
+    Some(Likeness {
+        upn_and_birth: upn.map(|upn| Personal::new(format!("{}|{born}", upn.expose()))),
+        name_and_birth: Personal::new(format!("{}|{}|{born}", plain(&child.name.family), plain(&child.name.given))),
+        alarm: NewAlarm {
+            kind: AlarmKind::IdentityConflict,
+            subject: id.to_string(),
+            owner: triage.agency.clone(),
+            role: triage.owner_role.clone(),
+            text: "the child of this referral and that of an earlier one have name or UPN and birthday in common, and \
+                   different identifiers: compare the two with their senders"
+                .to_owned(),
+        },
+    })
 }
 
 impl Service {
@@ -154,11 +189,17 @@ impl Service {
         }
         let in_force = self.in_force();
         let facts = Facts::of(referral, &caller.agency, today);
-        let decision = decide(&in_force.directory, &facts, today).map_err(|why| unroutable(&why))?;
-        self.draft_accept(caller, referral, content, envelope, &decision, &in_force, now)
+        let decision =
+            decide(&in_force.directory, &facts, today).map_err(|why| unroutable(&why))?;
+        self.draft_accept(
+            caller, referral, content, envelope, &decision, &in_force, now,
+        )
     }
 
-    #[expect(clippy::too_many_arguments, reason = "each is a different part of one accept, and it is called once")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a different part of one accept, and it is called once"
+    )]
     fn draft_accept(
         &self,
         caller: &Principal,
@@ -172,17 +213,27 @@ impl Service {
         let draft = self.drafter();
         let id = draft.referral(now);
         let stream = draft.stream();
-        let (entry, openings) = self.accept_entry(caller, &content, decision, in_force, stream, now);
+        let (entry, openings) =
+            self.accept_entry(caller, &content, decision, in_force, stream, now);
         let body = draft.body(now, CANONICAL, content);
-        let original = envelope
-            .original
-            .map(|(media_type, bytes)| NewBody { id: draft.body_id(now), media_type, bytes });
+        let original = envelope.original.map(|(media_type, bytes)| NewBody {
+            id: draft.body_id(now),
+            media_type,
+            bytes,
+        });
         let urgent = referral.is_safeguarding() || referral.priority >= Priority::Urgent;
         let mut legs = Vec::new();
         let mut deliveries = Vec::new();
         let mut alarms = Vec::new();
         for destination in &decision.destinations {
-            let leg = self.leg_for(destination, decision, draft.leg(now), &caller.agency, now, now)?;
+            let leg = self.leg_for(
+                destination,
+                decision,
+                draft.leg(now),
+                &caller.agency,
+                now,
+                now,
+            )?;
             if leg.triage.is_some() {
                 alarms.push(unrouted(&leg));
             }
@@ -211,8 +262,12 @@ impl Service {
                 key: Personal::new(envelope.key),
                 content: envelope.content,
             },
-            sender_reference: referral.sender_reference.clone().map(|r| (r, envelope.fingerprint)),
+            sender_reference: referral
+                .sender_reference
+                .clone()
+                .map(|r| (r, envelope.fingerprint)),
             subject: subject_of(referral),
+            likeness: likeness_of(referral, id, &in_force.directory),
             body,
             original,
             pathway: referral.pathway.clone(),
@@ -221,7 +276,11 @@ impl Service {
             release: in_force.number,
             legs,
             deliveries,
-            documents: referral.documents.iter().map(|d| (d.id, d.sha256.clone())).collect(),
+            documents: referral
+                .documents
+                .iter()
+                .map(|d| (d.id, d.sha256.clone()))
+                .collect(),
             alarms,
             entry,
             openings,
@@ -240,11 +299,18 @@ impl Service {
         now: Timestamp,
     ) -> (EntryDraft, Vec<Opening>) {
         let draft = self.drafter();
-        let services: Vec<&str> = decision.destinations.iter().map(|d| d.service.as_str()).collect();
+        let services: Vec<&str> = decision
+            .destinations
+            .iter()
+            .map(|d| d.service.as_str())
+            .collect();
         let mut entry = draft
             .entry(EntryKind::Accepted, stream, caller, now)
             .code("release", in_force.number.to_string())
-            .code("rule", decision.rule.as_ref().map_or("none", |r| r.as_str()))
+            .code(
+                "rule",
+                decision.rule.as_ref().map_or("none", |r| r.as_str()),
+            )
             .code("services", services.join(","));
         if let Some(triage) = &decision.triage {
             entry = entry.code("triage", triage.as_str());
@@ -263,7 +329,8 @@ impl Service {
         clock_started: Timestamp,
         now: Timestamp,
     ) -> Result<NewLeg, ServiceError> {
-        let (owner, clock, next_action) = self.duty_of(LegState::Submitted, &destination.owner, sender, now)?;
+        let (owner, clock, next_action) =
+            self.duty_of(LegState::Submitted, &destination.owner, sender, now)?;
         let triage = match (&destination.rule, &decision.triage) {
             (None, Some(reason)) => Some(reason.as_str().to_owned()),
             _ => None,
@@ -289,13 +356,24 @@ impl Service {
         sender: &waymark_core::id::AgencyId,
         now: Timestamp,
     ) -> Result<(Owner, Option<String>, Option<String>), ServiceError> {
-        let Some(Duty { side, rule, working_days }) = state.duty() else {
+        let Some(Duty {
+            side,
+            rule,
+            working_days,
+        }) = state.duty()
+        else {
             return Ok((receiver.clone(), None, None));
         };
-        let day = self.parts.calendar.working_days_after(now.london_date(), working_days)?;
+        let day = self
+            .parts
+            .calendar
+            .working_days_after(now.london_date(), working_days)?;
         let owner = match side {
             Side::Receiver => receiver.clone(),
-            Side::Sender => Owner { agency: sender.clone(), role: "referrer".to_owned() },
+            Side::Sender => Owner {
+                agency: sender.clone(),
+                role: "referrer".to_owned(),
+            },
         };
         Ok((owner, Some(rule.to_owned()), Some(day.to_string())))
     }
@@ -316,7 +394,10 @@ pub(super) fn unrouted(leg: &NewLeg) -> NewAlarm {
 }
 
 /// The delivery of a message to a destination's endpoint, bound now (invariant 7).
-#[expect(clippy::too_many_arguments, reason = "each is a different fact of one delivery")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "each is a different fact of one delivery"
+)]
 pub(super) fn first_delivery(
     directory: &Directory,
     destination: &Destination,

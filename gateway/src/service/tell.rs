@@ -24,7 +24,11 @@ pub struct Telling<'a> {
 
 /// The message to the sender's return endpoint; `None` when the directory names none, and the sender then learns
 /// it from WatchReferrals and GetReferral.
-pub fn tell_sender(draft: &Drafter<'_>, directory: &Directory, telling: &Telling<'_>) -> Option<(NewBody, NewDelivery)> {
+pub fn tell_sender(
+    draft: &Drafter<'_>,
+    directory: &Directory,
+    telling: &Telling<'_>,
+) -> Option<(NewBody, NewDelivery)> {
     let today = telling.at.london_date();
     let sender = directory.successor(telling.sender, today);
     let agency = directory.agencies.get(&sender)?;

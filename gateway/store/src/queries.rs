@@ -35,6 +35,8 @@ mod insert;
 mod keep;
 #[path = "queries/keys.rs"]
 mod keys;
+#[path = "queries/likeness.rs"]
+mod likeness;
 #[path = "queries/read.rs"]
 mod read;
 #[path = "queries/row.rs"]

@@ -20,7 +20,11 @@ const FLIPS_PER_FILE: usize = 7;
 fn files(folder: &Path, out: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
-        if path.is_dir() { files(&path, out)? } else { out.push(path) }
+        if path.is_dir() {
+            files(&path, out)?
+        } else {
+            out.push(path)
+        }
     }
     out.sort();
     Ok(())
@@ -30,18 +34,41 @@ async fn an_auditor_proves_a_referral_s_events_complete_and_finds_any_flipped_by
     engine: Engine,
 ) -> anyhow::Result<()> {
     let hospital = Hospital::open()?;
-    let gateway = Gateway::start(engine, &Area { mllp: hospital.port(), ..Area::default() }).await?;
-    let (school, provider) = (gateway.client("EE123456").await?, gateway.client("R1L").await?);
+    let gateway = Gateway::start(
+        engine,
+        &Area {
+            mllp: hospital.port(),
+            ..Area::default()
+        },
+    )
+    .await?;
+    let (school, provider) = (
+        gateway.client("EE123456").await?,
+        gateway.client("R1L").await?,
+    );
     for n in 150..156 {
-        school.submit(&format!("other-{n}"), &Child(n).referral("adhd-assessment")).await?;
+        school
+            .submit(&format!("other-{n}"), &Child(n).referral("adhd-assessment"))
+            .await?;
     }
     let request = v1::SubmitReferralRequest {
         request_id: "named".to_owned(),
-        referral: Some(serde_json::from_value(Child(15).referral("adhd-assessment"))?),
+        referral: Some(serde_json::from_value(
+            Child(15).referral("adhd-assessment"),
+        )?),
         want_proof: true,
     };
-    let receipt = school.referrals().submit_referral(request).await?.into_inner().receipt.expect("a receipt");
-    assert!(!receipt.tlog_proof.is_empty(), "a proof was asked for and came");
+    let receipt = school
+        .referrals()
+        .submit_referral(request)
+        .await?
+        .into_inner()
+        .receipt
+        .expect("a receipt");
+    assert!(
+        !receipt.tlog_proof.is_empty(),
+        "a proof was asked for and came"
+    );
     let id = &receipt.referral_id;
     school.leg_shows(id, DeliveryState::Done).await?;
     provider.status(id, 1, v1::LegState::Accepted).await?;
@@ -51,24 +78,41 @@ async fn an_auditor_proves_a_referral_s_events_complete_and_finds_any_flipped_by
     let tree = gateway.export(folder.path()).await?;
     let options = Options {
         keys: vec![gateway.verifier()?],
-        receipts: vec![Exhibit { name: "the receipt".to_owned(), text: String::from_utf8(receipt.tlog_proof.clone())? }],
+        receipts: vec![Exhibit {
+            name: "the receipt".to_owned(),
+            text: String::from_utf8(receipt.tlog_proof.clone())?,
+        }],
         ..Options::default()
     };
     let report = verify_tree(&tree, &options);
     assert_eq!(report.verdict, Verdict::Ok, "{:#?}", report.findings);
     let stream = report.stream.expect("the receipt names its stream");
     assert!(stream.complete_and_unaltered);
-    assert_eq!(hex::decode(stream.stream.replace('-', ""))?, receipt.stream_id);
-    let kinds: Vec<String> = stream.entries.iter().map(|e| serde_json::to_value(e).unwrap()["kind"].to_string()).collect();
+    assert_eq!(
+        hex::decode(stream.stream.replace('-', ""))?,
+        receipt.stream_id
+    );
+    let kinds: Vec<String> = stream
+        .entries
+        .iter()
+        .map(|e| serde_json::to_value(e).unwrap()["kind"].to_string())
+        .collect();
     let expected = gateway.stream(&receipt.stream_id).await?;
     assert_eq!(kinds.len(), expected.len(), "{kinds:?}");
-    assert!(kinds.len() >= 5, "accepted, opened, closed, status, cancelled: {kinds:?}");
+    assert!(
+        kinds.len() >= 5,
+        "accepted, opened, closed, status, cancelled: {kinds:?}"
+    );
 
     // The receipt's opening opens the commitment of its entry to exactly the content that was sent.
     let opening = receipt.openings.first().expect("the payload's opening");
     let entry = waymark_core::audit::LogEntry::decode(&receipt.entry)?;
     let salt: [u8; 32] = opening.salt.as_slice().try_into()?;
-    let made = waymark_core::audit::Commitment::to(waymark_core::audit::CommitmentTag::Payload, &salt, &opening.content);
+    let made = waymark_core::audit::Commitment::to(
+        waymark_core::audit::CommitmentTag::Payload,
+        &salt,
+        &opening.content,
+    );
     assert!(entry.commitments.contains(&made));
 
     flips_are_found(&tree, &options)
@@ -87,19 +131,33 @@ fn flips_are_found(tree: &Path, options: &Options) -> anyhow::Result<()> {
         }
         for step in 0..FLIPS_PER_FILE {
             let at = bytes.len() * step / FLIPS_PER_FILE + usize::from(step % 2 == 1);
-            let Some(at) = Some(at).filter(|at| *at < bytes.len()) else { continue };
+            let Some(at) = Some(at).filter(|at| *at < bytes.len()) else {
+                continue;
+            };
             let mut broken = bytes.clone();
             broken[at] ^= 1 << (step % 8);
             std::fs::write(&path, &broken)?;
             let report: Report = verify_tree(tree, options);
-            assert_ne!(report.verdict, Verdict::Ok, "byte {at} of {name} was flipped unseen");
+            assert_ne!(
+                report.verdict,
+                Verdict::Ok,
+                "byte {at} of {name} was flipped unseen"
+            );
             let named = report.findings.iter().any(|f| f.file == name);
-            assert!(named, "byte {at} of {name} is not located: {:#?}", report.findings);
+            assert!(
+                named,
+                "byte {at} of {name} is not located: {:#?}",
+                report.findings
+            );
             flipped += 1;
         }
         std::fs::write(&path, &bytes)?;
     }
     assert!(flipped >= 20, "only {flipped} flips");
-    assert_eq!(verify_tree(tree, options).verdict, Verdict::Ok, "what was put back holds again");
+    assert_eq!(
+        verify_tree(tree, options).verdict,
+        Verdict::Ok,
+        "what was put back holds again"
+    );
     Ok(())
 }

@@ -25,9 +25,18 @@ const EACH: u32 = 12;
 /// The seed of the moments at which it ends.
 const SEED: u64 = 16;
 
-async fn an_end_at_any_moment_loses_nothing_and_doubles_nothing(engine: Engine) -> anyhow::Result<()> {
+async fn an_end_at_any_moment_loses_nothing_and_doubles_nothing(
+    engine: Engine,
+) -> anyhow::Result<()> {
     let hospital = Hospital::open()?;
-    let mut gateway = Gateway::start(engine, &Area { mllp: hospital.port(), ..Area::default() }).await?;
+    let mut gateway = Gateway::start(
+        engine,
+        &Area {
+            mllp: hospital.port(),
+            ..Area::default()
+        },
+    )
+    .await?;
     let mut chance = StdRng::seed_from_u64(SEED);
     let mut acknowledged: BTreeMap<u32, String> = BTreeMap::new();
     for round in 0..ENDS {
@@ -39,7 +48,10 @@ async fn an_end_at_any_moment_loses_nothing_and_doubles_nothing(engine: Engine) 
                 for n in 0..EACH {
                     let number = (round * SENDERS + sender) * EACH + n;
                     let referral = Child(number).referral("adhd-assessment");
-                    let Ok(receipt) = school.try_submit(&format!("c-{number}"), &referral).await else { return };
+                    let Ok(receipt) = school.try_submit(&format!("c-{number}"), &referral).await
+                    else {
+                        return;
+                    };
                     if told.send((number, receipt.referral_id)).await.is_err() {
                         return;
                     }
@@ -65,18 +77,45 @@ async fn an_end_at_any_moment_loses_nothing_and_doubles_nothing(engine: Engine) 
     }
 
     // Every acknowledged message is still the same referral.
-    let (school, admin) = (gateway.client("EE123456").await?, gateway.client("admin-LA882").await?);
+    let (school, admin) = (
+        gateway.client("EE123456").await?,
+        gateway.client("admin-LA882").await?,
+    );
     assert!(acknowledged.len() >= usize::try_from(ENDS)?);
     for (number, id) in &acknowledged {
-        let again = school.submit(&format!("c-{number}"), &Child(*number).referral("adhd-assessment")).await?;
-        assert!(again.duplicate, "message {number} was acknowledged and is gone");
+        let again = school
+            .submit(
+                &format!("c-{number}"),
+                &Child(*number).referral("adhd-assessment"),
+            )
+            .await?;
+        assert!(
+            again.duplicate,
+            "message {number} was acknowledged and is gone"
+        );
         assert_eq!(again.referral_id, *id);
     }
     // Everything arrives, each once, under one id.
     wait_until("everything has arrived", 2 * PATIENCE, || async {
-        for state in [DeliveryState::Queued, DeliveryState::Attempting, DeliveryState::RetryWait, DeliveryState::Unknown, DeliveryState::Held] {
-            let request = waymark_proto::v1::ListDeliveriesRequest { states: vec![state.into()], ..Default::default() };
-            if !admin.admin().list_deliveries(request).await?.into_inner().deliveries.is_empty() {
+        for state in [
+            DeliveryState::Queued,
+            DeliveryState::Attempting,
+            DeliveryState::RetryWait,
+            DeliveryState::Unknown,
+            DeliveryState::Held,
+        ] {
+            let request = waymark_proto::v1::ListDeliveriesRequest {
+                states: vec![state.into()],
+                ..Default::default()
+            };
+            if !admin
+                .admin()
+                .list_deliveries(request)
+                .await?
+                .into_inner()
+                .deliveries
+                .is_empty()
+            {
                 return Ok(None);
             }
         }
@@ -87,16 +126,25 @@ async fn an_end_at_any_moment_loses_nothing_and_doubles_nothing(engine: Engine) 
     for frame in hospital.applied() {
         *by_reference.entry(frame.reference).or_default() += 1;
     }
-    assert!(by_reference.values().all(|count| *count == 1), "applied twice: {by_reference:?}");
+    assert!(
+        by_reference.values().all(|count| *count == 1),
+        "applied twice: {by_reference:?}"
+    );
     let conservation = admin.conservation().await?;
     assert!(conservation.balanced, "{:?}", conservation.differences);
-    assert_eq!(usize::try_from(conservation.accepted_counted)?, by_reference.len());
+    assert_eq!(
+        usize::try_from(conservation.accepted_counted)?,
+        by_reference.len()
+    );
     assert!(by_reference.len() >= acknowledged.len());
 
     // The log never forked: one tree, every stream without a gap, every checkpoint on the one history.
     let folder = tempfile::tempdir()?;
     let tree = gateway.export(folder.path()).await?;
-    let options = Options { keys: vec![gateway.verifier()?], ..Options::default() };
+    let options = Options {
+        keys: vec![gateway.verifier()?],
+        ..Options::default()
+    };
     let report = verify_tree(&tree, &options);
     assert_eq!(report.verdict, Verdict::Ok, "{:#?}", report.findings);
     Ok(())

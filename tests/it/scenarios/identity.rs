@@ -7,7 +7,7 @@ use waymark_tests::gateway::{Area, Child, Client, Gateway, field_violations, upn
 
 waymark_tests::both_engines! {
     an_impossible_number_is_refused_by_its_field,
-    children_of_one_name_and_birthday_stay_two,
+    children_of_one_name_and_birthday_stay_two_and_a_person_looks,
     an_unverified_number_matches_nobody,
     a_temporary_upn_matches_nobody,
     a_verified_number_finds_every_referral_of_the_child,
@@ -15,8 +15,15 @@ waymark_tests::both_engines! {
 }
 
 async fn listed(client: &Client, child: v1::ChildIdentifier) -> anyhow::Result<Vec<String>> {
-    let request = v1::ListReferralsRequest { child: Some(child), ..v1::ListReferralsRequest::default() };
-    let found = client.referrals().list_referrals(request).await?.into_inner();
+    let request = v1::ListReferralsRequest {
+        child: Some(child),
+        ..v1::ListReferralsRequest::default()
+    };
+    let found = client
+        .referrals()
+        .list_referrals(request)
+        .await?
+        .into_inner();
     let mut ids: Vec<String> = found.referrals.into_iter().map(|r| r.referral_id).collect();
     ids.sort();
     Ok(ids)
@@ -31,7 +38,11 @@ fn by_number(number: &str) -> v1::ChildIdentifier {
 }
 
 fn by_upn(upn: &str, born: &str) -> v1::ChildIdentifier {
-    v1::ChildIdentifier { upn: upn.to_owned(), date_of_birth: born.to_owned(), ..v1::ChildIdentifier::default() }
+    v1::ChildIdentifier {
+        upn: upn.to_owned(),
+        date_of_birth: born.to_owned(),
+        ..v1::ChildIdentifier::default()
+    }
 }
 
 fn with(child: Child, change: impl FnOnce(&mut Value)) -> Value {
@@ -43,7 +54,10 @@ fn with(child: Child, change: impl FnOnce(&mut Value)) -> Value {
 /// Two neighbouring digits that differ, the other way round.
 fn swapped(number: &str) -> String {
     let mut digits: Vec<char> = number.chars().collect();
-    let at = digits.windows(2).position(|pair| pair.first() != pair.last()).unwrap_or_default();
+    let at = digits
+        .windows(2)
+        .position(|pair| pair.first() != pair.last())
+        .unwrap_or_default();
     digits.swap(at, at + 1);
     digits.into_iter().collect()
 }
@@ -53,26 +67,47 @@ async fn an_impossible_number_is_refused_by_its_field(engine: Engine) -> anyhow:
     let school = gateway.client("EE123456").await?;
     let good = Child(90).nhs();
     // The booking and referral standard's own example fails its check digit.
-    let wrong = ["4857773456".to_owned(), swapped(&good), "0000000000".to_owned(), "99912".to_owned()];
+    let wrong = [
+        "4857773456".to_owned(),
+        swapped(&good),
+        "0000000000".to_owned(),
+        "99912".to_owned(),
+    ];
     for (n, number) in wrong.iter().enumerate() {
         let referral = with(Child(90), |c| c["nhsNumber"] = number.as_str().into());
-        let refused = school.try_submit(&format!("bad-{n}"), &referral).await.expect_err("refused");
+        let refused = school
+            .try_submit(&format!("bad-{n}"), &referral)
+            .await
+            .expect_err("refused");
         assert_eq!(refused.code(), tonic::Code::InvalidArgument);
         assert_eq!(field_violations(&refused), ["referral.child.nhs_number"]);
         let told = format!("{refused:?}{}", String::from_utf8_lossy(refused.details()));
-        assert!(!told.contains(number.as_str()), "a refusal does not repeat the number");
+        assert!(
+            !told.contains(number.as_str()),
+            "a refusal does not repeat the number"
+        );
     }
     let referral = with(Child(90), |c| c["upn"] = "A801200005001".into());
-    let refused = school.try_submit("bad-upn", &referral).await.expect_err("refused");
+    let refused = school
+        .try_submit("bad-upn", &referral)
+        .await
+        .expect_err("refused");
     assert_eq!(field_violations(&refused), ["referral.child.upn"]);
     let spaced = format!("{} {}-{}", &good[..3], &good[3..6], &good[6..]);
-    school.submit("good", &with(Child(90), |c| c["nhsNumber"] = spaced.into())).await?;
+    school
+        .submit("good", &with(Child(90), |c| c["nhsNumber"] = spaced.into()))
+        .await?;
     Ok(())
 }
 
-async fn children_of_one_name_and_birthday_stay_two(engine: Engine) -> anyhow::Result<()> {
+async fn children_of_one_name_and_birthday_stay_two_and_a_person_looks(
+    engine: Engine,
+) -> anyhow::Result<()> {
     let gateway = Gateway::start(engine, &Area::default()).await?;
-    let school = gateway.client("EE123456").await?;
+    let (school, admin) = (
+        gateway.client("EE123456").await?,
+        gateway.client("admin-LA882").await?,
+    );
     let (one, other) = (Child(91), Child(92));
     let first = school.submit("one", &with(one, |_| {})).await?;
     let twin = with(other, |c| {
@@ -80,8 +115,25 @@ async fn children_of_one_name_and_birthday_stay_two(engine: Engine) -> anyhow::R
         c["name"]["given"] = one.given().into();
     });
     let second = school.submit("other", &twin).await?;
-    assert_eq!(listed(&school, by_number(&one.nhs())).await?, [first.referral_id]);
-    assert_eq!(listed(&school, by_number(&other.nhs())).await?, [second.referral_id]);
+    assert_eq!(
+        listed(&school, by_number(&one.nhs())).await?,
+        [first.referral_id]
+    );
+    assert_eq!(
+        listed(&school, by_number(&other.nhs())).await?,
+        [second.referral_id.clone()]
+    );
+    let alarms = admin.alarms("identity_conflict").await?;
+    assert_eq!(
+        alarms
+            .iter()
+            .map(|a| a.subject.as_str())
+            .collect::<Vec<_>>(),
+        [second.referral_id.as_str()]
+    );
+    // The same child again is no conflict.
+    school.submit("one-again", &with(one, |_| {})).await?;
+    assert_eq!(admin.alarms("identity_conflict").await?.len(), 1);
     Ok(())
 }
 
@@ -95,7 +147,10 @@ async fn an_unverified_number_matches_nobody(engine: Engine) -> anyhow::Result<(
         c["upn"] = "".into();
     });
     school.submit("claimed", &claimed).await?;
-    assert_eq!(listed(&school, by_number(&child.nhs())).await?, [known.referral_id]);
+    assert_eq!(
+        listed(&school, by_number(&child.nhs())).await?,
+        [known.referral_id]
+    );
     Ok(())
 }
 
@@ -112,44 +167,87 @@ async fn a_temporary_upn_matches_nobody(engine: Engine) -> anyhow::Result<()> {
     };
     school.submit("first", &known_by_upn(&temporary)).await?;
     school.submit("second", &known_by_upn(&temporary)).await?;
-    assert!(listed(&school, by_upn(&temporary, "2016-03-14")).await?.is_empty(), "a temporary number finds nobody");
+    assert!(
+        listed(&school, by_upn(&temporary, "2016-03-14"))
+            .await?
+            .is_empty(),
+        "a temporary number finds nobody"
+    );
     // The lasting one that replaces it does, and takes nothing of the temporary one along.
     let lasting = upn(94, None);
     let third = school.submit("third", &known_by_upn(&lasting)).await?;
-    assert_eq!(listed(&school, by_upn(&lasting, "2016-03-14")).await?, [third.referral_id]);
-    assert!(listed(&school, by_upn(&lasting, "2016-03-15")).await?.is_empty(), "not without the right birthday");
+    assert_eq!(
+        listed(&school, by_upn(&lasting, "2016-03-14")).await?,
+        [third.referral_id]
+    );
+    assert!(
+        listed(&school, by_upn(&lasting, "2016-03-15"))
+            .await?
+            .is_empty(),
+        "not without the right birthday"
+    );
     Ok(())
 }
 
 async fn a_verified_number_finds_every_referral_of_the_child(engine: Engine) -> anyhow::Result<()> {
     let gateway = Gateway::start(engine, &Area::default()).await?;
-    let (school, stranger) = (gateway.client("EE123456").await?, gateway.client("THER1").await?);
+    let (school, stranger) = (
+        gateway.client("EE123456").await?,
+        gateway.client("THER1").await?,
+    );
     let child = Child(95);
     let mut made = Vec::new();
     for n in 0..3 {
-        made.push(school.submit(&format!("again-{n}"), &with(child, |_| {})).await?.referral_id);
+        made.push(
+            school
+                .submit(&format!("again-{n}"), &with(child, |_| {}))
+                .await?
+                .referral_id,
+        );
     }
     made.sort();
     assert_eq!(listed(&school, by_number(&child.nhs())).await?, made);
-    assert!(listed(&stranger, by_number(&child.nhs())).await?.is_empty(), "of another agency nothing is told");
+    assert!(
+        listed(&stranger, by_number(&child.nhs())).await?.is_empty(),
+        "of another agency nothing is told"
+    );
     Ok(())
 }
 
-async fn a_conflict_between_number_and_upn_is_recorded_and_nothing_is_merged(engine: Engine) -> anyhow::Result<()> {
+async fn a_conflict_between_number_and_upn_is_recorded_and_nothing_is_merged(
+    engine: Engine,
+) -> anyhow::Result<()> {
     let gateway = Gateway::start(engine, &Area::default()).await?;
-    let (school, admin) = (gateway.client("EE123456").await?, gateway.client("admin-LA882").await?);
+    let (school, admin) = (
+        gateway.client("EE123456").await?,
+        gateway.client("admin-LA882").await?,
+    );
     let (one, other) = (Child(96), Child(97));
     let first = school.submit("first", &with(one, |_| {})).await?;
     assert!(admin.alarms("identity_conflict").await?.is_empty());
     // Another verified number beside the same UPN and birthday: one of the two records is wrong.
-    let second = school.submit("second", &with(other, |c| c["upn"] = one.upn().into())).await?;
+    let second = school
+        .submit("second", &with(other, |c| c["upn"] = one.upn().into()))
+        .await?;
     let alarms = admin.alarms("identity_conflict").await?;
     assert_eq!(alarms.len(), 1, "a person must look");
     let alarm = alarms.first().expect("one");
     assert_eq!(alarm.subject, second.referral_id);
     assert!(alarm.owner.is_some());
-    assert!(one.secrets().iter().chain(&other.secrets()).all(|s| !alarm.message.contains(s)));
-    assert_eq!(listed(&school, by_number(&one.nhs())).await?, [first.referral_id], "nothing is merged");
-    assert_eq!(listed(&school, by_number(&other.nhs())).await?, [second.referral_id]);
+    assert!(
+        one.secrets()
+            .iter()
+            .chain(&other.secrets())
+            .all(|s| !alarm.message.contains(s))
+    );
+    assert_eq!(
+        listed(&school, by_number(&one.nhs())).await?,
+        [first.referral_id],
+        "nothing is merged"
+    );
+    assert_eq!(
+        listed(&school, by_number(&other.nhs())).await?,
+        [second.referral_id]
+    );
     Ok(())
 }

@@ -17,7 +17,8 @@ const NOTE: &str = "Ring after 18:00, never at work";
 
 fn careful(child: Child, pathway: &str) -> Value {
     let mut referral = child.referral(pathway);
-    referral["safeguardingFlags"] = json!([{ "system": "http://snomed.info/sct", "code": "836881000000105", "text": FLAG }]);
+    referral["safeguardingFlags"] =
+        json!([{ "system": "http://snomed.info/sct", "code": "836881000000105", "text": FLAG }]);
     referral["reasonableAdjustments"] = json!([{ "code": "1108111000000107", "text": ADJUSTMENT }]);
     referral["allergies"] = "Penicillin".into();
     referral["contacts"][0]["preferredFormat"] = "CONTACT_FORMAT_EASY_READ".into();
@@ -26,60 +27,129 @@ fn careful(child: Child, pathway: &str) -> Value {
     referral
 }
 
-async fn safeguarding_adjustments_and_easy_read_arrive_by_every_adapter(engine: Engine) -> anyhow::Result<()> {
+async fn safeguarding_adjustments_and_easy_read_arrive_by_every_adapter(
+    engine: Engine,
+) -> anyhow::Result<()> {
     let hospital = Hospital::open()?;
     let (mut therapy, mut camhs) = (Therapy::bind().await?, MentalHealth::bind().await?);
-    let area =
-        Area { mllp: hospital.port(), webhook: therapy.port(), grpc: camhs.port(), ..Area::default() };
+    let area = Area {
+        mllp: hospital.port(),
+        webhook: therapy.port(),
+        grpc: camhs.port(),
+        ..Area::default()
+    };
     let gateway = Gateway::start(engine, &area).await?;
-    therapy.serve(&gateway.issue("waymark:test:agency:THER1")?, &gateway.secret("therapy-webhook")?)?;
+    therapy.serve(
+        &gateway.issue("waymark:test:agency:THER1")?,
+        &gateway.secret("therapy-webhook")?,
+    )?;
     camhs.serve(&gateway.issue("waymark:test:agency:CAM01")?, &gateway.ca()?)?;
-    let (school, team) = (gateway.client("EE123456").await?, gateway.client("SPEC1").await?);
+    let (school, team) = (
+        gateway.client("EE123456").await?,
+        gateway.client("SPEC1").await?,
+    );
     let mut last = String::new();
-    for (n, pathway) in (100..).zip(["adhd-assessment", "speech-language", "mental-health", "specialist-teaching"]) {
-        last = school.submit(pathway, &careful(Child(n), pathway)).await?.referral_id;
+    for (n, pathway) in (100..).zip([
+        "adhd-assessment",
+        "speech-language",
+        "mental-health",
+        "specialist-teaching",
+    ]) {
+        last = school
+            .submit(pathway, &careful(Child(n), pathway))
+            .await?
+            .referral_id;
     }
 
     // MLLP: a banner that a person reads, and parts that a system reads.
-    let frame = wait_until("the hospital has it", PATIENCE, || async { Ok(hospital.applied().pop()) }).await?;
+    let frame = wait_until("the hospital has it", PATIENCE, || async {
+        Ok(hospital.applied().pop())
+    })
+    .await?;
     let notes = frame.segments("NTE");
     let note = |kind: &str| {
         let end = format!("|{kind}^");
-        notes.iter().find(|n| n.contains(&end)).unwrap_or_else(|| panic!("no note {kind} in {notes:?}"))
+        notes
+            .iter()
+            .find(|n| n.contains(&end))
+            .unwrap_or_else(|| panic!("no note {kind} in {notes:?}"))
     };
     assert!(note("SG").contains(FLAG) && note("SG").contains("836881000000105"));
     assert!(note("RA").contains("1108111000000107"));
     // The separators within the words are escaped, not lost.
-    assert!(note("RA").contains(r"Needs a quiet room \F\ and time\R\to answer"), "{}", note("RA"));
-    assert!(note("CONTACT").contains("NEEDS EASY READ") && note("CONTACT").contains("CONTACT ONLY WITH CARE"));
+    assert!(
+        note("RA").contains(r"Needs a quiet room \F\ and time\R\to answer"),
+        "{}",
+        note("RA")
+    );
+    assert!(
+        note("CONTACT").contains("NEEDS EASY READ")
+            && note("CONTACT").contains("CONTACT ONLY WITH CARE")
+    );
     assert!(note("CONTACT").contains(NOTE));
     assert!(note("ALLERGY").contains("Penicillin"));
-    assert!(notes.first().is_some_and(|first| first.contains("|SG^")), "what must be read first comes first");
+    assert!(
+        notes.first().is_some_and(|first| first.contains("|SG^")),
+        "what must be read first comes first"
+    );
 
     // Webhook: the canonical referral whole.
-    let hook = wait_until("the therapy service has it", PATIENCE, || async { Ok(therapy.hooks().pop()) }).await?;
+    let hook = wait_until("the therapy service has it", PATIENCE, || async {
+        Ok(therapy.hooks().pop())
+    })
+    .await?;
     assert_eq!(therapy.unsigned(), 0, "every webhook is signed");
     let canonical: Referral = serde_json::from_value(hook.body["data"]["referral"].clone())?;
-    assert_eq!(canonical.safeguarding.first().and_then(|f| f.text.as_ref()).map(|t| t.expose().as_str()), Some(FLAG));
-    let adjusted = canonical.reasonable_adjustments.first().and_then(|f| f.text.as_ref());
+    assert_eq!(
+        canonical
+            .safeguarding
+            .first()
+            .and_then(|f| f.text.as_ref())
+            .map(|t| t.expose().as_str()),
+        Some(FLAG)
+    );
+    let adjusted = canonical
+        .reasonable_adjustments
+        .first()
+        .and_then(|f| f.text.as_ref());
     assert_eq!(adjusted.map(|t| t.expose().as_str()), Some(ADJUSTMENT));
     let contact = canonical.contacts.first().expect("a contact");
     assert_eq!(contact.format, Format::EasyRead);
-    assert_eq!(contact.safe_contact_note.as_ref().map(|t| t.expose().as_str()), Some(NOTE));
+    assert_eq!(
+        contact
+            .safe_contact_note
+            .as_ref()
+            .map(|t| t.expose().as_str()),
+        Some(NOTE)
+    );
 
     // gRPC push and mailbox: the contract's message.
-    let pushed = wait_until("the mental health service has it", PATIENCE, || async { Ok(camhs.dispatches()?.pop()) });
+    let pushed = wait_until("the mental health service has it", PATIENCE, || async {
+        Ok(camhs.dispatches()?.pop())
+    });
     let fetched = team.fetch_one(&last).await?;
     for dispatch in [pushed.await?, fetched.dispatch] {
         let referral = dispatch.referral.expect("a new referral has its content");
         let flag = referral.safeguarding_flags.first().expect("the flag");
-        assert_eq!((flag.code.as_str(), flag.text.as_str()), ("836881000000105", FLAG));
-        let adjustment = referral.reasonable_adjustments.first().expect("the adjustment");
-        assert_eq!((adjustment.code.as_str(), adjustment.text.as_str()), ("1108111000000107", ADJUSTMENT));
+        assert_eq!(
+            (flag.code.as_str(), flag.text.as_str()),
+            ("836881000000105", FLAG)
+        );
+        let adjustment = referral
+            .reasonable_adjustments
+            .first()
+            .expect("the adjustment");
+        assert_eq!(
+            (adjustment.code.as_str(), adjustment.text.as_str()),
+            ("1108111000000107", ADJUSTMENT)
+        );
         let contact = referral.contacts.first().expect("the contact");
         assert_eq!(contact.preferred_format(), v1::ContactFormat::EasyRead);
         assert_eq!(contact.safe_to_contact(), v1::ContactSafety::Restricted);
-        assert_eq!((contact.contact_note.as_str(), referral.allergies.as_str()), (NOTE, "Penicillin"));
+        assert_eq!(
+            (contact.contact_note.as_str(), referral.allergies.as_str()),
+            (NOTE, "Penicillin")
+        );
     }
     Ok(())
 }

@@ -13,23 +13,49 @@ waymark_tests::both_engines! {
     a_signed_callback_raises_evidence_and_moves_the_leg,
 }
 
-async fn an_acceptance_after_the_assessment_is_kept_and_moves_nothing(engine: Engine) -> anyhow::Result<()> {
+async fn an_acceptance_after_the_assessment_is_kept_and_moves_nothing(
+    engine: Engine,
+) -> anyhow::Result<()> {
     let hospital = Hospital::open()?;
-    let gateway = Gateway::start(engine, &Area { mllp: hospital.port(), ..Area::default() }).await?;
-    let (school, provider) = (gateway.client("EE123456").await?, gateway.client("R1L").await?);
-    let receipt = school.submit("late", &Child(21).referral("adhd-assessment")).await?;
+    let gateway = Gateway::start(
+        engine,
+        &Area {
+            mllp: hospital.port(),
+            ..Area::default()
+        },
+    )
+    .await?;
+    let (school, provider) = (
+        gateway.client("EE123456").await?,
+        gateway.client("R1L").await?,
+    );
+    let receipt = school
+        .submit("late", &Child(21).referral("adhd-assessment"))
+        .await?;
     let id = &receipt.referral_id;
     school.leg_shows(id, DeliveryState::Done).await?;
-    for (version, state) in [(1, LegState::Booked), (2, LegState::InAssessment), (3, LegState::Assessed)] {
+    for (version, state) in [
+        (1, LegState::Booked),
+        (2, LegState::InAssessment),
+        (3, LegState::Assessed),
+    ] {
         let answer = provider.status(id, version, state).await?;
         assert_eq!(answer.effect(), UpdateEffect::Applied, "{state:?}");
     }
 
     // The hospital's own system sends its acceptance late, by MLLP.
-    let listener = *gateway.app()?.mllp.get("r1l").expect("the listener of mllp:r1l");
+    let listener = *gateway
+        .app()?
+        .mllp
+        .get("r1l")
+        .expect("the listener of mllp:r1l");
     let answer = send(listener, &rri("LATE1", &receipt.reference, "A")).await?;
     assert!(answer.contains("MSA|AA|LATE1"), "it is taken: {answer}");
-    assert_eq!(school.leg(id).await?.state(), LegState::Assessed, "the state stays");
+    assert_eq!(
+        school.leg(id).await?.state(),
+        LegState::Assessed,
+        "the state stays"
+    );
 
     let timeline = gateway.store()?.timeline(id.parse()?, 100).await?;
     let told: Vec<_> = timeline
@@ -52,39 +78,85 @@ async fn an_acceptance_after_the_assessment_is_kept_and_moves_nothing(engine: En
     // The same message again is the same message.
     let again = send(listener, &rri("LATE1", &receipt.reference, "A")).await?;
     assert!(again.contains("MSA|AA|LATE1"), "{again}");
-    assert_eq!(gateway.store()?.timeline(id.parse()?, 100).await?.len(), timeline.len());
+    assert_eq!(
+        gateway.store()?.timeline(id.parse()?, 100).await?.len(),
+        timeline.len()
+    );
     Ok(())
 }
 
 async fn a_repeated_status_has_no_effect(engine: Engine) -> anyhow::Result<()> {
     let gateway = Gateway::start(engine, &Area::default()).await?;
-    let (school, team) = (gateway.client("EE123456").await?, gateway.client("SPEC1").await?);
-    let receipt = school.submit("twice", &Child(22).referral("specialist-teaching")).await?;
+    let (school, team) = (
+        gateway.client("EE123456").await?,
+        gateway.client("SPEC1").await?,
+    );
+    let receipt = school
+        .submit("twice", &Child(22).referral("specialist-teaching"))
+        .await?;
     let id = &receipt.referral_id;
-    assert_eq!(team.status(id, 7, LegState::Accepted).await?.effect(), UpdateEffect::Applied);
+    assert_eq!(
+        team.status(id, 7, LegState::Accepted).await?.effect(),
+        UpdateEffect::Applied
+    );
     let version = school.referral(id).await?.version;
-    assert_eq!(team.status(id, 7, LegState::Accepted).await?.effect(), UpdateEffect::Repeated);
-    assert_eq!(team.status(id, 7, LegState::Declined).await?.effect(), UpdateEffect::Repeated, "a version counts once");
+    assert_eq!(
+        team.status(id, 7, LegState::Accepted).await?.effect(),
+        UpdateEffect::Repeated
+    );
+    assert_eq!(
+        team.status(id, 7, LegState::Declined).await?.effect(),
+        UpdateEffect::Repeated,
+        "a version counts once"
+    );
     assert_eq!(school.referral(id).await?.version, version);
     // Ended is ended: a later word is kept and moves nothing.
-    assert_eq!(team.status(id, 8, LegState::Declined).await?.effect(), UpdateEffect::Applied);
-    assert_eq!(team.status(id, 9, LegState::Booked).await?.effect(), UpdateEffect::OutOfOrder);
+    assert_eq!(
+        team.status(id, 8, LegState::Declined).await?.effect(),
+        UpdateEffect::Applied
+    );
+    assert_eq!(
+        team.status(id, 9, LegState::Booked).await?.effect(),
+        UpdateEffect::OutOfOrder
+    );
     assert_eq!(school.leg(id).await?.state(), LegState::Declined);
     Ok(())
 }
 
 async fn a_signed_callback_raises_evidence_and_moves_the_leg(engine: Engine) -> anyhow::Result<()> {
     let mut therapy = Therapy::bind().await?;
-    let gateway = Gateway::start(engine, &Area { webhook: therapy.port(), ..Area::default() }).await?;
-    therapy.serve(&gateway.issue("waymark:test:agency:THER1")?, &gateway.secret("therapy-webhook")?)?;
-    let (school, admin) = (gateway.client("EE123456").await?, gateway.client("admin-LA882").await?);
-    let receipt = school.submit("called-back", &Child(23).referral("speech-language")).await?;
+    let gateway = Gateway::start(
+        engine,
+        &Area {
+            webhook: therapy.port(),
+            ..Area::default()
+        },
+    )
+    .await?;
+    therapy.serve(
+        &gateway.issue("waymark:test:agency:THER1")?,
+        &gateway.secret("therapy-webhook")?,
+    )?;
+    let (school, admin) = (
+        gateway.client("EE123456").await?,
+        gateway.client("admin-LA882").await?,
+    );
+    let receipt = school
+        .submit("called-back", &Child(23).referral("speech-language"))
+        .await?;
     let id = &receipt.referral_id;
     let leg = school.leg_shows(id, DeliveryState::Done).await?;
-    assert_eq!(leg.evidence(), EvidenceGrade::ApplicationAck, "a 2xx that echoes the id is no person's word");
+    assert_eq!(
+        leg.evidence(),
+        EvidenceGrade::ApplicationAck,
+        "a 2xx that echoes the id is no person's word"
+    );
     let delivery = admin.deliveries(id).await?.remove(0);
 
-    let (address, ca) = (gateway.app()?.callback.expect("callbacks are taken"), gateway.ca()?);
+    let (address, ca) = (
+        gateway.app()?.callback.expect("callbacks are taken"),
+        gateway.ca()?,
+    );
     let body = serde_json::json!({
         "type": "referral.status", "environment": "test", "referral": receipt.reference,
         "answers": delivery.wire_id, "state": "accepted", "source_version": 1, "accepted_by": "Ada Okoro",
@@ -93,8 +165,14 @@ async fn a_signed_callback_raises_evidence_and_moves_the_leg(engine: Engine) -> 
     let stranger = gateway.secret("therapy-webhook")?;
     let refused = callback(address, &ca, "therapy-webhook", &stranger, "msg_0", &body).await?;
     assert_eq!(refused, 401, "only the endpoint's own secret speaks for it");
-    assert_eq!(callback(address, &ca, "therapy-webhook", &secret, "msg_1", &body).await?, 200);
+    assert_eq!(
+        callback(address, &ca, "therapy-webhook", &secret, "msg_1", &body).await?,
+        200
+    );
     let leg = school.leg(id).await?;
-    assert_eq!((leg.state(), leg.evidence()), (LegState::Accepted, EvidenceGrade::HumanAcceptance));
+    assert_eq!(
+        (leg.state(), leg.evidence()),
+        (LegState::Accepted, EvidenceGrade::HumanAcceptance)
+    );
     Ok(())
 }

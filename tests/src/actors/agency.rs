@@ -42,13 +42,18 @@ pub struct MentalHealth {
 
 impl std::fmt::Debug for MentalHealth {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("MentalHealth").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("MentalHealth")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
     }
 }
 
 #[tonic::async_trait]
 impl AgencyService for Desk {
-    async fn deliver(&self, request: Request<v1::DeliverRequest>) -> Result<Response<v1::DeliverResponse>, Status> {
+    async fn deliver(
+        &self,
+        request: Request<v1::DeliverRequest>,
+    ) -> Result<Response<v1::DeliverResponse>, Status> {
         let call = request.into_inner();
         let mut seen = self.seen();
         let reference = format!("CAM-{}", call.wire_id);
@@ -61,7 +66,9 @@ impl AgencyService for Desk {
             receiver_reference: reference,
             ..v1::AgencyReceipt::default()
         };
-        Ok(Response::new(v1::DeliverResponse { receipt: Some(receipt) }))
+        Ok(Response::new(v1::DeliverResponse {
+            receipt: Some(receipt),
+        }))
     }
 }
 
@@ -73,7 +80,12 @@ impl MentalHealth {
     pub async fn bind() -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        Ok(Self { address, waiting: Some(listener), desk: Desk::default(), serving: JoinSet::new() })
+        Ok(Self {
+            address,
+            waiting: Some(listener),
+            desk: Desk::default(),
+            serving: JoinSet::new(),
+        })
     }
 
     /// Its port.
@@ -88,13 +100,19 @@ impl MentalHealth {
     pub fn serve(&mut self, issued: &Issued, ca: &[u8]) -> anyhow::Result<()> {
         let listener = self.waiting.take().context("it serves already")?;
         let tls = ServerTlsConfig::new()
-            .identity(Identity::from_pem(issued.cert_pem.as_bytes(), issued.key_pem.as_bytes()))
+            .identity(Identity::from_pem(
+                issued.cert_pem.as_bytes(),
+                issued.key_pem.as_bytes(),
+            ))
             .client_ca_root(Certificate::from_pem(ca));
-        let server = Server::builder().tls_config(tls)?.add_service(AgencyServiceServer::new(self.desk.clone()));
+        let server = Server::builder()
+            .tls_config(tls)?
+            .add_service(AgencyServiceServer::new(self.desk.clone()));
         self.serving.spawn(async move {
             // It ends with the test.
-            let _ended: Result<(), tonic::transport::Error> =
-                server.serve_with_incoming(TcpListenerStream::new(listener)).await;
+            let _ended: Result<(), tonic::transport::Error> = server
+                .serve_with_incoming(TcpListenerStream::new(listener))
+                .await;
         });
         Ok(())
     }
@@ -114,6 +132,9 @@ impl MentalHealth {
     /// # Errors
     /// When a body is no `Dispatch`.
     pub fn dispatches(&self) -> anyhow::Result<Vec<v1::Dispatch>> {
-        self.calls().into_iter().map(|call| Ok(v1::Dispatch::decode(call.body.as_slice())?)).collect()
+        self.calls()
+            .into_iter()
+            .map(|call| Ok(v1::Dispatch::decode(call.body.as_slice())?))
+            .collect()
     }
 }

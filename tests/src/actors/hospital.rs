@@ -46,17 +46,36 @@ pub struct Frame {
 impl Frame {
     fn read(text: String) -> Self {
         let field = |segment: &str, nth: usize| {
-            let found = text.split('\r').find(|s| s.starts_with(segment)).and_then(|s| s.split('|').nth(nth));
+            let found = text
+                .split('\r')
+                .find(|s| s.starts_with(segment))
+                .and_then(|s| s.split('|').nth(nth));
             found.unwrap_or_default().to_owned()
         };
-        let kind: Vec<String> = field("MSH", 8).split('^').take(2).map(str::to_owned).collect();
-        let reference = field("RF1", 6).split('^').next().unwrap_or_default().to_owned();
-        Self { control_id: field("MSH", 9), kind: kind.join("^"), reference, text }
+        let kind: Vec<String> = field("MSH", 8)
+            .split('^')
+            .take(2)
+            .map(str::to_owned)
+            .collect();
+        let reference = field("RF1", 6)
+            .split('^')
+            .next()
+            .unwrap_or_default()
+            .to_owned();
+        Self {
+            control_id: field("MSH", 9),
+            kind: kind.join("^"),
+            reference,
+            text,
+        }
     }
 
     /// The segments of a name.
     pub fn segments(&self, name: &str) -> Vec<&str> {
-        self.text.split('\r').filter(|s| s.starts_with(name)).collect()
+        self.text
+            .split('\r')
+            .filter(|s| s.starts_with(name))
+            .collect()
     }
 }
 
@@ -79,7 +98,9 @@ pub struct Hospital {
 
 impl std::fmt::Debug for Hospital {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Hospital").field("port", &self.port).finish_non_exhaustive()
+        f.debug_struct("Hospital")
+            .field("port", &self.port)
+            .finish_non_exhaustive()
     }
 }
 
@@ -102,7 +123,12 @@ impl Hospital {
     /// When there is no port.
     pub fn closed() -> anyhow::Result<Self> {
         let held = hold(0)?;
-        Ok(Self { port: held.local_addr()?.port(), state: Arc::default(), held: Some(held), serving: None })
+        Ok(Self {
+            port: held.local_addr()?.port(),
+            state: Arc::default(),
+            held: Some(held),
+            serving: None,
+        })
     }
 
     /// A hospital that takes what comes.
@@ -125,7 +151,9 @@ impl Hospital {
     /// # Errors
     /// When its port cannot be listened on.
     pub fn up(&mut self) -> anyhow::Result<()> {
-        let Some(held) = self.held.take() else { bail!("the hospital is up") };
+        let Some(held) = self.held.take() else {
+            bail!("the hospital is up")
+        };
         let listener = held.listen(BACKLOG)?;
         let state = Arc::clone(&self.state);
         let mut serving = JoinSet::new();
@@ -139,7 +167,9 @@ impl Hospital {
     /// # Errors
     /// When the port was lost.
     pub async fn down(&mut self) -> anyhow::Result<()> {
-        let Some(mut serving) = self.serving.take() else { bail!("the hospital is down") };
+        let Some(mut serving) = self.serving.take() else {
+            bail!("the hospital is down")
+        };
         serving.shutdown().await;
         self.held = Some(hold(self.port).context("hold the port")?);
         Ok(())
@@ -167,7 +197,10 @@ impl Hospital {
 
     /// What it holds of one referral.
     pub fn applied_of(&self, reference: &str) -> Vec<Frame> {
-        self.applied().into_iter().filter(|f| f.reference == reference).collect()
+        self.applied()
+            .into_iter()
+            .filter(|f| f.reference == reference)
+            .collect()
     }
 }
 
@@ -186,13 +219,15 @@ async fn serve(listener: TcpListener, state: Arc<Mutex<State>>) {
 async fn connection(mut stream: TcpStream, state: &Mutex<State>) -> anyhow::Result<()> {
     while let Some(text) = read_frame(&mut stream).await? {
         let frame = Frame::read(text);
-        let Some((code, number)) = decide(&mut lock(state), &frame) else { return Ok(()) };
+        let Some((code, number)) = decide(&mut lock(state), &frame) else {
+            return Ok(());
+        };
         let mut answer = format!(
             "MSH|^~\\&|EPR|R1L|WAYMARK|SOUTHMERE|20260302100000||ACK^I12^ACK|A{}|T|2.5\rMSA|{code}|{}\r",
             frame.control_id, frame.control_id
         );
         if let Some(number) = number {
-            answer.push_str(&format!("ERR||MSH^1^10|{number}^^HL70357|E\r"));
+            answer = format!("{answer}ERR||MSH^1^10|{number}^^HL70357|E\r");
         }
         write_frame(&mut stream, &answer).await?;
     }
@@ -203,8 +238,15 @@ type Answered = Option<(&'static str, Option<u16>)>;
 
 fn decide(state: &mut State, frame: &Frame) -> Answered {
     state.frames.push(frame.clone());
-    let failing = state.failing.as_ref().is_some_and(|text| frame.text.contains(text.as_str()));
-    let play = if failing { Play::Later } else { state.next.pop_front().unwrap_or(Play::Take) };
+    let failing = state
+        .failing
+        .as_ref()
+        .is_some_and(|text| frame.text.contains(text.as_str()));
+    let play = if failing {
+        Play::Later
+    } else {
+        state.next.pop_front().unwrap_or(Play::Take)
+    };
     match play {
         Play::Later => return Some(("AR", Some(207))),
         Play::Refuse => return Some(("AE", Some(102))),
@@ -233,12 +275,17 @@ async fn read_frame(stream: &mut TcpStream) -> anyhow::Result<Option<String>> {
             bail!("a frame of more than {FRAME_BYTES_MAX} bytes");
         }
     }
-    let body = bytes.strip_prefix(b"\x0b").and_then(|b| b.strip_suffix(b"\x1c\r")).context("a frame")?;
+    let body = bytes
+        .strip_prefix(b"\x0b")
+        .and_then(|b| b.strip_suffix(b"\x1c\r"))
+        .context("a frame")?;
     Ok(Some(String::from_utf8(body.to_vec())?))
 }
 
 async fn write_frame(stream: &mut TcpStream, text: &str) -> anyhow::Result<()> {
-    stream.write_all(&[b"\x0b", text.as_bytes(), b"\x1c\r"].concat()).await?;
+    stream
+        .write_all(&[b"\x0b", text.as_bytes(), b"\x1c\r"].concat())
+        .await?;
     Ok(stream.flush().await?)
 }
 
@@ -250,15 +297,21 @@ pub async fn send(address: SocketAddr, message: &str) -> anyhow::Result<String> 
     let talk = async {
         let mut stream = TcpStream::connect(address).await?;
         write_frame(&mut stream, message).await?;
-        read_frame(&mut stream).await?.context("the listener closed without an answer")
+        read_frame(&mut stream)
+            .await?
+            .context("the listener closed without an answer")
     };
-    tokio::time::timeout(ANSWER_TIMEOUT, talk).await.context("no answer in time")?
+    tokio::time::timeout(ANSWER_TIMEOUT, talk)
+        .await
+        .context("no answer in time")?
 }
 
 /// The hospital's unsolicited answer to a referral: RRI^I12 with RF1-1 `code`, under a message id of its own.
 pub fn rri(control_id: &str, reference: &str, code: &str) -> String {
     [
-        format!("MSH|^~\\&|EPR|R1L|WAYMARK|SOUTHMERE|20260302110000||RRI^I12^RRI_I12|{control_id}|T|2.5"),
+        format!(
+            "MSH|^~\\&|EPR|R1L|WAYMARK|SOUTHMERE|20260302110000||RRI^I12^RRI_I12|{control_id}|T|2.5"
+        ),
         format!("RF1|{code}^^HL70283|||||{reference}^WAYMARK||||||R1L-77^EPR"),
         "PRD|RT^Referred to Provider^HL70286|Hale^Imogen|||||R1L^ODS".to_owned(),
         format!("PID|1||{reference}^^^WAYMARK^VN||^^^^^^U"),

@@ -70,7 +70,9 @@ pub struct Therapy {
 
 impl std::fmt::Debug for Therapy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Therapy").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Therapy")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
     }
 }
 
@@ -106,7 +108,12 @@ impl Therapy {
     pub async fn bind() -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        Ok(Self { address, waiting: Some(listener), shared: None, serving: JoinSet::new() })
+        Ok(Self {
+            address,
+            waiting: Some(listener),
+            shared: None,
+            serving: JoinSet::new(),
+        })
     }
 
     /// Its port.
@@ -127,10 +134,19 @@ impl Therapy {
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_single_cert(chain, key)?;
-        let secret = WebhookSecret::parse(secret.as_bytes()).map_err(|_| anyhow::anyhow!("not a webhook secret"))?;
-        let shared = Shared { seen: Arc::default(), secret: Arc::new(secret) };
-        let routes = Router::new().route("/waymark", post(take)).with_state(shared.clone());
-        let tls = Tls { listener, acceptor: TlsAcceptor::from(Arc::new(config)) };
+        let secret = WebhookSecret::parse(secret.as_bytes())
+            .map_err(|_| anyhow::anyhow!("not a webhook secret"))?;
+        let shared = Shared {
+            seen: Arc::default(),
+            secret: Arc::new(secret),
+        };
+        let routes = Router::new()
+            .route("/waymark", post(take))
+            .with_state(shared.clone());
+        let tls = Tls {
+            listener,
+            acceptor: TlsAcceptor::from(Arc::new(config)),
+        };
         self.shared = Some(shared);
         self.serving.spawn(async move {
             // It ends with the test.
@@ -148,12 +164,17 @@ impl Therapy {
 
     /// Every webhook that came with a good signature.
     pub fn hooks(&self) -> Vec<Hook> {
-        self.shared.as_ref().map(|shared| shared.seen().hooks.clone()).unwrap_or_default()
+        self.shared
+            .as_ref()
+            .map(|shared| shared.seen().hooks.clone())
+            .unwrap_or_default()
     }
 
     /// How many came without one.
     pub fn unsigned(&self) -> usize {
-        self.shared.as_ref().map_or(0, |shared| shared.seen().unsigned)
+        self.shared
+            .as_ref()
+            .map_or(0, |shared| shared.seen().unsigned)
     }
 }
 
@@ -163,16 +184,28 @@ async fn take(Extract(shared): Extract<Shared>, headers: HeaderMap, body: Body) 
     };
     let now = waymark::clock::SystemClock.now();
     let mut seen = shared.seen();
-    let Ok(id) = check(&headers, &bytes, std::slice::from_ref(&*shared.secret), now).map(str::to_owned) else {
+    let Ok(id) =
+        check(&headers, &bytes, std::slice::from_ref(&*shared.secret), now).map(str::to_owned)
+    else {
         seen.unsigned += 1;
         return StatusCode::UNAUTHORIZED.into_response();
     };
-    let traceparent = headers.get("traceparent").and_then(|v| v.to_str().ok()).map(str::to_owned);
+    let traceparent = headers
+        .get("traceparent")
+        .and_then(|v| v.to_str().ok())
+        .map(str::to_owned);
     let body = serde_json::from_slice(&bytes).unwrap_or_default();
-    seen.hooks.push(Hook { id: id.clone(), traceparent, bytes: bytes.to_vec(), body });
+    seen.hooks.push(Hook {
+        id: id.clone(),
+        traceparent,
+        bytes: bytes.to_vec(),
+        body,
+    });
     match seen.next.pop_front() {
         Some(status) if !status.is_success() => status.into_response(),
-        _ => serde_json::json!({ "id": id, "receiver_reference": format!("TH-{id}") }).to_string().into_response(),
+        _ => serde_json::json!({ "id": id, "receiver_reference": format!("TH-{id}") })
+            .to_string()
+            .into_response(),
     }
 }
 
@@ -188,7 +221,8 @@ pub async fn callback(
     id: &str,
     body: &Value,
 ) -> anyhow::Result<u16> {
-    let secret = WebhookSecret::parse(secret.as_bytes()).map_err(|_| anyhow::anyhow!("not a webhook secret"))?;
+    let secret = WebhookSecret::parse(secret.as_bytes())
+        .map_err(|_| anyhow::anyhow!("not a webhook secret"))?;
     let now = waymark::clock::SystemClock.now();
     let bytes = serde_json::to_vec(body)?;
     let client = reqwest::Client::builder()

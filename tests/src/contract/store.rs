@@ -1,5 +1,7 @@
 //! What both stores must do.
 
+#![expect(clippy::missing_panics_doc, reason = "a contract test fails by panicking")]
+
 use std::sync::Arc;
 
 use waymark_core::alarm::{AlarmKind, NewAlarm};
@@ -31,7 +33,7 @@ async fn lease_one(store: &Subject, make: &mut Maker, endpoint: &str, class: Wor
 async fn deliver(store: &Subject, make: &mut Maker, leased: &Leased, state: DeliveryState) {
     let open = make.open(leased, "bytes");
     store.open_attempt(open).await.expect("open");
-    let due = (state == DeliveryState::RetryWait).then(|| make.now);
+    let due = (state == DeliveryState::RetryWait).then_some(make.now);
     let close = make.close(leased, state, Evidence::ApplicationAck, due);
     store.close_attempt(close).await.expect("close");
 }
@@ -168,7 +170,7 @@ pub async fn a_lease_is_kept_by_its_heartbeat(store: Subject) {
     let mut make = Maker::default();
     store.accept(make.accept("1", "c", &["e1"])).await.expect("accept");
     let leased = lease_one(&store, &mut make, "e1", WorkClass::Fresh).await;
-    let until = make.now.plus(std::time::Duration::from_secs(60));
+    let until = make.now.plus(std::time::Duration::from_mins(1));
     let kept = store.renew(std::slice::from_ref(&leased.token), until).await.expect("renew");
     assert_eq!(kept, [leased.token.delivery]);
     make.later(21_000);

@@ -275,7 +275,10 @@ private_network = true
             grpc = self.grpc,
             peer = self.grpc_peer,
         );
-        let file = |path: &str, text: String| SourceFile { path: path.to_owned(), text };
+        let file = |path: &str, text: String| SourceFile {
+            path: path.to_owned(),
+            text,
+        };
         let mut files = vec![
             file("agencies.toml", AGENCIES.to_owned()),
             file("endpoints.toml", endpoints),

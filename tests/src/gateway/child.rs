@@ -7,11 +7,22 @@ use serde_json::{Value, json};
 pub struct Child(pub u32);
 
 /// A number of the test range with a good check digit; different numbers give different ones.
+///
+/// # Panics
+/// Never: of three numbers in a row one has a check digit.
 pub fn nhs_number(number: u32) -> String {
     let good = (0..3).find_map(|nudge| {
         let nine = 999_000_000 + u64::from(number) * 3 + nudge;
-        let digits: Vec<u64> = nine.to_string().bytes().map(|b| u64::from(b - b'0')).collect();
-        let sum: u64 = digits.iter().zip((2..=10).rev()).map(|(digit, weight)| digit * weight).sum();
+        let digits: Vec<u64> = nine
+            .to_string()
+            .bytes()
+            .map(|b| u64::from(b - b'0'))
+            .collect();
+        let sum: u64 = digits
+            .iter()
+            .zip((2..=10).rev())
+            .map(|(digit, weight)| digit * weight)
+            .sum();
         match 11 - sum % 11 {
             10 => None,
             11 => Some(format!("{nine}0")),
@@ -31,11 +42,22 @@ pub fn upn(number: u32, temporary: Option<char>) -> String {
         Some(letter) => format!("882{:04}21{:02}{letter}", 2000 + number / 100, number % 100),
     };
     let value = |c: char| {
-        let letter = UPN_LETTERS.chars().zip(0u32..).find(|(l, _)| *l == c).map(|(_, at)| at);
+        let letter = UPN_LETTERS
+            .chars()
+            .zip(0u32..)
+            .find(|(l, _)| *l == c)
+            .map(|(_, at)| at);
         letter.or_else(|| c.to_digit(10)).unwrap_or_default()
     };
-    let sum: u32 = tail.chars().zip(2..).map(|(c, position)| value(c) * position).sum();
-    let check = UPN_LETTERS.chars().nth(usize::try_from(sum % 23).unwrap_or_default()).unwrap_or('A');
+    let sum: u32 = tail
+        .chars()
+        .zip(2..)
+        .map(|(c, position)| value(c) * position)
+        .sum();
+    let check = UPN_LETTERS
+        .chars()
+        .nth(usize::try_from(sum % 23).unwrap_or_default())
+        .unwrap_or('A');
     format!("{check}{tail}")
 }
 
@@ -67,7 +89,13 @@ impl Child {
 
     /// Every word and number that nobody but the parties may read.
     pub fn secrets(self) -> Vec<String> {
-        vec![self.nhs(), self.upn(), self.family(), self.given(), self.parent()]
+        vec![
+            self.nhs(),
+            self.upn(),
+            self.family(),
+            self.given(),
+            self.parent(),
+        ]
     }
 
     /// A referral by the school, complete enough for every destination, whose consent covers everybody.
@@ -113,7 +141,11 @@ impl Child {
 
 /// A number in letters, so that a name holds no digit.
 fn letters(number: u32) -> String {
-    number.to_string().bytes().map(|b| char::from(b - b'0' + b'a')).collect()
+    number
+        .to_string()
+        .bytes()
+        .map(|b| char::from(b - b'0' + b'a'))
+        .collect()
 }
 
 #[cfg(test)]

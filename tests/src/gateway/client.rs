@@ -42,12 +42,19 @@ pub struct Post {
 /// The fields that a refusal names.
 pub fn field_violations(status: &Status) -> Vec<String> {
     let details = status.get_error_details();
-    details.bad_request().map(|b| b.field_violations.iter().map(|v| v.field.clone()).collect()).unwrap_or_default()
+    details
+        .bad_request()
+        .map(|b| b.field_violations.iter().map(|v| v.field.clone()).collect())
+        .unwrap_or_default()
 }
 
 /// The stable reason of a refusal.
 pub fn reason_of(status: &Status) -> String {
-    status.get_error_details().error_info().map(|info| info.reason.clone()).unwrap_or_default()
+    status
+        .get_error_details()
+        .error_info()
+        .map(|info| info.reason.clone())
+        .unwrap_or_default()
 }
 
 impl Client {
@@ -55,13 +62,22 @@ impl Client {
     ///
     /// # Errors
     /// When the gateway does not take the connection.
-    pub async fn connect(address: SocketAddr, ca: &[u8], cert: &[u8], key: &[u8]) -> anyhow::Result<Self> {
+    pub async fn connect(
+        address: SocketAddr,
+        ca: &[u8],
+        cert: &[u8],
+        key: &[u8],
+    ) -> anyhow::Result<Self> {
         let tls = ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(ca))
             .identity(Identity::from_pem(cert, key))
             .domain_name("localhost");
-        let endpoint = Endpoint::from_shared(format!("https://{address}"))?.tls_config(tls)?.timeout(CALL_TIMEOUT);
-        Ok(Self { channel: endpoint.connect().await.context("connect to the gateway")? })
+        let endpoint = Endpoint::from_shared(format!("https://{address}"))?
+            .tls_config(tls)?
+            .timeout(CALL_TIMEOUT);
+        Ok(Self {
+            channel: endpoint.connect().await.context("connect to the gateway")?,
+        })
     }
 
     /// Sending and following.
@@ -93,15 +109,26 @@ impl Client {
     ///
     /// # Errors
     /// The gateway's refusal.
-    pub async fn try_submit(&self, request_id: &str, referral: &Value) -> Result<v1::Receipt, Status> {
-        let read = |e: serde_json::Error| Status::internal(format!("the test's referral is not one: {e}"));
+    pub async fn try_submit(
+        &self,
+        request_id: &str,
+        referral: &Value,
+    ) -> Result<v1::Receipt, Status> {
+        let read =
+            |e: serde_json::Error| Status::internal(format!("the test's referral is not one: {e}"));
         let request = v1::SubmitReferralRequest {
             request_id: request_id.to_owned(),
             referral: Some(serde_json::from_value(referral.clone()).map_err(read)?),
             want_proof: false,
         };
-        let response = self.referrals().submit_referral(request).await?.into_inner();
-        response.receipt.ok_or_else(|| Status::internal("no receipt"))
+        let response = self
+            .referrals()
+            .submit_referral(request)
+            .await?
+            .into_inner();
+        response
+            .receipt
+            .ok_or_else(|| Status::internal("no receipt"))
     }
 
     /// Submits a referral that must be taken.
@@ -118,7 +145,11 @@ impl Client {
     /// # Errors
     /// The gateway's refusal.
     pub async fn referral(&self, id: &str) -> anyhow::Result<v1::ReferralRecord> {
-        let request = v1::GetReferralRequest { key: by_id(id), include_content: false, purpose: 0 };
+        let request = v1::GetReferralRequest {
+            key: by_id(id),
+            include_content: false,
+            purpose: 0,
+        };
         let response = self.referrals().get_referral(request).await?.into_inner();
         response.referral.context("no referral")
     }
@@ -158,11 +189,19 @@ impl Client {
         let change = v1::StatusChange {
             state: state.into(),
             source_version: version,
-            reason_code: if state == v1::LegState::Declined { "RRNA".to_owned() } else { String::new() },
+            reason_code: if state == v1::LegState::Declined {
+                "RRNA".to_owned()
+            } else {
+                String::new()
+            },
             ..v1::StatusChange::default()
         };
-        let request =
-            v1::UpdateStatusRequest { key: by_id(id), leg_id: String::new(), change: Some(change), want_proof: false };
+        let request = v1::UpdateStatusRequest {
+            key: by_id(id),
+            leg_id: String::new(),
+            change: Some(change),
+            want_proof: false,
+        };
         Ok(self.referrals().update_status(request).await?.into_inner())
     }
 
@@ -170,7 +209,11 @@ impl Client {
     ///
     /// # Errors
     /// The gateway's refusal.
-    pub async fn cancel(&self, request_id: &str, id: &str) -> Result<v1::CancelReferralResponse, Status> {
+    pub async fn cancel(
+        &self,
+        request_id: &str,
+        id: &str,
+    ) -> Result<v1::CancelReferralResponse, Status> {
         let request = v1::CancelReferralRequest {
             request_id: request_id.to_owned(),
             key: by_id(id),
@@ -180,14 +223,23 @@ impl Client {
             }),
             want_proof: false,
         };
-        Ok(self.referrals().cancel_referral(request).await?.into_inner())
+        Ok(self
+            .referrals()
+            .cancel_referral(request)
+            .await?
+            .into_inner())
     }
 
     /// Replaces a referral's content.
     ///
     /// # Errors
     /// The gateway's refusal.
-    pub async fn amend(&self, request_id: &str, id: &str, referral: &Value) -> anyhow::Result<v1::Receipt> {
+    pub async fn amend(
+        &self,
+        request_id: &str,
+        id: &str,
+        referral: &Value,
+    ) -> anyhow::Result<v1::Receipt> {
         let request = v1::AmendReferralRequest {
             request_id: request_id.to_owned(),
             key: by_id(id),
@@ -204,8 +256,16 @@ impl Client {
     /// # Errors
     /// The gateway's refusal.
     pub async fn deliveries(&self, referral: &str) -> anyhow::Result<Vec<v1::Delivery>> {
-        let request = v1::ListDeliveriesRequest { referral: by_id(referral), ..v1::ListDeliveriesRequest::default() };
-        let mut found = self.admin().list_deliveries(request).await?.into_inner().deliveries;
+        let request = v1::ListDeliveriesRequest {
+            referral: by_id(referral),
+            ..v1::ListDeliveriesRequest::default()
+        };
+        let mut found = self
+            .admin()
+            .list_deliveries(request)
+            .await?
+            .into_inner()
+            .deliveries;
         // Ids hold their time.
         found.sort_by(|one, other| one.delivery_id.cmp(&other.delivery_id));
         Ok(found)
@@ -216,7 +276,9 @@ impl Client {
     /// # Errors
     /// The gateway's refusal.
     pub async fn delivery(&self, id: &str) -> anyhow::Result<(v1::Delivery, Vec<v1::Attempt>)> {
-        let request = v1::GetDeliveryRequest { delivery_id: id.to_owned() };
+        let request = v1::GetDeliveryRequest {
+            delivery_id: id.to_owned(),
+        };
         let response = self.admin().get_delivery(request).await?.into_inner();
         Ok((response.delivery.context("no delivery")?, response.attempts))
     }
@@ -225,7 +287,11 @@ impl Client {
     ///
     /// # Errors
     /// When it does not come there.
-    pub async fn delivery_is(&self, id: &str, state: v1::DeliveryState) -> anyhow::Result<v1::Delivery> {
+    pub async fn delivery_is(
+        &self,
+        id: &str,
+        state: v1::DeliveryState,
+    ) -> anyhow::Result<v1::Delivery> {
         wait_until(&format!("delivery {id} is {state:?}"), PATIENCE, || async {
             let (delivery, _) = self.delivery(id).await?;
             Ok((delivery.state() == state).then_some(delivery))
@@ -238,7 +304,10 @@ impl Client {
     /// # Errors
     /// The gateway's refusal.
     pub async fn alarms(&self, kind: &str) -> anyhow::Result<Vec<v1::Alarm>> {
-        let request = v1::ListAlarmsRequest { kind: kind.to_owned(), ..v1::ListAlarmsRequest::default() };
+        let request = v1::ListAlarmsRequest {
+            kind: kind.to_owned(),
+            ..v1::ListAlarmsRequest::default()
+        };
         Ok(self.admin().list_alarms(request).await?.into_inner().alarms)
     }
 
@@ -247,17 +316,31 @@ impl Client {
     /// # Errors
     /// The gateway's refusal.
     pub async fn conservation(&self) -> anyhow::Result<v1::GetConservationResponse> {
-        Ok(self.admin().get_conservation(v1::GetConservationRequest {}).await?.into_inner())
+        Ok(self
+            .admin()
+            .get_conservation(v1::GetConservationRequest {})
+            .await?
+            .into_inner())
     }
 
     /// Makes files the next release of the directory; answers its number.
     ///
     /// # Errors
     /// When it is refused, with every finding.
-    pub async fn apply_directory(&self, files: &[SourceFile], comment: &str) -> anyhow::Result<u64> {
-        let file =
-            |f: &SourceFile| v1::DirectoryFile { path: f.path.clone(), content: f.text.clone().into_bytes() };
-        let newest = self.admin().list_releases(v1::ListReleasesRequest::default()).await?.into_inner();
+    pub async fn apply_directory(
+        &self,
+        files: &[SourceFile],
+        comment: &str,
+    ) -> anyhow::Result<u64> {
+        let file = |f: &SourceFile| v1::DirectoryFile {
+            path: f.path.clone(),
+            content: f.text.clone().into_bytes(),
+        };
+        let newest = self
+            .admin()
+            .list_releases(v1::ListReleasesRequest::default())
+            .await?
+            .into_inner();
         let request = v1::ApplyDirectoryRequest {
             files: files.iter().map(file).collect(),
             comment: comment.to_owned(),
@@ -265,10 +348,18 @@ impl Client {
             dry_run: false,
         };
         let response = self.admin().apply_directory(request).await;
-        let response = response.map_err(|s| anyhow::anyhow!("{s:?}: {:?}", s.get_error_details().bad_request()))?;
-        let v1::ApplyDirectoryResponse { release, findings, .. } = response.into_inner();
-        let words: Vec<String> = findings.iter().map(|f| format!("{}:{} {}", f.path, f.line, f.message)).collect();
-        Ok(release.with_context(|| format!("no release was made: {words:?}"))?.directory_release)
+        let response = response
+            .map_err(|s| anyhow::anyhow!("{s:?}: {:?}", s.get_error_details().bad_request()))?;
+        let v1::ApplyDirectoryResponse {
+            release, findings, ..
+        } = response.into_inner();
+        let words: Vec<String> = findings
+            .iter()
+            .map(|f| format!("{}:{} {}", f.path, f.line, f.message))
+            .collect();
+        Ok(release
+            .with_context(|| format!("no release was made: {words:?}"))?
+            .directory_release)
     }
 
     /// Everything that waits in the caller's mailbox now, lent.
@@ -276,7 +367,12 @@ impl Client {
     /// # Errors
     /// When the stream fails.
     pub async fn fetch(&self) -> anyhow::Result<Vec<Post>> {
-        let request = v1::ReceiveRequest { credit: 100, lease_seconds: 60, drain: true, ..v1::ReceiveRequest::default() };
+        let request = v1::ReceiveRequest {
+            credit: 100,
+            lease_seconds: 60,
+            drain: true,
+            ..v1::ReceiveRequest::default()
+        };
         let mut stream = self.mailbox().receive(request).await?.into_inner();
         let mut all = Vec::new();
         while let Some(lent) = stream.message().await? {
@@ -292,7 +388,11 @@ impl Client {
     /// When none comes.
     pub async fn fetch_one(&self, referral: &str) -> anyhow::Result<Post> {
         wait_until("post has come", PATIENCE, || async {
-            Ok(self.fetch().await?.into_iter().find(|post| post.dispatch.referral_id == referral))
+            Ok(self
+                .fetch()
+                .await?
+                .into_iter()
+                .find(|post| post.dispatch.referral_id == referral))
         })
         .await
     }
@@ -312,7 +412,12 @@ impl Client {
 }
 
 /// The key of a referral's id.
-#[expect(clippy::unnecessary_wraps, reason = "every request takes an optional message")]
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "every request takes an optional message"
+)]
 fn by_id(id: &str) -> Option<v1::ReferralKey> {
-    Some(v1::ReferralKey { key: Some(Key::ReferralId(id.to_owned())) })
+    Some(v1::ReferralKey {
+        key: Some(Key::ReferralId(id.to_owned())),
+    })
 }

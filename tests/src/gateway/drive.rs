@@ -9,7 +9,9 @@ use tokio_util::sync::CancellationToken;
 use waymark::clock::{SystemClock, SystemRandomness};
 use waymark::delivery::{AdapterFor, DeliveryOptions, Driver};
 use waymark::service::Service;
-use waymark_adapters::{AdapterContext, Adapters, DEFAULT_PROFILE, EgressPolicy, Peers, Secrets, TlsProfile};
+use waymark_adapters::{
+    AdapterContext, Adapters, DEFAULT_PROFILE, EgressPolicy, Peers, Secrets, TlsProfile,
+};
 use waymark_core::directory::{AdapterKind, Environment};
 use waymark_core::id::AgencyId;
 use waymark_core::port::Adapter;
@@ -42,7 +44,11 @@ struct InForcePeers(Service);
 impl Peers for InForcePeers {
     fn agency_of(&self, identity: &str) -> Option<AgencyId> {
         let today = SystemClock.now().london_date();
-        self.0.in_force().directory.identity(identity, today).map(|i| i.agency.clone())
+        self.0
+            .in_force()
+            .directory
+            .identity(identity, today)
+            .map(|i| i.agency.clone())
     }
 }
 
@@ -69,8 +75,18 @@ impl Drive {
             intake: None,
         })?;
         let of: AdapterFor = Arc::new(move |kind| wrap(kind, adapters.adapter(kind)));
-        let options = DeliveryOptions { capacity: 16, lease, poll: super::POLL };
-        let driver = Driver::new(service, of, Arc::new(SystemRandomness::new()), gateway.running()?.metrics.clone(), options);
+        let options = DeliveryOptions {
+            capacity: 16,
+            lease,
+            poll: super::POLL,
+        };
+        let driver = Driver::new(
+            service,
+            of,
+            Arc::new(SystemRandomness::new()),
+            gateway.running()?.metrics.clone(),
+            options,
+        );
         let stop = CancellationToken::new();
         let mut running = JoinSet::new();
         running.spawn(driver.clone().heartbeat(stop.clone()));

@@ -31,7 +31,11 @@ pub(super) enum Handler {
 }
 
 /// Serves until the process stops; answers where.
-pub(super) async fn serve(lifecycle: &Lifecycle, config: &Config, handler: Handler) -> anyhow::Result<SocketAddr> {
+pub(super) async fn serve(
+    lifecycle: &Lifecycle,
+    config: &Config,
+    handler: Handler,
+) -> anyhow::Result<SocketAddr> {
     let files = TlsFiles {
         cert: config.tls.cert.clone(),
         key: config.tls.key.clone(),
@@ -68,16 +72,27 @@ type Answer = Response<http_body_util::combinators::BoxBody<Bytes, Infallible>>;
 
 async fn answer(handler: Handler, request: Request<Incoming>) -> Result<Answer, Infallible> {
     #[expect(clippy::disallowed_methods, reason = "the body is limited")]
-    let body = Limited::new(request.into_body(), REQUEST_BYTES_MAX).collect().await;
-    let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    let body = Limited::new(request.into_body(), REQUEST_BYTES_MAX)
+        .collect()
+        .await;
+    let body = body
+        .map(http_body_util::Collected::to_bytes)
+        .unwrap_or_default();
     let done = match handler {
         Handler::Echo => true,
         Handler::Commit(store) => store.commit_next().await.unwrap_or(false),
     };
     let mut trailers = HeaderMap::new();
-    trailers.insert("grpc-status", HeaderValue::from_static(if done { "0" } else { "13" }));
-    let body = Full::new(body).with_trailers(async move { Some(Ok(trailers)) }).boxed();
+    trailers.insert(
+        "grpc-status",
+        HeaderValue::from_static(if done { "0" } else { "13" }),
+    );
+    let body = Full::new(body)
+        .with_trailers(async move { Some(Ok(trailers)) })
+        .boxed();
     let mut answer = Response::new(body);
-    answer.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
+    answer
+        .headers_mut()
+        .insert("content-type", HeaderValue::from_static("application/grpc"));
     Ok(answer)
 }

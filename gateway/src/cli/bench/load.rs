@@ -37,23 +37,34 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) async fn connect(address: SocketAddr, ca: &Path, identity: &Path) -> anyhow::Result<Self> {
+    pub(super) async fn connect(
+        address: SocketAddr,
+        ca: &Path,
+        identity: &Path,
+    ) -> anyhow::Result<Self> {
         let mut roots = rustls::RootCertStore::empty();
         for root in CertificateDer::pem_file_iter(ca).context("read the authority")? {
             roots.add(root?)?;
         }
-        let chain = CertificateDer::pem_file_iter(identity.join("cert.pem"))?.collect::<Result<Vec<_>, _>>()?;
-        let key = PrivateKeyDer::from_pem_file(identity.join("key.pem")).context("read the client's key")?;
-        let mut config =
-            rustls::ClientConfig::builder().with_root_certificates(roots).with_client_auth_cert(chain, key)?;
+        let chain = CertificateDer::pem_file_iter(identity.join("cert.pem"))?
+            .collect::<Result<Vec<_>, _>>()?;
+        let key = PrivateKeyDer::from_pem_file(identity.join("key.pem"))
+            .context("read the client's key")?;
+        let mut config = rustls::ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)?;
         config.alpn_protocols = vec![b"h2".to_vec()];
         let connector = TlsConnector::from(Arc::new(config));
         let mut connections = Vec::new();
         let mut driving = JoinSet::new();
         for _ in 0..CONNECTIONS {
-            let tcp = TcpStream::connect(address).await.with_context(|| format!("connect to {address}"))?;
+            let tcp = TcpStream::connect(address)
+                .await
+                .with_context(|| format!("connect to {address}"))?;
             tcp.set_nodelay(true)?;
-            let tls = connector.connect(ServerName::try_from("localhost")?, tcp).await?;
+            let tls = connector
+                .connect(ServerName::try_from("localhost")?, tcp)
+                .await?;
             let (sender, connection) = h2::client::Builder::new()
                 .initial_window_size(1 << 20)
                 .initial_connection_window_size(1 << 22)
@@ -62,7 +73,10 @@ impl Client {
             driving.spawn(connection);
             connections.push(sender);
         }
-        Ok(Self { connections, _driving: driving })
+        Ok(Self {
+            connections,
+            _driving: driving,
+        })
     }
 
     /// Keeps `in_flight` calls at work for a time, or until `most` were made; every refusal is an error.
@@ -95,10 +109,14 @@ impl Client {
 }
 
 fn take_one(left: &AtomicUsize) -> bool {
-    left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok()
+    left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1))
+        .is_ok()
 }
 
-async fn summary(mut workers: JoinSet<anyhow::Result<Vec<Duration>>>, begun: Instant) -> anyhow::Result<Measured> {
+async fn summary(
+    mut workers: JoinSet<anyhow::Result<Vec<Duration>>>,
+    begun: Instant,
+) -> anyhow::Result<Measured> {
     let mut took = Vec::new();
     while let Some(worker) = workers.join_next().await {
         took.extend(worker.context("a load worker ended early")??);
@@ -106,9 +124,17 @@ async fn summary(mut workers: JoinSet<anyhow::Result<Vec<Duration>>>, begun: Ins
     let elapsed = begun.elapsed();
     took.sort_unstable();
     let count = took.len();
-    let at = |per_mille: usize| took.get(count * per_mille / 1_000).or(took.last()).map_or(0.0, |d| d.as_secs_f64() * 1e3);
+    let at = |per_mille: usize| {
+        took.get(count * per_mille / 1_000)
+            .or(took.last())
+            .map_or(0.0, |d| d.as_secs_f64() * 1e3)
+    };
     let calls = u32::try_from(count).context("fewer than four billion calls")?;
-    Ok(Measured { per_s: f64::from(calls) / elapsed.as_secs_f64(), p50_ms: at(500), p99_ms: at(990) })
+    Ok(Measured {
+        per_s: f64::from(calls) / elapsed.as_secs_f64(),
+        p50_ms: at(500),
+        p99_ms: at(990),
+    })
 }
 
 /// One unary call; anything but grpc-status 0 is an error.
@@ -127,12 +153,22 @@ async fn call(connection: SendRequest<Bytes>, body: Bytes) -> anyhow::Result<()>
         body.flow_control().release_capacity(length)?;
     }
     let trailers = body.trailers().await?;
-    let status = trailers.as_ref().and_then(|t| t.get("grpc-status")).cloned().or(early);
+    let status = trailers
+        .as_ref()
+        .and_then(|t| t.get("grpc-status"))
+        .cloned()
+        .or(early);
     match status {
         Some(status) if status == "0" => Ok(()),
         status => {
-            let words = trailers.as_ref().and_then(|t| t.get("grpc-message")).and_then(|m| m.to_str().ok());
-            bail!("a call was refused: grpc-status {status:?} {}", words.unwrap_or(""))
+            let words = trailers
+                .as_ref()
+                .and_then(|t| t.get("grpc-message"))
+                .and_then(|m| m.to_str().ok());
+            bail!(
+                "a call was refused: grpc-status {status:?} {}",
+                words.unwrap_or("")
+            )
         }
     }
 }

@@ -27,19 +27,24 @@ pub(super) fn directory(hospital: SocketAddr) -> anyhow::Result<Vec<SourceFile>>
     let mut found = false;
     for file in &mut files {
         if file.text.contains("port = 2575") {
-            file.text = file.text.replace("port = 2575", &format!("port = {}", hospital.port()));
+            file.text = file
+                .text
+                .replace("port = 2575", &format!("port = {}", hospital.port()));
             found = true;
         }
     }
-    found.then_some(files).context("the sample directory names the hospital's port")
+    found
+        .then_some(files)
+        .context("the sample directory names the hospital's port")
 }
 
 fn referral(n: u64) -> anyhow::Result<Referral> {
-    let nhs = (0..10)
-        .find_map(|check| NhsNumber::parse(&format!("{:09}{check}", 900_000_000 + n % 99_999_999)).ok());
+    let nhs = (0..10).find_map(|check| {
+        NhsNumber::parse(&format!("{:09}{check}", 900_000_000 + n % 99_999_999)).ok()
+    });
     let value = json!({
         "child": {
-            "name": { "family": "Benchmark", "given": "Child" },
+            "name": { "family": format!("Benchmark-{n}"), "given": "Child" },
             "date_of_birth": "2016-05-04",
             "sex": "unknown",
             "nhs_number": nhs.as_ref().map(NhsNumber::expose),
@@ -73,7 +78,11 @@ fn referral(n: u64) -> anyhow::Result<Referral> {
 /// The next referral, for the use case.
 pub(super) fn submit() -> anyhow::Result<Submit> {
     let n = NEXT.fetch_add(1, Ordering::Relaxed);
-    Ok(Submit { request_id: format!("bench-{n}"), referral: referral(n)?, traceparent: None })
+    Ok(Submit {
+        request_id: format!("bench-{n}"),
+        referral: referral(n)?,
+        traceparent: None,
+    })
 }
 
 /// The next referral, as a gRPC message.

@@ -23,10 +23,14 @@ pub(super) async fn start(lifecycle: &Lifecycle) -> anyhow::Result<SocketAddr> {
                 () = stop.cancelled() => return Ok::<(), std::io::Error>(()),
                 accepted = listener.accept() => accepted?,
             };
-            tasks.spawn("bench hospital connection", FailureEffect::Log, async move {
-                serve(accepted.0).await;
-                Ok::<(), Infallible>(())
-            });
+            tasks.spawn(
+                "bench hospital connection",
+                FailureEffect::Log,
+                async move {
+                    serve(accepted.0).await;
+                    Ok::<(), Infallible>(())
+                },
+            );
         }
     });
     Ok(bound)
@@ -35,8 +39,12 @@ pub(super) async fn start(lifecycle: &Lifecycle) -> anyhow::Result<SocketAddr> {
 async fn serve(stream: TcpStream) {
     let mut frames = Framed::new(stream, MllpCodec::default());
     while let Some(Ok(frame)) = frames.next().await {
-        let Ok(message) = Message::parse(&frame.body, LineEndings::Cr) else { return };
-        let Some(header) = message.segment("MSH", 1) else { return };
+        let Ok(message) = Message::parse(&frame.body, LineEndings::Cr) else {
+            return;
+        };
+        let Some(header) = message.segment("MSH", 1) else {
+            return;
+        };
         let id = header.text(10, 1);
         let answer = format!(
             "MSH|^~\\&|EPR|R1L|WAYMARK|SOUTHMERE|20260302103001||ACK^I12^ACK|A{id}|T|2.5\rMSA|AA|{id}\r"

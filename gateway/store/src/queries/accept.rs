@@ -11,6 +11,7 @@ use waymark_core::port::{
 
 use super::claim::{claim_documents, claim_messages, claim_references};
 use super::keep::keep;
+use super::likeness;
 use super::subject::{SealedBody, seal_bodies, subject_hash};
 use super::write::{Leaf, Write};
 use super::{Shared, keys};
@@ -28,6 +29,8 @@ pub(super) struct Item {
     /// The sender's own reference and the digest of what came under it.
     pub(super) sender_reference: Option<([u8; 32], [u8; 32])>,
     pub(super) subject: Option<(&'static str, [u8; 32])>,
+    /// What its child's record is compared by.
+    pub(super) likeness: Vec<likeness::Trait>,
     pub(super) bodies: Vec<SealedBody>,
     pub(super) leaf: Leaf,
     pub(super) event: NewEvent,
@@ -79,6 +82,7 @@ impl Item {
         Ok(Self {
             leaf: Leaf::of(&accept.entry.clone().placed(0, None))?,
             subject: subject_hash(seal, &accept.subject),
+            likeness: likeness::traits(seal, accept.likeness.as_ref()),
             message,
             content,
             sender_reference,

@@ -225,6 +225,7 @@ impl Bench {
             },
             sender_reference: None,
             subject: SubjectKey::NhsNumber(Personal::from(child)),
+            likeness: None,
             body,
             original: None,
             pathway: "autism-assessment".parse().unwrap(),

@@ -14,7 +14,7 @@ use super::write::{
     Happened, Leaf, Queued, REFERRALS, Write, insert_events, insert_leaves, insert_openings,
     key_kind, open_alarms, queue, seal_openings,
 };
-use super::{document, keys};
+use super::{document, keys, likeness};
 use crate::error::{Fault, internal};
 use crate::seal::{Seal, Subject, WrappedKey};
 
@@ -156,7 +156,7 @@ pub(super) async fn keep(w: &mut Write, seal: &Seal, items: &[&Item]) -> Result<
     insert_openings(w, &openings).await?;
     let queued: Vec<Queued<'_>> = pairs.iter().flat_map(|(item, s)| queued(item, s)).collect();
     queue(w, &queued).await?;
-    let alarms: Vec<_> = items
+    let mut alarms: Vec<_> = items
         .iter()
         .flat_map(|item| {
             item.accept
@@ -165,6 +165,7 @@ pub(super) async fn keep(w: &mut Write, seal: &Seal, items: &[&Item]) -> Result<
                 .map(|alarm| (alarm, item.accept.at))
         })
         .collect();
+    alarms.extend(likeness::doubted(w, &pairs).await?);
     open_alarms(w, &alarms).await?;
     w.bump(REFERRALS, i64::try_from(items.len()).map_err(internal)?);
     Ok(())

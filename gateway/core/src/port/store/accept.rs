@@ -50,6 +50,18 @@ pub enum SubjectKey {
     New,
 }
 
+/// What records of one child share and those of two children seldom do. It matches nobody: where another child's
+/// record has the same, the alarm is opened and a person looks (ruling 1: nothing is merged on a guess).
+#[derive(Clone, Debug)]
+pub struct Likeness {
+    /// A lasting UPN and the date of birth.
+    pub upn_and_birth: Option<Personal<String>>,
+    /// Names and the date of birth.
+    pub name_and_birth: Personal<String>,
+    /// What is opened.
+    pub alarm: NewAlarm,
+}
+
 /// A referral to accept. Everything that is random or read from a clock is already in it.
 #[derive(Clone, Debug)]
 pub struct Accept {
@@ -71,6 +83,8 @@ pub struct Accept {
     pub sender_reference: Option<(SenderReference, Payload)>,
     /// What the child is matched by.
     pub subject: SubjectKey,
+    /// What its record is compared by; absent for a child that nothing identifies.
+    pub likeness: Option<Likeness>,
     /// The canonical content.
     pub body: NewBody,
     /// The message as it came, where that is not the canonical content.

@@ -1,0 +1,173 @@
+//! One leg's part in a sender's change.
+
+use waymark_core::alarm::AlarmKind;
+use waymark_core::delivery::{DeliveryState, Kind};
+use waymark_core::id::{BodyId, WireId};
+use waymark_core::leg::{LegState, Owner, Reception, Seen};
+use waymark_core::port::{
+    DeliveryHead, LegChange, LegView, NewDelivery, ReferralChange, ReferralView,
+};
+use waymark_core::time::Timestamp;
+
+use super::super::{Drafter, Service, ServiceError};
+use super::{LegEffect, LegOutcome, SenderAct};
+
+/// One leg's part in one decision.
+pub(super) struct LegStep<'a> {
+    pub(super) service: &'a Service,
+    pub(super) draft: &'a Drafter<'a>,
+    pub(super) view: &'a ReferralView,
+    pub(super) leg: &'a LegView,
+    pub(super) act: &'a SenderAct,
+    pub(super) content: Option<BodyId>,
+    pub(super) note: Option<BodyId>,
+    pub(super) now: Timestamp,
+}
+
+impl LegStep<'_> {
+    pub(super) fn apply(&self, change: &mut ReferralChange) -> Result<LegEffect, ServiceError> {
+        let leg = self.leg.leg.id;
+        if self.leg.state.is_terminal() {
+            return Ok(LegEffect {
+                leg,
+                outcome: LegOutcome::AlreadyEnded,
+            });
+        }
+        let own: Vec<&DeliveryHead> = self
+            .view
+            .deliveries
+            .iter()
+            .filter(|d| d.leg == Some(leg))
+            .collect();
+        let attempted = own.iter().any(|d| d.attempts > 0);
+        let outcome = match self.act {
+            SenderAct::Amend { .. } => self.amend(&own, attempted, change)?,
+            SenderAct::Cancel { .. } | SenderAct::Withdraw { .. } => {
+                self.stop(&own, attempted, change)?
+            }
+        };
+        Ok(LegEffect { leg, outcome })
+    }
+
+    fn amend(
+        &self,
+        own: &[&DeliveryHead],
+        attempted: bool,
+        change: &mut ReferralChange,
+    ) -> Result<LegOutcome, ServiceError> {
+        let Some(last) = own.last() else {
+            return Ok(LegOutcome::Queued);
+        };
+        if attempted {
+            change
+                .deliveries
+                .push(self.delivery_like(last, Kind::Amend, self.content, None));
+        } else {
+            let live = own.iter().filter(|d| !d.state.is_terminal());
+            change.supersede.extend(live.map(|d| d.id));
+            let mut fresh = self.delivery_like(last, Kind::New, self.content, None);
+            fresh.replaces = Some(last.id);
+            change.deliveries.push(fresh);
+        }
+        if self.leg.state == LegState::InfoNeeded {
+            self.move_leg(LegState::InTriage, change)?;
+        }
+        Ok(LegOutcome::Queued)
+    }
+
+    fn stop(
+        &self,
+        own: &[&DeliveryHead],
+        attempted: bool,
+        change: &mut ReferralChange,
+    ) -> Result<LegOutcome, ServiceError> {
+        let unsent: Vec<_> = own
+            .iter()
+            .filter(|d| d.attempts == 0 && !d.state.is_terminal())
+            .collect();
+        if !attempted {
+            change.cancel.extend(unsent.iter().map(|d| d.id));
+            change
+                .resolve
+                .extend(unsent.iter().map(|d| (AlarmKind::Parked, d.id.to_string())));
+            change
+                .resolve
+                .push((AlarmKind::Unrouted, self.leg.leg.id.to_string()));
+            self.move_leg(LegState::Cancelled, change)?;
+            return Ok(LegOutcome::NothingSent);
+        }
+        let refused = own.iter().all(|d| {
+            matches!(
+                d.state,
+                DeliveryState::Rejected | DeliveryState::Cancelled | DeliveryState::Superseded
+            )
+        });
+        let asks =
+            self.leg.state.receive(LegState::Cancelled, Seen::New) == Reception::CancelRequested;
+        if let (Some(last), false) = (own.last(), refused) {
+            change.deliveries.push(self.delivery_like(
+                last,
+                self.act.delivery(),
+                Some(self.view.content),
+                self.note,
+            ));
+        }
+        if asks {
+            return Ok(LegOutcome::Requested);
+        }
+        if matches!(self.act, SenderAct::Cancel { .. }) {
+            self.move_leg(LegState::Cancelled, change)?;
+        }
+        Ok(LegOutcome::Queued)
+    }
+
+    fn move_leg(&self, to: LegState, change: &mut ReferralChange) -> Result<(), ServiceError> {
+        let receiver = Owner {
+            agency: self.leg.leg.agency.clone(),
+            role: self.leg.leg.owner.role.clone(),
+        };
+        let (owner, clock, next_action) =
+            self.service
+                .duty_of(to, &receiver, &self.view.sender, self.now)?;
+        change.legs.push(LegChange {
+            leg: self.leg.leg.id,
+            state: to,
+            owner,
+            clock,
+            next_action,
+        });
+        Ok(())
+    }
+
+    fn delivery_like(
+        &self,
+        like: &DeliveryHead,
+        kind: Kind,
+        content: Option<BodyId>,
+        note: Option<BodyId>,
+    ) -> NewDelivery {
+        let id = self.draft.delivery(self.now);
+        let deadline = self
+            .service
+            .in_force()
+            .directory
+            .endpoints
+            .get(&like.endpoint)
+            .map_or(self.now, |e| self.now.plus(e.deadline));
+        NewDelivery {
+            id,
+            wire_id: WireId::of(id),
+            leg: like.leg,
+            kind,
+            endpoint: like.endpoint.clone(),
+            recipient: like.recipient.clone(),
+            service: Some(self.leg.leg.service.clone()),
+            content,
+            note,
+            due: self.now,
+            deadline,
+            urgent: self.view.safeguarding,
+            replaces: None,
+        }
+    }
+}
