@@ -1,4 +1,4 @@
-//! The command line: one parser, one exit code, and everything that is printed goes through [`output`].
+//! The command line: one parser, one exit code, and everything that is printed goes through `output`.
 //!
 //! Exit codes, the same for every command unless its help says otherwise: 0 done, 1 refused or a check failed,
 //! 2 the command line or a configuration file is wrong, 3 the gateway or the database cannot be reached.

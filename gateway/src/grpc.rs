@@ -1,7 +1,7 @@
 //! The gRPC face: `waymark.v1` over mutual TLS, with the standard health and reflection services.
 //!
-//! A call passes [`admission`] (who calls, is there room), is read into the domain's values, becomes one call of
-//! [`crate::service::Service`], and is written back. Refusals have one map, [`status`].
+//! A call passes `admission` (who calls, is there room), is read into the domain's values, becomes one call of
+//! [`crate::service::Service`], and is written back. Refusals have one map, `status`.
 
 mod admin;
 mod admission;

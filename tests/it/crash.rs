@@ -38,9 +38,16 @@ type Acknowledged = Arc<Mutex<BTreeMap<String, (String, String, Vec<u8>)>>>;
 /// The real binary, which `tests/run` builds first.
 fn binary() -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe()?;
-    let beside = own.parent().and_then(|p| p.parent()).context("tests run beneath the target folder")?.join("waymark");
+    let beside = own
+        .parent()
+        .and_then(|p| p.parent())
+        .context("tests run beneath the target folder")?
+        .join("waymark");
     if !beside.exists() {
-        bail!("{} is not built: run `cargo build --bins`, or tests/run, which does", beside.display());
+        bail!(
+            "{} is not built: run `cargo build --bins`, or tests/run, which does",
+            beside.display()
+        );
     }
     Ok(beside)
 }
@@ -61,9 +68,13 @@ async fn serve(gateway: &Gateway) -> anyhow::Result<(Process, SocketAddr)> {
     let mut seen = String::new();
     let address = loop {
         let next = tokio::time::timeout(PATIENCE, lines.next_line()).await;
-        let Ok(Ok(Some(line))) = next else { bail!("the process never was ready:\n{seen}") };
+        let Ok(Ok(Some(line))) = next else {
+            bail!("the process never was ready:\n{seen}")
+        };
         if let Ok(value) = serde_json::from_str::<serde_json::Value>(&line)
-            && let Some(address) = value["fields"]["grpc"].as_str()
+            && let Some(address) = value
+                .pointer("/fields/grpc")
+                .and_then(serde_json::Value::as_str)
         {
             break address.parse()?;
         }
@@ -71,25 +82,55 @@ async fn serve(gateway: &Gateway) -> anyhow::Result<(Process, SocketAddr)> {
         seen.push('\n');
     };
     // Its log goes on being read, so that a full pipe never stops it.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a test's reader ends with the process that it reads"
+    )]
     tokio::spawn(async move { while let Ok(Some(_line)) = lines.next_line().await {} });
     Ok((process, address))
 }
 
 async fn client(gateway: &Gateway, address: SocketAddr, name: &str) -> anyhow::Result<Client> {
-    let folder = gateway.deployment.clients.get(name).with_context(|| format!("a client {name}"))?;
+    let folder = gateway
+        .deployment
+        .clients
+        .get(name)
+        .with_context(|| format!("a client {name}"))?;
     let read = |name: &str| std::fs::read(folder.join(name));
-    Client::connect(address, &gateway.ca()?, &read("cert.pem")?, &read("key.pem")?).await
+    Client::connect(
+        address,
+        &gateway.ca()?,
+        &read("cert.pem")?,
+        &read("key.pem")?,
+    )
+    .await
 }
 
 /// Submits until the connection breaks.
-async fn submit(client: Client, round: usize, caller: usize, acknowledged: Acknowledged, counted: Arc<Notify>) {
+async fn submit(
+    client: Client,
+    round: usize,
+    caller: usize,
+    acknowledged: Acknowledged,
+    counted: Arc<Notify>,
+) {
     for n in 0.. {
         let id = format!("{round}-{caller}-{n}");
         let child = Child(u32::try_from((round * CALLERS + caller) % 97).unwrap_or(0));
-        match client.try_submit(&id, &child.referral("specialist-teaching")).await {
+        match client
+            .try_submit(&id, &child.referral("specialist-teaching"))
+            .await
+        {
             Ok(receipt) => {
-                let proof = (receipt.referral_id, receipt.event_id, receipt.leaf_hash.to_vec());
-                acknowledged.lock().expect("no panic holds it").insert(id, proof);
+                let proof = (
+                    receipt.referral_id,
+                    receipt.event_id,
+                    receipt.leaf_hash.clone(),
+                );
+                acknowledged
+                    .lock()
+                    .expect("no panic holds it")
+                    .insert(id, proof);
                 counted.notify_one();
             }
             Err(_) => return,
@@ -98,8 +139,14 @@ async fn submit(client: Client, round: usize, caller: usize, acknowledged: Ackno
 }
 
 async fn newest_checkpoint(auditor: &Client) -> anyhow::Result<Option<String>> {
-    let answer = auditor.audit().get_checkpoint(v1::GetCheckpointRequest {}).await;
-    let note = answer.ok().and_then(|a| a.into_inner().checkpoint).map(|c| c.note.to_vec());
+    let answer = auditor
+        .audit()
+        .get_checkpoint(v1::GetCheckpointRequest {})
+        .await;
+    let note = answer
+        .ok()
+        .and_then(|a| a.into_inner().checkpoint)
+        .map(|c| c.note);
     Ok(note.map(String::from_utf8).transpose()?)
 }
 
@@ -116,7 +163,13 @@ async fn killed_again_and_again(engine: Engine) -> anyhow::Result<()> {
         let before = acknowledged.lock().expect("no panic holds it").len();
         let mut callers = JoinSet::new();
         for caller in 0..CALLERS {
-            callers.spawn(submit(school.clone(), round, caller, Arc::clone(&acknowledged), Arc::clone(&counted)));
+            callers.spawn(submit(
+                school.clone(),
+                round,
+                caller,
+                Arc::clone(&acknowledged),
+                Arc::clone(&counted),
+            ));
         }
         let enough = before + chance.random_range(1..120);
         let look = chance.random_bool(0.5);
@@ -125,9 +178,14 @@ async fn killed_again_and_again(engine: Engine) -> anyhow::Result<()> {
                 counted.notified().await;
             }
         };
-        tokio::time::timeout(PATIENCE, until).await.context("acknowledgements in time")?;
+        tokio::time::timeout(PATIENCE, until)
+            .await
+            .context("acknowledgements in time")?;
         if look && let Some(note) = newest_checkpoint(&auditor).await? {
-            checkpoints.push(Exhibit { name: format!("round {round}"), text: note });
+            checkpoints.push(Exhibit {
+                name: format!("round {round}"),
+                text: note,
+            });
         }
         process.start_kill()?;
         process.wait().await?;
@@ -140,10 +198,22 @@ async fn killed_again_and_again(engine: Engine) -> anyhow::Result<()> {
     nothing_is_delivered_under_two_ids(&gateway, &acknowledged).await?;
     let folder = tempfile::tempdir()?;
     let tree = gateway.export(folder.path()).await?;
-    let options = Options { keys: vec![VerifierKey::parse(&gateway.vkey)?], old_checkpoints: checkpoints, ..Options::default() };
+    let options = Options {
+        keys: vec![VerifierKey::parse(&gateway.vkey)?],
+        old_checkpoints: checkpoints,
+        ..Options::default()
+    };
     let report = verify_tree(&tree, &options);
-    assert_eq!(report.verdict, Verdict::Ok, "the log forked or lost something: {report:?}");
-    let conservation = gateway.service()?.check_conservation(None).await.map_err(|e| anyhow::anyhow!("{e}"))?;
+    assert_eq!(
+        report.verdict,
+        Verdict::Ok,
+        "the log forked or lost something: {report:?}"
+    );
+    let conservation = gateway
+        .service()?
+        .check_conservation(None)
+        .await
+        .map_err(|e| anyhow::anyhow!("{e}"))?;
     assert!(conservation.holds, "{conservation:?}");
     Ok(())
 }
@@ -158,9 +228,15 @@ async fn nothing_acknowledged_is_lost(
         let mut parts = id.split('-').filter_map(|n| n.parse::<usize>().ok());
         let (round, caller) = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
         let child = Child(u32::try_from((round * CALLERS + caller) % 97).unwrap_or(0));
-        let again = school.submit(id, &child.referral("specialist-teaching")).await?;
+        let again = school
+            .submit(id, &child.referral("specialist-teaching"))
+            .await?;
         assert!(again.duplicate, "{id} was acknowledged and lost");
-        assert_eq!((&again.referral_id, &again.event_id, &again.leaf_hash.to_vec()), (referral, event, leaf), "{id}");
+        assert_eq!(
+            (&again.referral_id, &again.event_id, &again.leaf_hash),
+            (referral, event, leaf),
+            "{id}"
+        );
     }
     Ok(())
 }
@@ -178,7 +254,9 @@ async fn nothing_is_delivered_under_two_ids(
             break;
         }
         for post in posts {
-            seen.entry(post.dispatch.referral_id.clone()).or_default().insert(post.lent.delivery_id.clone());
+            seen.entry(post.dispatch.referral_id.clone())
+                .or_default()
+                .insert(post.lent.delivery_id.clone());
             team.acknowledge(&post).await?;
         }
     }
@@ -186,17 +264,24 @@ async fn nothing_is_delivered_under_two_ids(
         assert_eq!(ids.len(), 1, "{referral} came under several ids");
     }
     for (id, (referral, ..)) in acknowledged {
-        assert!(seen.contains_key(referral), "{id} was accepted and not delivered");
+        assert!(
+            seen.contains_key(referral),
+            "{id} was accepted and not delivered"
+        );
     }
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kill_9_again_and_again_on_sqlite() {
-    killed_again_and_again(Engine::Sqlite).await.expect("survives");
+    killed_again_and_again(Engine::Sqlite)
+        .await
+        .expect("survives");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kill_9_again_and_again_on_postgres() {
-    killed_again_and_again(Engine::Postgres).await.expect("survives");
+    killed_again_and_again(Engine::Postgres)
+        .await
+        .expect("survives");
 }

@@ -2,12 +2,16 @@
 
 use waymark_core::audit::{Commitment, CommitmentTag, EntryDraft, EntryKind};
 use waymark_core::delivery::{DeliveryState, Evidence, Kind, Next};
-use waymark_core::id::{AgencyId, BodyId, DeliveryId, EndpointId, EventId, LegId, Reference, ReferralId, StreamId, WireId, WorkerId};
+use waymark_core::id::{
+    AgencyId, BodyId, DeliveryId, EndpointId, EventId, LegId, Reference, ReferralId, StreamId,
+    WireId, WorkerId,
+};
 use waymark_core::leg::Owner;
 use waymark_core::personal::{Payload, Personal};
 use waymark_core::port::{
-    Accept, CloseAttempt, EventKind, LeaseAsk, LeaseToken, Leased, MessageKey, NewBody, NewDelivery, NewEvent, NewLeg, OpenAttempt,
-    Opening, ReferralChange, ReferralView, Rendered, SubjectKey, WorkClass,
+    Accept, CloseAttempt, EventKind, LeaseAsk, LeaseToken, Leased, MessageKey, NewBody,
+    NewDelivery, NewEvent, NewLeg, OpenAttempt, Opening, ReferralChange, ReferralView, Rendered,
+    SubjectKey, WorkClass,
 };
 use waymark_core::referral::{Priority, SenderReference};
 use waymark_core::time::Timestamp;
@@ -25,7 +29,10 @@ pub struct Maker {
 
 impl Default for Maker {
     fn default() -> Self {
-        Self { next: 1, now: START }
+        Self {
+            next: 1,
+            now: START,
+        }
     }
 }
 
@@ -54,7 +61,12 @@ impl Maker {
         let ms = u64::try_from(self.now.as_ms()).unwrap_or(0).to_be_bytes();
         let count = n.to_be_bytes();
         let mut out = [0u8; 16];
-        for (slot, byte) in out.iter_mut().zip(ms.into_iter().skip(2).chain([0x70, 0, 0x80, 0]).chain(count.into_iter().skip(2))) {
+        for (slot, byte) in out.iter_mut().zip(
+            ms.into_iter()
+                .skip(2)
+                .chain([0x70, 0, 0x80, 0])
+                .chain(count.into_iter().skip(2)),
+        ) {
             *slot = byte;
         }
         out
@@ -95,7 +107,11 @@ impl Maker {
         let id = ReferralId::from_bytes(self.bytes());
         let mut entry = self.entry(EntryKind::Accepted, stream);
         let salt = [9; 32];
-        entry.commitments.push(Commitment::to(CommitmentTag::Payload, &salt, content.as_bytes()));
+        entry.commitments.push(Commitment::to(
+            CommitmentTag::Payload,
+            &salt,
+            content.as_bytes(),
+        ));
         let body = self.body(content);
         let mut legs = Vec::new();
         let mut deliveries = Vec::new();
@@ -130,7 +146,10 @@ impl Maker {
             documents: Vec::new(),
             alarms: Vec::new(),
             entry,
-            openings: vec![Opening { tag: CommitmentTag::Payload, salt }],
+            openings: vec![Opening {
+                tag: CommitmentTag::Payload,
+                salt,
+            }],
             traceparent: None,
         }
     }
@@ -142,7 +161,10 @@ impl Maker {
             agency: agency("R1L"),
             rule: Some(parsed("rule-1")),
             triage: None,
-            owner: Owner { agency: agency("R1L"), role: "coordinator".to_owned() },
+            owner: Owner {
+                agency: agency("R1L"),
+                role: "coordinator".to_owned(),
+            },
             clock: "TRIAGE".to_owned(),
             clock_started: self.now,
             next_action: "2026-12-07".to_owned(),
@@ -150,7 +172,13 @@ impl Maker {
     }
 
     /// A delivery.
-    pub fn delivery(&mut self, leg: Option<LegId>, kind: Kind, endpoint_id: &str, content: Option<BodyId>) -> NewDelivery {
+    pub fn delivery(
+        &mut self,
+        leg: Option<LegId>,
+        kind: Kind,
+        endpoint_id: &str,
+        content: Option<BodyId>,
+    ) -> NewDelivery {
         let id = DeliveryId::from_bytes(self.bytes());
         NewDelivery {
             id,
@@ -223,7 +251,10 @@ impl Maker {
     pub fn open(&mut self, leased: &Leased, bytes: &str) -> OpenAttempt {
         let entry = self.entry(EntryKind::Attempt, leased.stream);
         let id = BodyId::from_bytes(self.bytes());
-        let rendered = Rendered { media_type: "text/plain".to_owned(), bytes: Payload::new(bytes.as_bytes().to_vec()) };
+        let rendered = Rendered {
+            media_type: "text/plain".to_owned(),
+            bytes: Payload::new(bytes.as_bytes().to_vec()),
+        };
         OpenAttempt {
             token: leased.token.clone(),
             number: leased.attempts + 1,
@@ -235,13 +266,28 @@ impl Maker {
     }
 
     /// The end of an attempt.
-    pub fn close(&mut self, leased: &Leased, state: DeliveryState, evidence: Evidence, due: Option<Timestamp>) -> CloseAttempt {
+    pub fn close(
+        &mut self,
+        leased: &Leased,
+        state: DeliveryState,
+        evidence: Evidence,
+        due: Option<Timestamp>,
+    ) -> CloseAttempt {
         let entry = self.entry(EntryKind::Attempt, leased.stream);
         CloseAttempt {
-            token: LeaseToken { ..leased.token.clone() },
+            token: LeaseToken {
+                ..leased.token.clone()
+            },
             number: leased.attempts + 1,
             at: self.now,
-            next: Next { state, evidence, due, parked: None, failures: 0, soft_rejects: 0 },
+            next: Next {
+                state,
+                evidence,
+                due,
+                parked: None,
+                failures: 0,
+                soft_rejects: 0,
+            },
             outcome: "test",
             why: None,
             evidence_due: None,
@@ -259,5 +305,8 @@ impl Maker {
 
 /// A sender's reference.
 pub fn sender_reference(value: &str) -> SenderReference {
-    SenderReference { value: value.to_owned(), namespace: "EPIC".to_owned() }
+    SenderReference {
+        value: value.to_owned(),
+        namespace: "EPIC".to_owned(),
+    }
 }

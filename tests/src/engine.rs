@@ -32,12 +32,18 @@ pub struct Database {
 
 /// The root of the checkout.
 pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned).unwrap_or_default()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .map(Path::to_owned)
+        .unwrap_or_default()
 }
 
 /// What `tests/run` says of where things are, or its own default.
 pub fn setting(name: &str, default: &str) -> String {
-    #[expect(clippy::disallowed_methods, reason = "the test set-up tells by the environment where its peers are")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the test set-up tells by the environment where its peers are"
+    )]
     std::env::var(name).unwrap_or_else(|_| default.to_owned())
 }
 
@@ -49,9 +55,17 @@ pub fn postgres_url() -> anyhow::Result<String> {
     // Beneath the system's temporary folder, because the server's own user must be able to reach it.
     let folder = setting("WAYMARK_TEST_PG_DIR", "/tmp/waymark-test-postgres");
     let script = root().join("tests/peers/postgres.sh");
-    let out = Command::new(&script).arg("start").arg(&folder).arg("0").output().context("run postgres.sh")?;
+    let out = Command::new(&script)
+        .arg("start")
+        .arg(&folder)
+        .arg("0")
+        .output()
+        .context("run postgres.sh")?;
     if !out.status.success() {
-        bail!("PostgreSQL did not start: {}", String::from_utf8_lossy(&out.stderr));
+        bail!(
+            "PostgreSQL did not start: {}",
+            String::from_utf8_lossy(&out.stderr)
+        );
     }
     Ok(String::from_utf8(out.stdout)?.trim().to_owned())
 }
@@ -71,15 +85,26 @@ impl Database {
             Engine::Postgres => {
                 let server = postgres_url()?;
                 let name = format!("t{}", uuid::Uuid::new_v4().simple());
-                let base = server.rsplit_once('/').map_or(server.as_str(), |(base, _)| base).to_owned();
-                let out = Command::new("psql").arg(&server).arg("-qc").arg(format!("CREATE DATABASE {name}")).output()?;
+                let base = server
+                    .rsplit_once('/')
+                    .map_or(server.as_str(), |(base, _)| base)
+                    .to_owned();
+                let out = Command::new("psql")
+                    .arg(&server)
+                    .arg("-qc")
+                    .arg(format!("CREATE DATABASE {name}"))
+                    .output()?;
                 if !out.status.success() {
                     bail!("no database: {}", String::from_utf8_lossy(&out.stderr));
                 }
                 format!("{base}/{name}")
             }
         };
-        Ok(Self { url, keyring, _folder: folder })
+        Ok(Self {
+            url,
+            keyring,
+            _folder: folder,
+        })
     }
 
     /// Opens it as a writer.
@@ -101,5 +126,9 @@ impl Database {
 
 /// The engine that a test module is named after.
 pub fn named(name: &str) -> Engine {
-    if name.contains("postgres") { Engine::Postgres } else { Engine::Sqlite }
+    if name.contains("postgres") {
+        Engine::Postgres
+    } else {
+        Engine::Sqlite
+    }
 }

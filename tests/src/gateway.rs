@@ -34,7 +34,7 @@ mod raw;
 
 pub use area::Area;
 pub use child::{Child, nhs_number, upn};
-pub use client::{Client, Post, field_violations, reason_of};
+pub use client::{Client, Post, field_violations, reason_of, referral_key};
 pub use drive::{Drive, Wrap};
 pub use raw::RawCodec;
 

@@ -176,7 +176,13 @@ impl Service {
                 self.operator_change(&permit, &referral, "resend", reason, |change| {
                     change.deliveries.push(delivery.clone());
                     change.event.delivery = Some(fresh);
-                    say(change, &[("delivery", fresh.to_string()), ("replaces", id.to_string())]);
+                    say(
+                        change,
+                        &[
+                            ("delivery", fresh.to_string()),
+                            ("replaces", id.to_string()),
+                        ],
+                    );
                 })
                 .await?;
                 self.seen(fresh).await

@@ -1,5 +1,10 @@
 //! Scenario 15: an auditor proves what happened with the exported tree and a receipt alone.
 
+#![expect(
+    clippy::indexing_slicing,
+    reason = "a test that reaches beside its own JSON fails, as it should"
+)]
+
 use std::path::{Path, PathBuf};
 
 use waymark_audit::verify::{Exhibit, Options, verify_tree};
@@ -21,9 +26,9 @@ fn files(folder: &Path, out: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
         if path.is_dir() {
-            files(&path, out)?
+            files(&path, out)?;
         } else {
-            out.push(path)
+            out.push(path);
         }
     }
     out.sort();
@@ -92,16 +97,13 @@ async fn an_auditor_proves_a_referral_s_events_complete_and_finds_any_flipped_by
         hex::decode(stream.stream.replace('-', ""))?,
         receipt.stream_id
     );
-    let kinds: Vec<String> = stream
-        .entries
-        .iter()
-        .map(|e| serde_json::to_value(e).unwrap()["kind"].to_string())
-        .collect();
     let expected = gateway.stream(&receipt.stream_id).await?;
-    assert_eq!(kinds.len(), expected.len(), "{kinds:?}");
+    // The cancel goes on being delivered after the export: the log may have grown since.
+    let exported = stream.entries.len();
+    assert!(exported <= expected.len(), "{exported} of {expected:?}");
     assert!(
-        kinds.len() >= 5,
-        "accepted, opened, closed, status, cancelled: {kinds:?}"
+        exported >= 5,
+        "accepted, opened, closed, status, cancelled: {expected:?}"
     );
 
     // The receipt's opening opens the commitment of its entry to exactly the content that was sent.

@@ -5,7 +5,7 @@ use waymark_proto::v1;
 use waymark_proto::v1::{CancelEffect, DeliveryState, LegState, MessageKind};
 use waymark_tests::actors::Hospital;
 use waymark_tests::engine::Engine;
-use waymark_tests::gateway::{Area, Child, Client, Gateway, PATIENCE, wait_until};
+use waymark_tests::gateway::{Area, Child, Client, Gateway, PATIENCE, referral_key, wait_until};
 
 waymark_tests::both_engines! {
     a_cancel_that_races_a_booking_leaves_both_on_the_timeline,
@@ -19,9 +19,7 @@ waymark_tests::both_engines! {
 fn withdrawal(request_id: &str, referral: &str) -> v1::WithdrawConsentRequest {
     v1::WithdrawConsentRequest {
         request_id: request_id.to_owned(),
-        key: Some(v1::ReferralKey {
-            key: Some(v1::referral_key::Key::ReferralId(referral.to_owned())),
-        }),
+        key: Some(referral_key(referral)),
         withdrawal: Some(v1::ConsentWithdrawal {
             scopes: Vec::new(),
             withdrawn_by: "Marisol".to_owned(),

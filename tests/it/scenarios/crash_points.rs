@@ -7,6 +7,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use tokio::task::JoinSet;
 use waymark_audit::Verdict;
 use waymark_audit::verify::{Options, verify_tree};
+use waymark_proto::v1;
 use waymark_proto::v1::DeliveryState;
 use waymark_tests::actors::Hospital;
 use waymark_tests::engine::Engine;
@@ -76,13 +77,19 @@ async fn an_end_at_any_moment_loses_nothing_and_doubles_nothing(
         gateway.restart().await?;
     }
 
-    // Every acknowledged message is still the same referral.
-    let (school, admin) = (
-        gateway.client("EE123456").await?,
-        gateway.client("admin-LA882").await?,
-    );
+    the_acknowledged_is_kept(&gateway, &acknowledged).await?;
+    everything_arrives_once(&gateway, &hospital, acknowledged.len()).await?;
+    the_log_never_forked(&gateway).await
+}
+
+/// Every acknowledged message is still the same referral.
+async fn the_acknowledged_is_kept(
+    gateway: &Gateway,
+    acknowledged: &BTreeMap<u32, String>,
+) -> anyhow::Result<()> {
+    let school = gateway.client("EE123456").await?;
     assert!(acknowledged.len() >= usize::try_from(ENDS)?);
-    for (number, id) in &acknowledged {
+    for (number, id) in acknowledged {
         let again = school
             .submit(
                 &format!("c-{number}"),
@@ -95,7 +102,16 @@ async fn an_end_at_any_moment_loses_nothing_and_doubles_nothing(
         );
         assert_eq!(again.referral_id, *id);
     }
-    // Everything arrives, each once, under one id.
+    Ok(())
+}
+
+/// Under one id, and accounted for.
+async fn everything_arrives_once(
+    gateway: &Gateway,
+    hospital: &Hospital,
+    acknowledged: usize,
+) -> anyhow::Result<()> {
+    let admin = gateway.client("admin-LA882").await?;
     wait_until("everything has arrived", 2 * PATIENCE, || async {
         for state in [
             DeliveryState::Queued,
@@ -104,7 +120,7 @@ async fn an_end_at_any_moment_loses_nothing_and_doubles_nothing(
             DeliveryState::Unknown,
             DeliveryState::Held,
         ] {
-            let request = waymark_proto::v1::ListDeliveriesRequest {
+            let request = v1::ListDeliveriesRequest {
                 states: vec![state.into()],
                 ..Default::default()
             };
@@ -136,9 +152,12 @@ async fn an_end_at_any_moment_loses_nothing_and_doubles_nothing(
         usize::try_from(conservation.accepted_counted)?,
         by_reference.len()
     );
-    assert!(by_reference.len() >= acknowledged.len());
+    assert!(by_reference.len() >= acknowledged);
+    Ok(())
+}
 
-    // The log never forked: one tree, every stream without a gap, every checkpoint on the one history.
+/// One tree, every stream without a gap, every checkpoint on the one history.
+async fn the_log_never_forked(gateway: &Gateway) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let tree = gateway.export(folder.path()).await?;
     let options = Options {

@@ -1,6 +1,12 @@
 //! Scenarios 1 and 2: a receiver that is down for a long time, and one whose answer is lost.
 
+#![expect(
+    clippy::indexing_slicing,
+    reason = "a test that reaches beside its own JSON fails, as it should"
+)]
+
 use waymark_core::audit::EntryKind;
+use waymark_proto::v1;
 use waymark_proto::v1::{AttemptOutcome, DeliveryState, EvidenceGrade};
 use waymark_tests::actors::{Hospital, Play};
 use waymark_tests::engine::Engine;
@@ -100,7 +106,15 @@ async fn a_referral_outlives_a_long_outage_and_arrives_once_and_in_order(
                 .all(|b| b.is_ascii_digit() || b.is_ascii_uppercase())
     );
 
-    // The log holds every attempt, opened and closed, under the one wire id.
+    every_attempt_is_in_the_log(&gateway, &receipt, &first).await
+}
+
+async fn every_attempt_is_in_the_log(
+    gateway: &Gateway,
+    receipt: &v1::Receipt,
+    first: &v1::Delivery,
+) -> anyhow::Result<()> {
+    let admin = gateway.client("admin-LA882").await?;
     let (delivery, attempts) = admin.delivery(&first.delivery_id).await?;
     assert!(delivery.attempts >= 7, "{} attempts", delivery.attempts);
     assert!(
@@ -110,7 +124,7 @@ async fn a_referral_outlives_a_long_outage_and_arrives_once_and_in_order(
             .all(|a| a.outcome() == AttemptOutcome::Retry && !a.reason_code.is_empty())
     );
     assert_eq!(
-        attempts.last().map(|a| a.outcome()),
+        attempts.last().map(v1::Attempt::outcome),
         Some(AttemptOutcome::Delivered)
     );
     let stream = gateway.stream(&receipt.stream_id).await?;
@@ -221,7 +235,7 @@ async fn a_lost_acknowledgement_makes_no_second_record(engine: Engine) -> anyhow
     assert_eq!(hospital.applied().len(), 1, "one record at the provider");
     let delivery = admin.deliveries(&receipt.referral_id).await?.remove(0);
     let (_, attempts) = admin.delivery(&delivery.delivery_id).await?;
-    let outcomes: Vec<_> = attempts.iter().map(|a| a.outcome()).collect();
+    let outcomes: Vec<_> = attempts.iter().map(v1::Attempt::outcome).collect();
     assert_eq!(
         outcomes,
         [AttemptOutcome::Unknown, AttemptOutcome::Delivered]
@@ -270,7 +284,7 @@ async fn an_outage_longer_than_the_deadline_parks_and_alarms(engine: Engine) -> 
 
     // A person lets it go on once the receiver is back: the same id, the same bytes.
     hospital.up()?;
-    let request = waymark_proto::v1::ResendRequest {
+    let request = v1::ResendRequest {
         delivery_id: delivery.delivery_id.clone(),
         reason: "the hospital is back".to_owned(),
         expected_version: parked.version,

@@ -1,16 +1,20 @@
 //! What both stores must do.
 
-#![expect(clippy::missing_panics_doc, reason = "a contract test fails by panicking")]
+#![expect(
+    clippy::missing_panics_doc,
+    reason = "a contract test fails by panicking"
+)]
 
 use std::sync::Arc;
 
 use waymark_core::alarm::{AlarmKind, NewAlarm};
 use waymark_core::delivery::{DeliveryState, Evidence, Kind};
 use waymark_core::leg::LegState;
-use waymark_core::port::{
-    Accept, Accepted, ConflictKey, DeliveryQuery, Leased, OpenOnly, ReferralKey, Store, StoreError, SubjectKey, WorkClass,
-};
 use waymark_core::personal::{Payload, Personal};
+use waymark_core::port::{
+    Accept, Accepted, ConflictKey, DeliveryQuery, Leased, OpenOnly, ReferralKey, Store, StoreError,
+    SubjectKey, WorkClass,
+};
 use waymark_tlog::note::{SigningKey, VerifierKey};
 use waymark_tlog::{Checkpoint, Hash};
 
@@ -20,7 +24,8 @@ use crate::build::{Maker, agency, sender_reference};
 pub type Subject = Arc<dyn Store>;
 
 fn key() -> SigningKey {
-    SigningKey::from_seed("waymark.test/southmere/delivery", [3; 32]).expect("a fixed origin is a log's name")
+    SigningKey::from_seed("waymark.test/southmere/delivery", [3; 32])
+        .expect("a fixed origin is a log's name")
 }
 
 async fn lease_one(store: &Subject, make: &mut Maker, endpoint: &str, class: WorkClass) -> Leased {
@@ -45,23 +50,40 @@ fn accepts_conflict(result: &Result<Accepted, StoreError>, key: ConflictKey) -> 
 /// The same message again has the same receipt: same referral, event and leaf.
 pub async fn the_same_message_again_has_the_same_receipt(store: Subject) {
     let mut make = Maker::default();
-    let first = store.accept(make.accept("k1", "content", &["e1"])).await.expect("accept");
+    let first = store
+        .accept(make.accept("k1", "content", &["e1"]))
+        .await
+        .expect("accept");
     make.later(5);
-    let again = store.accept(make.accept("k1", "content", &["e1"])).await.expect("repeat");
+    let again = store
+        .accept(make.accept("k1", "content", &["e1"]))
+        .await
+        .expect("repeat");
     assert!(!first.repeated && again.repeated);
-    assert_eq!((first.referral, first.event, first.leaf), (again.referral, again.event, again.leaf));
-    assert_eq!((first.entry, first.openings, first.legs), (again.entry, again.openings, again.legs));
+    assert_eq!(
+        (first.referral, first.event, first.leaf),
+        (again.referral, again.event, again.leaf)
+    );
+    assert_eq!(
+        (first.entry, first.openings, first.legs),
+        (again.entry, again.openings, again.legs)
+    );
     assert_eq!(store.counters().await.expect("counters").referrals, 1);
 }
 
 /// Another content under the same message key is refused, and nothing of it is kept.
 pub async fn other_content_under_a_message_key_is_refused(store: Subject) {
     let mut make = Maker::default();
-    let first = store.accept(make.accept("k1", "content", &["e1"])).await.expect("accept");
+    let first = store
+        .accept(make.accept("k1", "content", &["e1"]))
+        .await
+        .expect("accept");
     let other = make.accept("k1", "other", &["e1"]);
     let id = other.referral;
     let refused = store.accept(other).await;
-    assert!(matches!(refused, Err(StoreError::Conflict { key: ConflictKey::Message, existing }) if existing == first.referral));
+    assert!(
+        matches!(refused, Err(StoreError::Conflict { key: ConflictKey::Message, existing }) if existing == first.referral)
+    );
     assert!(store.referral(id).await.expect("read").is_none());
 }
 
@@ -69,29 +91,52 @@ pub async fn other_content_under_a_message_key_is_refused(store: Subject) {
 pub async fn a_second_new_under_a_reference_is_refused_unless_the_same(store: Subject) {
     let mut make = Maker::default();
     let with = |mut accept: Accept, content: &str| {
-        accept.sender_reference = Some((sender_reference("226839"), Payload::new(content.as_bytes().to_vec())));
+        accept.sender_reference = Some((
+            sender_reference("226839"),
+            Payload::new(content.as_bytes().to_vec()),
+        ));
         accept
     };
     let first = make.accept("k1", "one", &["e1"]);
     let first = store.accept(with(first, "one")).await.expect("accept");
     let same = make.accept("k2", "one", &["e1"]);
-    let same = store.accept(with(same, "one")).await.expect("the same content");
+    let same = store
+        .accept(with(same, "one"))
+        .await
+        .expect("the same content");
     assert!(same.repeated && same.referral == first.referral);
     let other = make.accept("k3", "two", &["e1"]);
-    assert!(accepts_conflict(&store.accept(with(other, "two")).await, ConflictKey::Reference));
-    let found = store.resolve(&ReferralKey::Sender(agency("EE123456"), sender_reference("226839"))).await.expect("resolve");
+    assert!(accepts_conflict(
+        &store.accept(with(other, "two")).await,
+        ConflictKey::Reference
+    ));
+    let found = store
+        .resolve(&ReferralKey::Sender(
+            agency("EE123456"),
+            sender_reference("226839"),
+        ))
+        .await
+        .expect("resolve");
     assert_eq!(found, Some(first.referral));
 }
 
 /// Duplicate, conflict, poison and good in one batch each get their own answer.
 pub async fn each_item_of_a_batch_gets_its_own_answer(store: Subject) {
     let mut make = Maker::default();
-    let original = store.accept(make.accept("dup", "d", &["e1"])).await.expect("accept");
+    let original = store
+        .accept(make.accept("dup", "d", &["e1"]))
+        .await
+        .expect("accept");
     let duplicate = make.accept("dup", "d", &["e1"]);
     let conflict = make.accept("dup", "x", &["e1"]);
     let mut poison = make.accept("poison", "p", &["e1"]);
-    poison.deliveries.push(poison.deliveries.first().expect("one").clone());
-    let (good, twin) = (make.accept("good", "g", &["e1", "e2"]), make.accept("good", "g", &["e1", "e2"]));
+    poison
+        .deliveries
+        .push(poison.deliveries.first().expect("one").clone());
+    let (good, twin) = (
+        make.accept("good", "g", &["e1", "e2"]),
+        make.accept("good", "g", &["e1", "e2"]),
+    );
     let other = make.accept("other", "o", &["e2"]);
     let (duplicate, conflict, poison, good, twin, other) = tokio::join!(
         store.accept(duplicate),
@@ -106,7 +151,10 @@ pub async fn each_item_of_a_batch_gets_its_own_answer(store: Subject) {
     assert!(matches!(poison, Err(StoreError::Internal(_))), "{poison:?}");
     let (good, twin) = (good.expect("good"), twin.expect("twin"));
     assert_eq!(good.event, twin.event);
-    assert!(good.repeated != twin.repeated, "one of two twins is the repeat");
+    assert!(
+        good.repeated != twin.repeated,
+        "one of two twins is the repeat"
+    );
     assert!(!other.expect("other").repeated);
     let counters = store.counters().await.expect("counters");
     assert_eq!((counters.referrals, counters.deliveries), (3, 4));
@@ -122,21 +170,41 @@ pub async fn a_lane_gives_its_head_alone(store: Subject) {
         make.later(1);
         accept
     };
-    let (one, two, other) = (accept("1", &child), accept("2", &child), accept("3", &SubjectKey::New));
+    let (one, two, other) = (
+        accept("1", &child),
+        accept("2", &child),
+        accept("3", &SubjectKey::New),
+    );
     let first = one.deliveries.first().expect("one").id;
     let second = two.deliveries.first().expect("one").id;
     let free = other.deliveries.first().expect("one").id;
     for accept in [one, two, other] {
         store.accept(accept).await.expect("accept");
     }
-    assert_eq!(store.due_endpoints(WorkClass::Fresh, make.now).await.expect("due").len(), 1);
+    assert_eq!(
+        store
+            .due_endpoints(WorkClass::Fresh, make.now)
+            .await
+            .expect("due")
+            .len(),
+        1
+    );
     let ask = make.ask("e1", WorkClass::Fresh, 10);
     let leased = store.lease(&ask).await.expect("lease");
     let ids: Vec<_> = leased.iter().map(|l| l.token.delivery).collect();
-    assert!(ids.contains(&first) && ids.contains(&free) && !ids.contains(&second), "{ids:?}");
+    assert!(
+        ids.contains(&first) && ids.contains(&free) && !ids.contains(&second),
+        "{ids:?}"
+    );
     let ask = make.ask("e1", WorkClass::Fresh, 10);
-    assert!(store.lease(&ask).await.expect("lease").is_empty(), "leased heads are nobody else's");
-    let head = leased.iter().find(|l| l.token.delivery == first).expect("the head");
+    assert!(
+        store.lease(&ask).await.expect("lease").is_empty(),
+        "leased heads are nobody else's"
+    );
+    let head = leased
+        .iter()
+        .find(|l| l.token.delivery == first)
+        .expect("the head");
     deliver(&store, &mut make, head, DeliveryState::Done).await;
     let next = lease_one(&store, &mut make, "e1", WorkClass::Fresh).await;
     assert_eq!(next.token.delivery, second);
@@ -145,39 +213,78 @@ pub async fn a_lane_gives_its_head_alone(store: Subject) {
 /// An expired lease is given to another worker, and the first one's fence is refused.
 pub async fn an_expired_lease_is_given_to_another_and_fenced(store: Subject) {
     let mut make = Maker::default();
-    store.accept(make.accept("1", "c", &["e1"])).await.expect("accept");
+    store
+        .accept(make.accept("1", "c", &["e1"]))
+        .await
+        .expect("accept");
     let first = lease_one(&store, &mut make, "e1", WorkClass::Fresh).await;
     let open = make.open(&first, "bytes");
     store.open_attempt(open).await.expect("open");
     make.later(21_000);
-    let second = match store.lease(&make.ask("e1", WorkClass::Fresh, 1)).await.expect("lease").pop() {
+    let second = match store
+        .lease(&make.ask("e1", WorkClass::Fresh, 1))
+        .await
+        .expect("lease")
+        .pop()
+    {
         Some(leased) => leased,
         None => lease_one(&store, &mut make, "e1", WorkClass::Retry).await,
     };
     assert_eq!(second.token.delivery, first.token.delivery);
-    assert_eq!((second.state, second.attempts, second.unfinished), (DeliveryState::Attempting, 1, 1));
+    assert_eq!(
+        (second.state, second.attempts, second.unfinished),
+        (DeliveryState::Attempting, 1, 1)
+    );
     let stale = make.close(&first, DeliveryState::Done, Evidence::ApplicationAck, None);
-    assert!(matches!(store.close_attempt(stale).await, Err(StoreError::LeaseLost)));
+    assert!(matches!(
+        store.close_attempt(stale).await,
+        Err(StoreError::LeaseLost)
+    ));
     let content = store.content(&second).await.expect("content");
-    assert_eq!(content.rendered.expect("rendered once").bytes.expose(), b"bytes");
+    assert_eq!(
+        content.rendered.expect("rendered once").bytes.expose(),
+        b"bytes"
+    );
     deliver(&store, &mut make, &second, DeliveryState::Done).await;
-    let view = store.delivery(first.token.delivery).await.expect("read").expect("there");
+    let view = store
+        .delivery(first.token.delivery)
+        .await
+        .expect("read")
+        .expect("there");
     assert_eq!((view.state, view.attempts.len()), (DeliveryState::Done, 2));
 }
 
 /// A kept lease is not given away; a lost one is not kept.
 pub async fn a_lease_is_kept_by_its_heartbeat(store: Subject) {
     let mut make = Maker::default();
-    store.accept(make.accept("1", "c", &["e1"])).await.expect("accept");
+    store
+        .accept(make.accept("1", "c", &["e1"]))
+        .await
+        .expect("accept");
     let leased = lease_one(&store, &mut make, "e1", WorkClass::Fresh).await;
     let until = make.now.plus(std::time::Duration::from_mins(1));
-    let kept = store.renew(std::slice::from_ref(&leased.token), until).await.expect("renew");
+    let kept = store
+        .renew(std::slice::from_ref(&leased.token), until)
+        .await
+        .expect("renew");
     assert_eq!(kept, [leased.token.delivery]);
     make.later(21_000);
-    assert!(store.lease(&make.ask("e1", WorkClass::Fresh, 1)).await.expect("lease").is_empty());
+    assert!(
+        store
+            .lease(&make.ask("e1", WorkClass::Fresh, 1))
+            .await
+            .expect("lease")
+            .is_empty()
+    );
     make.later(60_000);
     let again = lease_one(&store, &mut make, "e1", WorkClass::Fresh).await;
-    assert!(store.renew(std::slice::from_ref(&leased.token), make.now).await.expect("renew").is_empty());
+    assert!(
+        store
+            .renew(std::slice::from_ref(&leased.token), make.now)
+            .await
+            .expect("renew")
+            .is_empty()
+    );
     assert!(again.token.fence > leased.token.fence);
 }
 
@@ -193,7 +300,13 @@ pub async fn a_retrying_head_blocks_its_lane_among_retried_work(store: Subject) 
     }
     let head = lease_one(&store, &mut make, "e1", WorkClass::Fresh).await;
     deliver(&store, &mut make, &head, DeliveryState::RetryWait).await;
-    assert!(store.due_endpoints(WorkClass::Fresh, make.now).await.expect("due").is_empty());
+    assert!(
+        store
+            .due_endpoints(WorkClass::Fresh, make.now)
+            .await
+            .expect("due")
+            .is_empty()
+    );
     let again = lease_one(&store, &mut make, "e1", WorkClass::Retry).await;
     assert_eq!(again.token.delivery, head.token.delivery);
 }
@@ -220,7 +333,11 @@ pub async fn a_refused_head_takes_its_own_cancel_along(store: Subject) {
     let free = two.deliveries.first().expect("one").id;
     store.accept(two).await.expect("accept");
     deliver(&store, &mut make, &head, DeliveryState::Rejected).await;
-    let cancelled = store.delivery(behind.id).await.expect("read").expect("there");
+    let cancelled = store
+        .delivery(behind.id)
+        .await
+        .expect("read")
+        .expect("there");
     assert_eq!(cancelled.state, DeliveryState::Cancelled);
     let next = lease_one(&store, &mut make, "e1", WorkClass::Fresh).await;
     assert_eq!(next.token.delivery, free);
@@ -243,7 +360,10 @@ pub async fn a_change_decided_on_what_is_no_more_is_stale(store: Subject) {
     let head = lease_one(&store, &mut make, "e1", WorkClass::Fresh).await;
     let open = make.open(&head, "bytes");
     store.open_attempt(open).await.expect("open");
-    assert!(matches!(store.change(cancel).await, Err(StoreError::Stale)), "an attempt was opened meanwhile");
+    assert!(
+        matches!(store.change(cancel).await, Err(StoreError::Stale)),
+        "an attempt was opened meanwhile"
+    );
 }
 
 /// What was never attempted is cancelled in one step, and its lane is empty.
@@ -256,9 +376,18 @@ pub async fn what_was_never_attempted_is_cancelled_at_once(store: Subject) {
     let mut cancel = make.change(&view);
     cancel.cancel.extend(view.deliveries.iter().map(|d| d.id));
     store.change(cancel).await.expect("change");
-    assert!(store.due_endpoints(WorkClass::Fresh, make.now).await.expect("due").is_empty());
+    assert!(
+        store
+            .due_endpoints(WorkClass::Fresh, make.now)
+            .await
+            .expect("due")
+            .is_empty()
+    );
     let view = store.referral(id).await.expect("read").expect("there");
-    assert_eq!(view.deliveries.first().map(|d| d.state), Some(DeliveryState::Cancelled));
+    assert_eq!(
+        view.deliveries.first().map(|d| d.state),
+        Some(DeliveryState::Cancelled)
+    );
 }
 
 /// Two verified referrals of one child share a subject; unverified ones never do.
@@ -271,7 +400,13 @@ pub async fn only_a_verified_identifier_matches_a_child(store: Subject) {
         make.later(1);
         store.accept(accept).await.expect("accept");
     }
-    let query = |subject| waymark_core::port::ReferralQuery { agency: None, pathway: None, subject: Some(subject), before: None, limit: 10 };
+    let query = |subject| waymark_core::port::ReferralQuery {
+        agency: None,
+        pathway: None,
+        subject: Some(subject),
+        before: None,
+        limit: 10,
+    };
     assert_eq!(store.list(&query(number)).await.expect("list").len(), 2);
     let other = SubjectKey::NhsNumber(Personal::new("9434765919".to_owned()));
     assert!(store.list(&query(other)).await.expect("list").is_empty());
@@ -285,20 +420,41 @@ pub async fn every_event_is_in_the_log_once(store: Subject) {
     let mut events = Vec::new();
     for round in 0..3 {
         for n in 0..5 {
-            events.push(store.accept(make.accept(&format!("{round}-{n}"), "c", &["e1"])).await.expect("accept").event);
+            events.push(
+                store
+                    .accept(make.accept(&format!("{round}-{n}"), "c", &["e1"]))
+                    .await
+                    .expect("accept")
+                    .event,
+            );
         }
         let done = store.sequence(&key, 4, make.now).await.expect("sequence");
         assert_eq!(done.added, 4, "a round takes no more than it is told");
     }
-    while store.sequence(&key, 4, make.now).await.expect("sequence").added > 0 {}
+    while store
+        .sequence(&key, 4, make.now)
+        .await
+        .expect("sequence")
+        .added
+        > 0
+    {}
     let state = store.log_state().await.expect("state");
     assert_eq!((state.size, state.accepted), (15, 15));
     let note = state.checkpoint.expect("signed");
     let checkpoint = Checkpoint::open(&note, &verifier).expect("opens");
-    assert_eq!((checkpoint.size(), checkpoint.root()), (15, Hash::from_bytes(state.root)));
+    assert_eq!(
+        (checkpoint.size(), checkpoint.root()),
+        (15, Hash::from_bytes(state.root))
+    );
     let mut indexes = Vec::new();
     for event in events {
-        indexes.push(store.log_index(event).await.expect("index").expect("sequenced"));
+        indexes.push(
+            store
+                .log_index(event)
+                .await
+                .expect("index")
+                .expect("sequenced"),
+        );
     }
     indexes.sort_unstable();
     assert_eq!(indexes, (0..15).collect::<Vec<u64>>());
@@ -334,11 +490,25 @@ pub async fn the_check_holds_through_a_delivery_s_life(store: Subject) {
         text: "refused".to_owned(),
     });
     store.close_attempt(close).await.expect("close");
-    assert_eq!(faults().await, [], "a refused delivery has an owner who was told");
-    store.resolve_alarm(AlarmKind::Rejected, &head.token.delivery.to_string(), make.now).await.expect("resolve");
+    assert_eq!(
+        faults().await,
+        [],
+        "a refused delivery has an owner who was told"
+    );
+    store
+        .resolve_alarm(
+            AlarmKind::Rejected,
+            &head.token.delivery.to_string(),
+            make.now,
+        )
+        .await
+        .expect("resolve");
     let found = faults().await;
     assert_eq!(found.len(), 1, "{found:?}");
-    assert_eq!(found.first().map(|f| f.referral.clone()), Some(id.to_string()));
+    assert_eq!(
+        found.first().map(|f| f.referral.clone()),
+        Some(id.to_string())
+    );
     let counters = store.counters().await.expect("counters");
     assert_eq!(counters.by_state.get("done"), Some(&1));
     assert_eq!(counters.by_state.get("rejected"), Some(&1));
@@ -356,11 +526,26 @@ pub async fn an_alarm_is_open_once(store: Subject) {
     };
     assert!(store.raise_alarm(&alarm, make.now).await.expect("raise"));
     assert!(!store.raise_alarm(&alarm, make.now).await.expect("raise"));
-    assert_eq!(store.alarms(OpenOnly::Yes, 10).await.expect("alarms").len(), 1);
-    store.resolve_alarm(AlarmKind::EndpointDown, "e1", make.now).await.expect("resolve");
-    assert!(store.alarms(OpenOnly::Yes, 10).await.expect("alarms").is_empty());
+    assert_eq!(
+        store.alarms(OpenOnly::Yes, 10).await.expect("alarms").len(),
+        1
+    );
+    store
+        .resolve_alarm(AlarmKind::EndpointDown, "e1", make.now)
+        .await
+        .expect("resolve");
+    assert!(
+        store
+            .alarms(OpenOnly::Yes, 10)
+            .await
+            .expect("alarms")
+            .is_empty()
+    );
     assert!(store.raise_alarm(&alarm, make.now).await.expect("raise"));
-    assert_eq!(store.alarms(OpenOnly::No, 10).await.expect("alarms").len(), 2);
+    assert_eq!(
+        store.alarms(OpenOnly::No, 10).await.expect("alarms").len(),
+        2
+    );
 }
 
 /// A status version counts once.
@@ -381,10 +566,23 @@ pub async fn a_status_version_counts_once(store: Subject) {
         next_action: leg.next_action.clone(),
     });
     store.change(change).await.expect("change");
-    assert!(store.status_seen(leg.leg.id, &agency("R1L"), 4).await.expect("seen"));
-    assert!(!store.status_seen(leg.leg.id, &agency("R1L"), 5).await.expect("seen"));
+    assert!(
+        store
+            .status_seen(leg.leg.id, &agency("R1L"), 4)
+            .await
+            .expect("seen")
+    );
+    assert!(
+        !store
+            .status_seen(leg.leg.id, &agency("R1L"), 5)
+            .await
+            .expect("seen")
+    );
     let view = store.referral(id).await.expect("read").expect("there");
-    assert_eq!((view.version, view.legs.first().map(|l| l.state)), (2, Some(LegState::Accepted)));
+    assert_eq!(
+        (view.version, view.legs.first().map(|l| l.state)),
+        (2, Some(LegState::Accepted))
+    );
 }
 
 /// Deliveries are listed by state, newest first, page by page.
@@ -392,9 +590,16 @@ pub async fn deliveries_are_listed_page_by_page(store: Subject) {
     let mut make = Maker::default();
     for n in 0..5 {
         make.later(1);
-        store.accept(make.accept(&n.to_string(), "c", &["e1"])).await.expect("accept");
+        store
+            .accept(make.accept(&n.to_string(), "c", &["e1"]))
+            .await
+            .expect("accept");
     }
-    let mut query = DeliveryQuery { state: Some(DeliveryState::Queued), limit: 2, ..Default::default() };
+    let mut query = DeliveryQuery {
+        state: Some(DeliveryState::Queued),
+        limit: 2,
+        ..Default::default()
+    };
     let mut seen = Vec::new();
     loop {
         let page = store.deliveries(&query).await.expect("list");

@@ -146,7 +146,7 @@ impl Client {
     /// The gateway's refusal.
     pub async fn referral(&self, id: &str) -> anyhow::Result<v1::ReferralRecord> {
         let request = v1::GetReferralRequest {
-            key: by_id(id),
+            key: Some(referral_key(id)),
             include_content: false,
             purpose: 0,
         };
@@ -197,7 +197,7 @@ impl Client {
             ..v1::StatusChange::default()
         };
         let request = v1::UpdateStatusRequest {
-            key: by_id(id),
+            key: Some(referral_key(id)),
             leg_id: String::new(),
             change: Some(change),
             want_proof: false,
@@ -216,7 +216,7 @@ impl Client {
     ) -> Result<v1::CancelReferralResponse, Status> {
         let request = v1::CancelReferralRequest {
             request_id: request_id.to_owned(),
-            key: by_id(id),
+            key: Some(referral_key(id)),
             cancellation: Some(v1::Cancellation {
                 reason: v1::CancelReason::NoLongerNeeded.into(),
                 text: String::new(),
@@ -242,7 +242,7 @@ impl Client {
     ) -> anyhow::Result<v1::Receipt> {
         let request = v1::AmendReferralRequest {
             request_id: request_id.to_owned(),
-            key: by_id(id),
+            key: Some(referral_key(id)),
             expected_version: self.referral(id).await?.version,
             referral: Some(serde_json::from_value(referral.clone())?),
             ..v1::AmendReferralRequest::default()
@@ -257,7 +257,7 @@ impl Client {
     /// The gateway's refusal.
     pub async fn deliveries(&self, referral: &str) -> anyhow::Result<Vec<v1::Delivery>> {
         let request = v1::ListDeliveriesRequest {
-            referral: by_id(referral),
+            referral: Some(referral_key(referral)),
             ..v1::ListDeliveriesRequest::default()
         };
         let mut found = self
@@ -412,12 +412,8 @@ impl Client {
 }
 
 /// The key of a referral's id.
-#[expect(
-    clippy::unnecessary_wraps,
-    reason = "every request takes an optional message"
-)]
-fn by_id(id: &str) -> Option<v1::ReferralKey> {
-    Some(v1::ReferralKey {
+pub fn referral_key(id: &str) -> v1::ReferralKey {
+    v1::ReferralKey {
         key: Some(Key::ReferralId(id.to_owned())),
-    })
+    }
 }
