@@ -6,6 +6,7 @@ mod crash_points;
 mod directory;
 mod identity;
 mod outage;
+mod pair;
 mod poison;
 mod routing;
 mod safety;

@@ -1,6 +1,7 @@
 //! A gateway of one test's own: a deployment as `waymark init` makes it, run in this process over real sockets.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -87,9 +88,9 @@ pub struct Gateway {
     /// The name of the log's key.
     pub vkey: String,
     duty: Duty,
-    database: Database,
+    database: Arc<Database>,
     running: Option<Running>,
-    _folder: TempDir,
+    folder: Arc<TempDir>,
 }
 
 struct Running {
@@ -141,8 +142,8 @@ impl Gateway {
             .with_env_filter(crate::engine::setting("WAYMARK_TEST_LOG", "warn"))
             .with_test_writer()
             .try_init();
-        let database = Database::new(engine).await?;
-        let folder = tempfile::tempdir()?;
+        let database = Arc::new(Database::new(engine).await?);
+        let folder = Arc::new(tempfile::tempdir()?);
         let options = InitOptions {
             environment: Environment::Test,
             ports: Ports::FREE,
@@ -163,8 +164,26 @@ impl Gateway {
             duty,
             database,
             running: None,
-            _folder: folder,
+            folder,
         })
+    }
+
+    /// Starts a second instance on the same database, as `PostgreSQL` allows.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn beside(&self) -> anyhow::Result<Self> {
+        let mut second = Self {
+            deployment: self.deployment.clone(),
+            config: self.config.clone(),
+            vkey: self.vkey.clone(),
+            duty: self.duty,
+            database: Arc::clone(&self.database),
+            running: None,
+            folder: Arc::clone(&self.folder),
+        };
+        second.restart().await?;
+        Ok(second)
     }
 
     /// Starts it, stopping it before when it runs.

@@ -33,7 +33,7 @@ pub mod limits {
     /// Longest pause between two rounds of the sequencer.
     pub const LOG_INTERVAL_MAX: Duration = Duration::from_mins(1);
     /// Most entries of one round.
-    pub const LOG_ROUND_MAX: u32 = 100_000;
+    pub const LOG_ROUND_MAX: u32 = 4_096;
     /// Longest pause between two looks for a release: an instance follows within 5 seconds (ruling 21).
     pub const DIRECTORY_REFRESH_MAX: Duration = Duration::from_secs(4);
     /// Most MLLP listeners.

@@ -104,7 +104,7 @@ impl Default for Log {
     fn default() -> Self {
         Self {
             interval: Lasting::new(Duration::from_millis(250)),
-            round: 5_000,
+            round: 4_096,
         }
     }
 }

@@ -387,16 +387,15 @@ impl Referrals {
             };
             let found = self.face.service.list(principal, &ask).await?;
             let whole = found.len() >= page.len();
-            for view in found {
-                if referrals.len() == page.len() {
-                    break;
-                }
+            let mut unread = found.into_iter().peekable();
+            while referrals.len() < page.len() {
+                let Some(view) = unread.next() else { break };
                 before = Some(view.id);
                 if filter.takes(&view) {
                     referrals.push(write::record(&view, &[]));
                 }
             }
-            if !whole {
+            if !whole && unread.peek().is_none() {
                 return Ok(v1::ListReferralsResponse {
                     referrals,
                     next_page_token: String::new(),

@@ -28,6 +28,8 @@ pub enum Play {
     Later,
     /// Says AE with 102: it wants no such message.
     Refuse,
+    /// Applies it, and answers nothing while the connection lasts.
+    Silent,
 }
 
 /// One message as it came.

@@ -115,6 +115,13 @@ impl LegStep<'_> {
         if asks {
             return Ok(LegOutcome::Requested);
         }
+        // What is parked must not be resumed once its receiver was told to stop.
+        for parked in own.iter().filter(|d| d.state == DeliveryState::Parked) {
+            change.supersede.push(parked.id);
+            change
+                .resolve
+                .push((AlarmKind::Parked, parked.id.to_string()));
+        }
         if matches!(self.act, SenderAct::Cancel { .. }) {
             self.move_leg(LegState::Cancelled, change)?;
         }
