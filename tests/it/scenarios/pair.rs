@@ -18,27 +18,50 @@ const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(6);
 
 async fn two_instances_share_the_work_and_the_directory() -> anyhow::Result<()> {
     let hospital = Hospital::open()?;
-    let area = Area { mllp: hospital.port(), ..Area::default() };
+    let area = Area {
+        mllp: hospital.port(),
+        ..Area::default()
+    };
     let one = Gateway::start(Engine::Postgres, &area).await?;
     let other = one.beside().await?;
-    let (school, elsewhere) = (one.client("EE123456").await?, other.client("EE123456").await?);
+    let (school, elsewhere) = (
+        one.client("EE123456").await?,
+        other.client("EE123456").await?,
+    );
     for n in 600..620 {
         let client = if n % 2 == 0 { &school } else { &elsewhere };
-        client.submit(&format!("shared-{n}"), &Child(n).referral("adhd-assessment")).await?;
+        client
+            .submit(
+                &format!("shared-{n}"),
+                &Child(n).referral("adhd-assessment"),
+            )
+            .await?;
     }
     wait_until("everything has arrived", PATIENCE, || async {
         Ok((hospital.applied().len() == 20).then_some(()))
     })
     .await?;
-    let references: BTreeSet<String> = hospital.applied().into_iter().map(|f| f.reference).collect();
-    assert_eq!(references.len(), 20, "each once, whichever instance took and sent it");
+    let references: BTreeSet<String> = hospital
+        .applied()
+        .into_iter()
+        .map(|f| f.reference)
+        .collect();
+    assert_eq!(
+        references.len(),
+        20,
+        "each once, whichever instance took and sent it"
+    );
     // The same message to the other instance is the same message.
-    let again = elsewhere.submit("shared-600", &Child(600).referral("adhd-assessment")).await?;
+    let again = elsewhere
+        .submit("shared-600", &Child(600).referral("adhd-assessment"))
+        .await?;
     assert!(again.duplicate);
 
     let mut files = area.files();
     for file in &mut files {
-        file.text = file.text.replace("Community paediatrics", "Paediatrics, both sites");
+        file.text = file
+            .text
+            .replace("Community paediatrics", "Paediatrics, both sites");
     }
     let number = one.apply(&files).await?;
     wait_until("the other instance follows", FOLLOWED_WITHIN, || async {
@@ -50,12 +73,17 @@ async fn two_instances_share_the_work_and_the_directory() -> anyhow::Result<()> 
 
 async fn a_dead_instance_s_work_is_taken_over() -> anyhow::Result<()> {
     let hospital = Hospital::open()?;
-    let area = Area { mllp: hospital.port(), ..Area::default() };
+    let area = Area {
+        mllp: hospital.port(),
+        ..Area::default()
+    };
     let mut dying = Gateway::start(Engine::Postgres, &area).await?;
     let school = dying.client("EE123456").await?;
     // The message arrives, and its instance dies before the answer does.
     hospital.play(&[Play::Silent]);
-    let receipt = school.submit("orphan", &Child(621).referral("adhd-assessment")).await?;
+    let receipt = school
+        .submit("orphan", &Child(621).referral("adhd-assessment"))
+        .await?;
     wait_until("the message is on the wire", PATIENCE, || async {
         Ok((hospital.frames().len() == 1).then_some(()))
     })
@@ -78,9 +106,21 @@ async fn a_dead_instance_s_work_is_taken_over() -> anyhow::Result<()> {
 /// A second writer on one file would be two truths: it does not start, and says why.
 async fn a_second_instance_on_sqlite_is_refused() -> anyhow::Result<()> {
     let gateway = Gateway::start(Engine::Sqlite, &Area::default()).await?;
-    let (lifecycle, telemetry) = (Lifecycle::new(Duration::from_secs(1)), Telemetry::metrics_only()?);
-    let second = App::start(&gateway.config, Duty::Serve, &lifecycle, telemetry.metrics()).await;
-    let why = second.err().map(|error| format!("{error:#}")).unwrap_or_default();
+    let (lifecycle, telemetry) = (
+        Lifecycle::new(Duration::from_secs(1)),
+        Telemetry::metrics_only()?,
+    );
+    let second = App::start(
+        &gateway.config,
+        Duty::Serve,
+        &lifecycle,
+        telemetry.metrics(),
+    )
+    .await;
+    let why = second
+        .err()
+        .map(|error| format!("{error:#}"))
+        .unwrap_or_default();
     assert!(why.contains("another process"), "it says why: {why:?}");
     Ok(())
 }

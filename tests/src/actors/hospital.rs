@@ -221,8 +221,10 @@ async fn serve(listener: TcpListener, state: Arc<Mutex<State>>) {
 async fn connection(mut stream: TcpStream, state: &Mutex<State>) -> anyhow::Result<()> {
     while let Some(text) = read_frame(&mut stream).await? {
         let frame = Frame::read(text);
-        let Some((code, number)) = decide(&mut lock(state), &frame) else {
-            return Ok(());
+        let (code, number) = match decide(&mut lock(state), &frame) {
+            Answer::Say(code, number) => (code, number),
+            Answer::Drop => return Ok(()),
+            Answer::Wait => continue,
         };
         let mut answer = format!(
             "MSH|^~\\&|EPR|R1L|WAYMARK|SOUTHMERE|20260302100000||ACK^I12^ACK|A{}|T|2.5\rMSA|{code}|{}\r",
@@ -236,9 +238,17 @@ async fn connection(mut stream: TcpStream, state: &Mutex<State>) -> anyhow::Resu
     Ok(())
 }
 
-type Answered = Option<(&'static str, Option<u16>)>;
+/// What becomes of a message's connection.
+enum Answer {
+    /// An acknowledgement, with an error's code.
+    Say(&'static str, Option<u16>),
+    /// It is closed.
+    Drop,
+    /// It stays, silent.
+    Wait,
+}
 
-fn decide(state: &mut State, frame: &Frame) -> Answered {
+fn decide(state: &mut State, frame: &Frame) -> Answer {
     state.frames.push(frame.clone());
     let failing = state
         .failing
@@ -250,18 +260,19 @@ fn decide(state: &mut State, frame: &Frame) -> Answered {
         state.next.pop_front().unwrap_or(Play::Take)
     };
     match play {
-        Play::Later => return Some(("AR", Some(207))),
-        Play::Refuse => return Some(("AE", Some(102))),
-        Play::Take | Play::ApplyAndDrop => {}
+        Play::Later => return Answer::Say("AR", Some(207)),
+        Play::Refuse => return Answer::Say("AE", Some(102)),
+        Play::Take | Play::ApplyAndDrop | Play::Silent => {}
     }
     let fresh = state.known.insert(frame.control_id.clone());
     if fresh {
         state.applied.push(frame.clone());
     }
     match (play, fresh) {
-        (Play::ApplyAndDrop, _) => None,
-        (_, true) => Some(("AA", None)),
-        (_, false) => Some(("AE", Some(205))),
+        (Play::ApplyAndDrop, _) => Answer::Drop,
+        (Play::Silent, _) => Answer::Wait,
+        (_, true) => Answer::Say("AA", None),
+        (_, false) => Answer::Say("AE", Some(205)),
     }
 }
 
