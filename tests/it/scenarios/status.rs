@@ -2,15 +2,17 @@
 
 use waymark_core::leg::{LegState as State, Reception};
 use waymark_core::port::EventKind;
+use waymark_proto::v1;
 use waymark_proto::v1::{DeliveryState, EvidenceGrade, LegState, UpdateEffect};
 use waymark_tests::actors::{Hospital, Therapy, callback, rri, send};
 use waymark_tests::engine::Engine;
-use waymark_tests::gateway::{Area, Child, Gateway};
+use waymark_tests::gateway::{Area, Child, Gateway, PATIENCE, wait_until};
 
 waymark_tests::both_engines! {
     an_acceptance_after_the_assessment_is_kept_and_moves_nothing,
     a_repeated_status_has_no_effect,
     a_signed_callback_raises_evidence_and_moves_the_leg,
+    a_caller_s_trace_reaches_the_far_side,
 }
 
 async fn an_acceptance_after_the_assessment_is_kept_and_moves_nothing(
@@ -174,5 +176,51 @@ async fn a_signed_callback_raises_evidence_and_moves_the_leg(engine: Engine) -> 
         (leg.state(), leg.evidence()),
         (LegState::Accepted, EvidenceGrade::HumanAcceptance)
     );
+    Ok(())
+}
+
+async fn a_caller_s_trace_reaches_the_far_side(engine: Engine) -> anyhow::Result<()> {
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let mut therapy = Therapy::bind().await?;
+    let area = Area {
+        webhook: therapy.port(),
+        ..Area::default()
+    };
+    let gateway = Gateway::start(engine, &area).await?;
+    therapy.serve(
+        &gateway.issue("waymark:test:agency:THER1")?,
+        &gateway.secret("therapy-webhook")?,
+    )?;
+    let (school, team) = (
+        gateway.client("EE123456").await?,
+        gateway.client("SPEC1").await?,
+    );
+    for (n, pathway) in (24..).zip(["speech-language", "specialist-teaching"]) {
+        let mut request = tonic::Request::new(v1::SubmitReferralRequest {
+            request_id: pathway.to_owned(),
+            referral: Some(serde_json::from_value(Child(n).referral(pathway))?),
+            want_proof: false,
+        });
+        let metadata = request.metadata_mut();
+        metadata.insert(
+            "traceparent",
+            format!("00-{TRACE}-00f067aa0ba902b7-01").parse()?,
+        );
+        metadata.insert("tracestate", "vendor=secret".parse()?);
+        school.referrals().submit_referral(request).await?;
+    }
+    let hook = wait_until("the webhook has come", PATIENCE, || async {
+        Ok(therapy.hooks().pop())
+    })
+    .await?;
+    assert!(
+        hook.traceparent
+            .is_some_and(|parent| parent.contains(TRACE))
+    );
+    let post = wait_until("the post has come", PATIENCE, || async {
+        Ok(team.fetch().await?.pop())
+    })
+    .await?;
+    assert!(post.lent.traceparent.contains(TRACE));
     Ok(())
 }
