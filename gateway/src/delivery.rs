@@ -11,7 +11,6 @@ mod endpoints;
 mod render;
 
 pub use close::{Closing, close_of};
-pub(crate) use driver::chain;
 pub use driver::{DeliveryOptions, Driver};
 pub use render::{render, source_of};
 

@@ -188,7 +188,7 @@ impl ServerTls {
                     tracing::debug!(error = %why, "certificates still cannot be reloaded");
                 }
                 Ok(Err(why)) => {
-                    error!(error = %with_causes(&why), "changed certificates cannot be used, the earlier ones stay");
+                    error!(error = %crate::telemetry::chain(&why), "changed certificates cannot be used, the earlier ones stay");
                 }
                 Err(_) => return,
             }
@@ -242,17 +242,6 @@ impl State {
 pub(crate) fn days_between(from: Timestamp, to: Timestamp) -> i64 {
     const DAY_MS: i64 = 24 * 60 * 60 * 1000;
     to.as_ms().saturating_sub(from.as_ms()).div_euclid(DAY_MS)
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
 }
 
 #[cfg(test)]

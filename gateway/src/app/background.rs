@@ -11,10 +11,10 @@ use waymark_core::port::OpenOnly;
 use waymark_tlog::note::SigningKey;
 
 use crate::config::Config;
-use crate::delivery::chain;
 use crate::lifecycle::{FailureEffect, Lifecycle};
 use crate::service::{InForce, Service, load_release};
 use crate::telemetry::Metrics;
+use crate::telemetry::chain;
 use crate::tls::ServerTls;
 
 /// Shortest time between two rounds that proofs asked for.

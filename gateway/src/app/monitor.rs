@@ -69,7 +69,7 @@ async fn ready(State(monitor): State<Monitor>) -> impl IntoResponse {
     if monitor.service.in_force().number == 0 {
         return (
             StatusCode::SERVICE_UNAVAILABLE,
-            "no directory release: run `waymark directory apply`\n",
+            "no directory release: name a folder in directory.initial and start again\n",
         );
     }
     (StatusCode::OK, "ready\n")

@@ -93,7 +93,7 @@ fn announce(app: &App, config: &Config) {
     }
     if release == 0 {
         tracing::warn!(
-            "no directory release is in force: nobody can call until `waymark directory apply` or directory.initial"
+            "no directory release is in force: nobody can call: name a folder in directory.initial and start again"
         );
     }
 }

@@ -27,7 +27,7 @@ use super::render::{render, source_of};
 use super::{AdapterFor, SYSTEM_IDENTITY};
 use crate::clock::{Random, jitter};
 use crate::service::{Drafter, InForce, Service, actor_of};
-use crate::telemetry::{Metrics, attempt_span};
+use crate::telemetry::{Metrics, attempt_span, chain};
 
 /// How the engine runs.
 #[derive(Clone, Copy, Debug)]
@@ -530,16 +530,4 @@ const fn answered(outcome: &Outcome) -> Option<Answered> {
         Outcome::Unknown { .. } | Outcome::Retry { .. } => Some(Answered::No),
         Outcome::Park { .. } => None,
     }
-}
-
-/// An error with its causes, for the log.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut out = error.to_string();
-    let mut cause = error.source();
-    while let Some(e) = cause {
-        out.push_str(": ");
-        out.push_str(&e.to_string());
-        cause = e.source();
-    }
-    out
 }

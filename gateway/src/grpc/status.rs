@@ -9,8 +9,8 @@ use tracing::{debug, error, info, warn};
 use waymark_core::error::{ErrorKind, Violation};
 use waymark_proto::v1;
 
-use crate::delivery::chain;
 use crate::service::ServiceError;
+use crate::telemetry::chain;
 
 /// The domain of reasons in `ErrorInfo`.
 pub(super) const DOMAIN: &str = "waymark";

@@ -174,7 +174,7 @@ impl Service {
         &self.parts.log_vkey
     }
 
-    /// Entries, for an auditor. Reading the log is itself logged.
+    /// Entries, for an auditor.
     ///
     /// # Errors
     /// `Denied` for anybody else.

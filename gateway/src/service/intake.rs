@@ -37,7 +37,7 @@ impl From<ServiceError> for IntakeError {
             error.kind,
             ErrorKind::Internal | ErrorKind::Corrupt | ErrorKind::Unavailable
         ) {
-            tracing::error!(reason = error.reason, error = %crate::delivery::chain(&error), "an inbound message was not taken");
+            tracing::error!(reason = error.reason, error = %crate::telemetry::chain(&error), "an inbound message was not taken");
         }
         Self {
             kind: error.kind,

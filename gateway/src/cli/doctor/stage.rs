@@ -188,7 +188,7 @@ async fn within<T>(look: impl Future<Output = anyhow::Result<T>>) -> Result<T, S
 
 /// An error and its causes in one line.
 fn causes(error: &dyn std::error::Error) -> String {
-    crate::delivery::chain(error)
+    crate::telemetry::chain(error)
 }
 
 #[cfg(test)]

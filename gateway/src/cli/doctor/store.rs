@@ -32,7 +32,7 @@ pub(super) async fn directory(
         .await
         .context("read the release in force")?
     else {
-        let why = "no release is in force: nobody can call (directory.initial, or `waymark directory apply`)";
+        let why = "no release is in force: nobody can call: name a folder in directory.initial and start again";
         return Ok((Stage::fail("directory", why), Stage::skipped("secrets")));
     };
     let directory = match load_release(&release) {
