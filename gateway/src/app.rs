@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 
 use crate::clock::{Random, SystemClock, SystemRandomness};
 use crate::config::{Config, load_log_key};
-use crate::delivery::{AdapterFor, DeliveryOptions, Driver, SYSTEM_IDENTITY};
+use crate::delivery::{AdapterFor, Collector, DeliveryOptions, Driver, SYSTEM_IDENTITY};
 use crate::lifecycle::{FailureEffect, Lifecycle};
 use crate::service::{
     ApplyDirectory, InForce, IntakeService, Parts, Service, actor_of, load_release,
@@ -239,7 +239,10 @@ impl App {
             lifecycle, config, &service, log_key, grown, log_wanted, &tls, &metrics,
         );
         if duty != Duty::Faces {
-            start_delivery(lifecycle, config, &service, &adapters, &random, &metrics);
+            let door: Arc<dyn Intake> = Arc::<LateIntake>::clone(&intake);
+            start_delivery(
+                lifecycle, config, &service, &adapters, door, &random, &metrics,
+            );
         }
         let mut app = Self {
             service,
@@ -353,6 +356,7 @@ fn start_delivery(
     config: &Config,
     service: &Service,
     adapters: &Arc<Adapters>,
+    intake: Arc<dyn Intake>,
     random: &Arc<dyn Random>,
     metrics: &Metrics,
 ) {
@@ -363,6 +367,12 @@ fn start_delivery(
     };
     let adapters = Arc::clone(adapters);
     let of: AdapterFor = Arc::new(move |kind| adapters.adapter(kind));
+    let collector = Collector::new(service.clone(), Arc::clone(&of), intake, metrics.clone());
+    let collecting = lifecycle.stopping();
+    lifecycle.spawn("collect", FailureEffect::EndProcess, async move {
+        collector.run(collecting).await;
+        Ok::<(), std::convert::Infallible>(())
+    });
     let driver = Driver::new(
         service.clone(),
         of,

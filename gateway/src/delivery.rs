@@ -6,11 +6,13 @@ use waymark_core::directory::AdapterKind;
 use waymark_core::port::Adapter;
 
 mod close;
+mod collect;
 mod driver;
 mod endpoints;
 mod render;
 
 pub use close::{Closing, close_of};
+pub use collect::Collector;
 pub use driver::{DeliveryOptions, Driver};
 pub use render::{render, source_of};
 

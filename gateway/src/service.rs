@@ -27,11 +27,13 @@ mod read;
 mod status;
 mod submit;
 mod tell;
+mod undelivered;
 
 pub use admin::ConservationReport;
 pub use audit::{LogEntryView, PROOF_WAIT_MAX, Proof, ReceiptKey};
 pub use change::{Amend, Cancel, CancelCode, ChangeResult, LegEffect, LegOutcome, Withdraw};
 pub use directory::{Applied, ApplyDirectory, DIRECTORY_STREAM, load_release};
+pub(crate) use document::sha256_hex;
 pub use document::{DOCUMENT_BYTES_MAX, MEDIA_TYPES, Upload};
 pub use draft::{Drafter, actor_of};
 pub use error::ServiceError;

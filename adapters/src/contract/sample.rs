@@ -212,6 +212,7 @@ pub fn endpoint() -> Endpoint {
         attempt_timeout: Duration::from_secs(10),
         concurrency: 4,
         retry: RetryPolicy::default(),
+        codes: waymark_core::directory::CodeMap::default(),
         validity: Validity::default(),
     }
 }
@@ -253,10 +254,12 @@ pub fn source(kind: Kind) -> Source {
             state: LegState::Declined,
             code: "RRNA".to_owned(),
             text: Some("Tam is better helped by another service".into()),
+            due: None,
             at,
         }),
         reason: matches!(kind, Kind::Cancel | Kind::Withdraw)
             .then(|| "the Quillfeather family asked".into()),
+        attachments: Vec::new(),
         at,
         environment: Environment::Test,
     }

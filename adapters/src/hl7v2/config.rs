@@ -346,6 +346,7 @@ pub(super) mod tests {
             attempt_timeout: Duration::from_mins(1),
             concurrency: 4,
             retry: RetryPolicy::default(),
+            codes: waymark_core::directory::CodeMap::default(),
             validity: Validity::default(),
         }
     }

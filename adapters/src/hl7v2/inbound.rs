@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use waymark_core::directory::Environment;
 use waymark_core::personal::Payload;
-use waymark_core::port::{Inbound, InboundBody, Intake};
+use waymark_core::port::{Channel, Inbound, InboundBody, Intake};
 use waymark_core::time::Clock;
 
 use self::reply::{Refusal, replies};
@@ -120,17 +120,18 @@ pub fn message_key(envelope: &Envelope) -> String {
     )
 }
 
-/// Wraps what a message says for the intake. Who says so is for the caller to fill in: nothing in a
-/// message proves its sender.
+/// Wraps what a message says for the intake. Who says so is for the caller to know: nothing in a message
+/// proves its sender.
 pub fn inbound(
     message: &Message,
     envelope: &Envelope,
     original: &[u8],
+    channel: Channel,
     body: InboundBody,
 ) -> Inbound {
     let (app, facility) = (&envelope.sending_app.name, &envelope.sending_facility.name);
     Inbound {
-        identity: String::new(),
+        channel,
         claimed_sender: Some(format!("{app}|{facility}")),
         message_key: message_key(envelope),
         original: Payload::new(original.to_vec()),
@@ -138,6 +139,7 @@ pub fn inbound(
         media_type: MEDIA_TYPE.to_owned(),
         traceparent: None,
         environment: map::code::environment(&envelope.processing_id),
+        attachments: Vec::new(),
         body,
     }
 }
@@ -391,8 +393,8 @@ impl Shared {
     ) -> Result<(), Refusal> {
         let environment = self.checked_environment(envelope)?;
         let body = self.read_body(message, envelope)?;
-        let mut inbound = inbound(message, envelope, &frame.body, body);
-        identity.clone_into(&mut inbound.identity);
+        let channel = Channel::Peer(identity.to_owned());
+        let mut inbound = inbound(message, envelope, &frame.body, channel, body);
         inbound.environment = Some(environment);
         match timeout(self.options.intake_timeout, self.intake.take(inbound)).await {
             Ok(Ok(_)) => Ok(()),

@@ -21,7 +21,7 @@ use waymark_core::directory::{Endpoint, Environment};
 use waymark_core::error::{Fault, Violation};
 use waymark_core::personal::Payload;
 use waymark_core::port::{
-    Adapter, Deadline, Identification, InboundBody, Intake, Outbound, Probe, ProbeStage,
+    Adapter, Channel, Deadline, Identification, InboundBody, Intake, Outbound, Probe, ProbeStage,
     RenderError, Rendered, Source,
 };
 use waymark_core::time::Clock;
@@ -93,11 +93,11 @@ impl Hl7v2Adapter {
         status.answers = None;
         status.grade = Evidence::None;
         let body = InboundBody::Status(status);
-        let mut inbound = inbound::inbound(&answer.message, &rri.envelope, &answer.body, body);
-        inbound.identity = talk
-            .uri
-            .clone()
-            .unwrap_or_else(|| format!("mllp:{}", talk.endpoint.id));
+        let name = talk.uri.clone();
+        let name = name.unwrap_or_else(|| format!("mllp:{}", talk.endpoint.id));
+        let channel = Channel::Peer(name);
+        let (message, envelope) = (&answer.message, &rri.envelope);
+        let inbound = inbound::inbound(message, envelope, &answer.body, channel, body);
         match timeout_at(talk.until, intake.take(inbound)).await {
             Ok(Ok(_)) => Kept::Yes,
             Ok(Err(error)) if !is_passing(error.kind) => {

@@ -56,6 +56,7 @@ impl Intake for TestIntake {
             referral,
             reference: Reference::of(referral),
             repeated: false,
+            state: None,
         };
         self.answer.clone().map(|()| answer)
     }

@@ -17,7 +17,7 @@ use waymark_core::directory::Environment;
 use waymark_core::id::EndpointId;
 use waymark_core::leg::LegState;
 use waymark_core::personal::{Payload, Personal};
-use waymark_core::port::{Inbound, InboundBody, InboundStatus};
+use waymark_core::port::{Channel, Inbound, InboundBody, InboundStatus};
 use waymark_core::time::Timestamp;
 
 use super::sign::{SignatureError, WebhookSecret, check};
@@ -86,6 +86,8 @@ struct Body {
     reason_code: Option<String>,
     #[serde(default)]
     text: Option<Personal<String>>,
+    #[serde(default)]
+    due: Option<jiff::civil::Date>,
     #[serde(default)]
     at: Option<jiff::Timestamp>,
     #[serde(default)]
@@ -171,6 +173,7 @@ fn status(body: Body) -> Result<InboundStatus, CallbackError> {
         source_version: body.source_version,
         reason_code: body.reason_code,
         text: body.text,
+        due: body.due,
         at: body.at.map(|at| Timestamp::from_ms(at.as_millisecond())),
         grade,
     })
@@ -186,7 +189,7 @@ impl Callback {
         traceparent: Option<String>,
     ) -> Inbound {
         Inbound {
-            identity: format!("webhook:{endpoint}"),
+            channel: Channel::Peer(format!("webhook:{endpoint}")),
             claimed_sender: None,
             message_key: self.id,
             fingerprint: Payload::new(body.clone()),
@@ -194,6 +197,7 @@ impl Callback {
             media_type: MEDIA_TYPE.to_owned(),
             traceparent,
             environment: Some(self.environment),
+            attachments: Vec::new(),
             body: InboundBody::Status(self.status),
         }
     }
@@ -241,8 +245,8 @@ mod tests {
         assert!(!format!("{callback:?}").contains("Tam"));
         let inbound = callback.into_inbound(&"therapy".parse().unwrap(), BODY.into(), None);
         assert_eq!(
-            (inbound.identity.as_str(), inbound.message_key.as_str()),
-            ("webhook:therapy", "msg_1")
+            (&inbound.channel, inbound.message_key.as_str()),
+            (&Channel::Peer("webhook:therapy".to_owned()), "msg_1")
         );
     }
 

@@ -31,6 +31,8 @@ pub enum AlarmKind {
     Conservation,
     /// Plain MLLP: anybody on the network may answer. Subject: endpoint; stands as long as the endpoint does.
     NetworkIdentity,
+    /// What waits at the far side cannot be collected. Subject: endpoint.
+    NotCollected,
 }
 
 impl AlarmKind {
@@ -47,6 +49,7 @@ impl AlarmKind {
         Self::IdentityConflict,
         Self::Conservation,
         Self::NetworkIdentity,
+        Self::NotCollected,
     ];
 
     /// The kind as text, as stored.
@@ -63,6 +66,7 @@ impl AlarmKind {
             Self::IdentityConflict => "identity_conflict",
             Self::Conservation => "conservation",
             Self::NetworkIdentity => "network_identity",
+            Self::NotCollected => "not_collected",
         }
     }
 

@@ -16,12 +16,14 @@ use crate::leg::Owner;
 use crate::referral::{ConsentScope, NeedType, Priority, SettingKind};
 
 mod check;
+mod codes;
 mod diff;
 mod load;
 #[cfg(test)]
 pub(crate) mod sample;
 
 pub use check::{Finding, Severity, check};
+pub use codes::{CodeMap, WireCode};
 pub use diff::{Change, ChangeKind, diff};
 pub use load::{
     ENTRIES_MAX, FILE_BYTES_MAX, FILES_MAX, RULES_MAX, SECRET_NAME_LENGTH_MAX, SourceFile, bundle,
@@ -238,6 +240,8 @@ pub struct Endpoint {
     pub concurrency: u32,
     /// When to try again.
     pub retry: RetryPolicy,
+    /// How its far side's code lists say what the canonical lists say; empty when it names no map.
+    pub codes: CodeMap,
     /// When it holds.
     pub validity: Validity,
 }

@@ -4,8 +4,8 @@ mod adapter;
 mod store;
 
 pub use adapter::{
-    Adapter, Deadline, Identification, Inbound, InboundBody, InboundStatus, Intake, IntakeAnswer,
-    IntakeError, Outbound, Probe, ProbeStage, Reconciliation, RenderError, Rendered, Source,
-    StatusNotice,
+    Adapter, Attachment, Channel, Collected, Deadline, Identification, Inbound, InboundBody,
+    InboundDocument, InboundStatus, Intake, IntakeAnswer, IntakeError, Outbound, Probe, ProbeStage,
+    Reconciliation, RenderError, Rendered, Sent, Source, StatusNotice, Undelivered,
 };
 pub use store::*;

@@ -154,6 +154,7 @@ fn notice_of(
         state: LegState::Submitted,
         code: if parked { "undeliverable" } else { "rejected" }.to_owned(),
         text: None,
+        due: None,
         at,
     };
     let telling = Telling {

@@ -23,7 +23,7 @@ use waymark_core::port::{
 
 use super::close::{Closing, close_of};
 use super::endpoints::{Answered, Endpoints, Turned};
-use super::render::{render, source_of};
+use super::render::{attachments, render_caught, source_of};
 use super::{AdapterFor, SYSTEM_IDENTITY};
 use crate::clock::{Random, jitter};
 use crate::service::{Drafter, InForce, Service, actor_of};
@@ -292,15 +292,20 @@ impl Driver {
         let (rendered, fresh) = match content.rendered.clone() {
             Some(rendered) => (rendered, false),
             None => {
-                let rendered = source_of(leased, &content, self.inner.service.environment(), now)
-                    .and_then(|source| {
-                        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                            render(&*adapter, &source, endpoint)
-                        }))
-                        .unwrap_or_else(|_| {
-                            Err(poison("the adapter failed while rendering this message"))
-                        })
-                    });
+                let service = &self.inner.service;
+                let rendered = match source_of(leased, &content, service.environment(), now) {
+                    Ok(mut source) => {
+                        let most = adapter.inline_bytes_max(endpoint);
+                        match attachments(&**store, leased, &source, most).await? {
+                            Ok(opened) => {
+                                source.attachments = opened;
+                                render_caught(&*adapter, &source, endpoint)
+                            }
+                            Err(outcome) => Err(outcome),
+                        }
+                    }
+                    Err(outcome) => Err(outcome),
+                };
                 match rendered {
                     Ok(rendered) => (rendered, true),
                     Err(outcome) => {
@@ -511,13 +516,6 @@ fn not_to_be_attempted(leased: &Leased, endpoint: &Endpoint) -> Option<Outcome> 
         });
     }
     None
-}
-
-fn poison(text: &str) -> Outcome {
-    Outcome::Park {
-        reason: ParkReason::Poison,
-        why: Why::new("render.panic", text),
-    }
 }
 
 /// What an outcome says of the endpoint's health.

@@ -4,10 +4,13 @@ use waymark_core::delivery::{Kind, Outcome, ParkReason, Why};
 use waymark_core::directory::{Endpoint, Environment};
 use waymark_core::personal::Personal;
 use waymark_core::port::{
-    Adapter, DeliveryContent, Leased, RenderError, Rendered, Source, StatusNotice,
+    Adapter, Attachment, DeliveryContent, Leased, RenderError, Rendered, Source, StatusNotice,
+    Store, StoreError,
 };
 use waymark_core::referral::Referral;
 use waymark_core::time::Timestamp;
+
+use crate::service::sha256_hex;
 
 /// What a delivery says, decoded.
 ///
@@ -61,8 +64,66 @@ pub fn source_of(
         content: referral,
         status,
         reason,
+        attachments: Vec::new(),
         at,
         environment,
+    })
+}
+
+/// Opens the documents of what is to be rendered, in its order, as long as all together stay within `most` bytes; the
+/// rest go by reference. Each must be what its digest says.
+///
+/// # Errors
+/// The store's own; the inner error is the park outcome for a document that is gone or not as described.
+pub(super) async fn attachments(
+    store: &dyn Store,
+    leased: &Leased,
+    source: &Source,
+    most: u64,
+) -> Result<Result<Vec<Attachment>, Outcome>, StoreError> {
+    let documents = source.content.iter().flat_map(|content| &content.documents);
+    let mut opened = Vec::new();
+    let mut left = most;
+    for document in documents {
+        let Some(rest) = left.checked_sub(document.size_bytes) else {
+            continue;
+        };
+        let bytes = store.attachment(leased, document.id).await?;
+        let bytes = bytes.filter(|bytes| sha256_hex(bytes.expose()) == document.sha256);
+        let Some(bytes) = bytes else {
+            let text = format!("document {} is gone or not as its digest says", document.id);
+            return Ok(Err(Outcome::Park {
+                reason: ParkReason::CannotCarry,
+                why: Why::new("render.document", text),
+            }));
+        };
+        left = rest;
+        opened.push(Attachment {
+            document: document.clone(),
+            bytes,
+        });
+    }
+    Ok(Ok(opened))
+}
+
+/// Renders; an adapter that panics on a message makes it poison and takes nothing else with it.
+///
+/// # Errors
+/// As [`render`].
+pub(super) fn render_caught(
+    adapter: &dyn Adapter,
+    source: &Source,
+    endpoint: &Endpoint,
+) -> Result<Rendered, Outcome> {
+    let rendering = std::panic::AssertUnwindSafe(|| render(adapter, source, endpoint));
+    std::panic::catch_unwind(rendering).unwrap_or_else(|_| {
+        Err(Outcome::Park {
+            reason: ParkReason::Poison,
+            why: Why::new(
+                "render.panic",
+                "the adapter failed while rendering this message",
+            ),
+        })
     })
 }
 

@@ -6,7 +6,8 @@ use waymark_core::audit::{CommitmentTag, EntryKind};
 use waymark_core::error::ErrorKind;
 use waymark_core::id::DocumentId;
 use waymark_core::personal::{Payload, Personal};
-use waymark_core::port::{DocumentView, NewDocument};
+use waymark_core::port::{DocumentView, InboundDocument, NewDocument};
+use waymark_core::referral::DocumentRef;
 
 use super::{Key, Service, ServiceError};
 
@@ -35,7 +36,7 @@ pub struct Upload {
 }
 
 /// SHA-256 as lower-case hex.
-pub(super) fn sha256_hex(bytes: &[u8]) -> String {
+pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
     hex::encode(digest(&SHA256, bytes))
 }
 
@@ -49,6 +50,45 @@ impl Service {
         caller: &Principal,
         upload: Upload,
     ) -> Result<DocumentId, ServiceError> {
+        let id = self.drafter().document(self.now());
+        self.keep_document(caller, id, upload).await?;
+        Ok(id)
+    }
+
+    /// Keeps a document that came inline with a message, and says how a referral names it.
+    ///
+    /// # Errors
+    /// As [`Service::upload`]; the sender's own digest is compared where it gave one.
+    pub(super) async fn keep_inbound(
+        &self,
+        caller: &Principal,
+        id: DocumentId,
+        document: InboundDocument,
+    ) -> Result<DocumentRef, ServiceError> {
+        let sha256 = sha256_hex(document.bytes.expose());
+        let kept = DocumentRef {
+            id,
+            sha256: sha256.clone(),
+            media_type: document.media_type.clone(),
+            size_bytes: u64::try_from(document.bytes.expose().len()).unwrap_or(u64::MAX),
+            title: document.title,
+            kind: document.kind,
+        };
+        let upload = Upload {
+            media_type: document.media_type,
+            sha256: document.sha256.unwrap_or(sha256),
+            bytes: document.bytes,
+        };
+        self.keep_document(caller, id, upload).await?;
+        Ok(kept)
+    }
+
+    async fn keep_document(
+        &self,
+        caller: &Principal,
+        id: DocumentId,
+        upload: Upload,
+    ) -> Result<(), ServiceError> {
         permit(caller, Action::UploadDocument, Relationship::None)?;
         if upload.bytes.expose().is_empty() || upload.bytes.expose().len() > DOCUMENT_BYTES_MAX {
             let why = format!("is 1 to {DOCUMENT_BYTES_MAX} bytes: split or compress it");
@@ -68,7 +108,6 @@ impl Service {
         }
         let now = self.now();
         let draft = self.drafter();
-        let id = draft.document(now);
         let mut entry = draft
             .entry(EntryKind::AdminAction, draft.stream(), caller, now)
             .code("action", "upload")
@@ -84,8 +123,7 @@ impl Service {
             entry,
             openings: vec![opening],
         };
-        self.parts.store.put_document(document).await?;
-        Ok(id)
+        Ok(self.parts.store.put_document(document).await?)
     }
 
     /// A document's bytes, for its uploader and for the parties of the referral that it went with; logged first.

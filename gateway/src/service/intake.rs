@@ -1,22 +1,24 @@
 //! The one door for everything that adapters take in.
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
-use waymark_core::access::{Action, Principal};
+use waymark_core::access::{Action, Principal, Role};
 use waymark_core::audit::{CommitmentTag, EntryKind};
 use waymark_core::delivery::Evidence;
 use waymark_core::error::{ErrorKind, Violation};
-use waymark_core::id::{Reference, ReferralId, WireId};
-use waymark_core::leg::{LegState, Reception};
+use waymark_core::id::{DocumentId, Reference, ReferralId, WireId};
+use waymark_core::leg::{LegState, Reception, referral_state};
 use waymark_core::personal::Payload;
 use waymark_core::port::{
-    EventKind, Inbound, InboundBody, InboundStatus, Intake, IntakeAnswer, IntakeError, NewEvent,
-    RaiseEvidence, ReferralKey, ReferralView,
+    Channel, EventKind, Inbound, InboundBody, InboundDocument, InboundStatus, Intake, IntakeAnswer,
+    IntakeError, NewEvent, RaiseEvidence, ReferralKey, ReferralView,
 };
-use waymark_core::referral::SenderReference;
+use waymark_core::referral::{Referral, SenderReference};
 
 use super::change::{SenderAct, SenderMessage};
 use super::submit::{Envelope, canonical};
-use super::{Key, Service, ServiceError, StatusUpdate};
+use super::{Key, Service, ServiceError, StatusUpdate, actor_of};
 
 /// Takes in what adapters receive.
 #[derive(Clone)]
@@ -52,7 +54,9 @@ impl Intake for IntakeService {
     async fn take(&self, message: Inbound) -> Result<IntakeAnswer, IntakeError> {
         let caller = self.service.inbound_principal(&message)?;
         let answer = match message.body {
-            InboundBody::Submit(referral) => {
+            InboundBody::Submit(mut referral) => {
+                let (key, attached) = (&message.message_key, message.attachments);
+                self.keep(&caller, key, attached, &mut referral).await?;
                 let content = canonical(&referral)?;
                 let envelope = Envelope {
                     key: message.message_key,
@@ -69,9 +73,12 @@ impl Intake for IntakeService {
                     referral: accepted.referral,
                     reference: accepted.reference,
                     repeated: accepted.repeated,
+                    state: Some(LegState::Submitted),
                 }
             }
-            InboundBody::Amend(reference, referral) => {
+            InboundBody::Amend(reference, mut referral) => {
+                let (key, attached) = (&message.message_key, message.attachments);
+                self.keep(&caller, key, attached, &mut referral).await?;
                 let content = canonical(&referral)?;
                 let act = SenderAct::Amend {
                     content,
@@ -113,6 +120,12 @@ impl Intake for IntakeService {
                     )
                     .await?
             }
+            InboundBody::Undelivered(undelivered) => {
+                self.service
+                    .undelivered(&caller, &message.channel, undelivered)
+                    .await?
+            }
+            InboundBody::Enquiry(reference) => self.service.enquired(&caller, reference).await?,
         };
         Ok(answer)
     }
@@ -131,10 +144,45 @@ impl IntakeService {
             .await?;
         Ok(IntakeAnswer {
             referral: result.referral.id,
+            state: state_of(&result.referral),
             reference: result.referral.reference,
             repeated: result.repeated,
         })
     }
+
+    /// Keeps documents that came inline, and names them in the referral. Their ids follow from the message, so that
+    /// the same message again keeps nothing twice.
+    async fn keep(
+        &self,
+        caller: &Principal,
+        message_key: &str,
+        attached: Vec<InboundDocument>,
+        referral: &mut Referral,
+    ) -> Result<(), ServiceError> {
+        for (index, document) in attached.into_iter().enumerate() {
+            let id = document_of(&caller.identity, message_key, index);
+            let kept = self.service.keep_inbound(caller, id, document).await?;
+            referral.documents.push(kept);
+        }
+        Ok(())
+    }
+}
+
+/// The id of a document that came inline: the first 16 bytes of a digest over who sent it, in which message and where.
+fn document_of(identity: &str, message_key: &str, index: usize) -> DocumentId {
+    let text = format!("waymark/inbound-document/v1\0{identity}\0{message_key}\0{index}");
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
+    let mut id = [0u8; 16];
+    for (slot, byte) in id.iter_mut().zip(digest.as_ref()) {
+        *slot = *byte;
+    }
+    DocumentId::from_bytes(id)
+}
+
+/// The referral's own state: a pure function of its legs.
+fn state_of(view: &ReferralView) -> Option<LegState> {
+    let legs: Vec<LegState> = view.legs.iter().map(|leg| leg.state).collect();
+    referral_state(&legs)
 }
 
 /// A version for a wire that has none: the first 63 bits of the message key's digest, so that the same message is
@@ -151,7 +199,7 @@ fn version_of(key: &str) -> u64 {
 impl Service {
     /// Binds a message to the agency of its channel; what it says of its sender must agree (ruling 9).
     fn inbound_principal(&self, message: &Inbound) -> Result<Principal, ServiceError> {
-        let caller = self.principal(std::slice::from_ref(&message.identity))?;
+        let caller = self.on_channel(&message.channel)?;
         if let Some(environment) = message.environment
             && environment != self.parts.environment
         {
@@ -170,7 +218,7 @@ impl Service {
             let agrees = in_force
                 .directory
                 .identities
-                .get(&message.identity)
+                .get(&caller.identity)
                 .is_some_and(|i| i.hl7_senders.contains(claimed));
             if !agrees {
                 return Err(ServiceError::new(ErrorKind::Denied, "SENDER_MISMATCH").with_violation(
@@ -180,6 +228,48 @@ impl Service {
             }
         }
         Ok(caller)
+    }
+
+    /// Who speaks on a channel. What the gateway's own adapter collected at an endpoint speaks for the endpoint's agency.
+    fn on_channel(&self, channel: &Channel) -> Result<Principal, ServiceError> {
+        let id = match channel {
+            Channel::Peer(name) => return self.principal(std::slice::from_ref(name)),
+            Channel::Endpoint(id) => id,
+        };
+        let in_force = self.in_force();
+        let endpoint = in_force.directory.endpoint(id, self.now().london_date());
+        let endpoint =
+            endpoint.ok_or_else(|| ServiceError::new(ErrorKind::Unauthenticated, "NO_ENDPOINT"))?;
+        let identity = format!("endpoint:{id}");
+        Ok(Principal {
+            agency: endpoint.agency.clone(),
+            actor: actor_of(&identity),
+            identity,
+            roles: [Role::Agency].into(),
+            acts_for: BTreeSet::new(),
+        })
+    }
+
+    /// Where a referral stands, for one of its parties.
+    async fn enquired(
+        &self,
+        caller: &Principal,
+        reference: SenderReference,
+    ) -> Result<IntakeAnswer, ServiceError> {
+        let key = if let Ok(reference) = reference.value.parse::<Reference>() {
+            Key::Reference(reference)
+        } else if let Ok(id) = reference.value.parse::<ReferralId>() {
+            Key::Id(id)
+        } else {
+            Key::SenderReference(reference)
+        };
+        let (view, _permit) = self.find(caller, &key, Action::ReadReferral).await?;
+        Ok(IntakeAnswer {
+            referral: view.id,
+            state: state_of(&view),
+            reference: view.reference,
+            repeated: true,
+        })
     }
 
     /// A receiver's status, which may also be evidence for the delivery that it answers.
@@ -214,6 +304,7 @@ impl Service {
         if status.state == LegState::Submitted {
             return Ok(IntakeAnswer {
                 referral: id,
+                state: state_of(&view),
                 reference: view.reference,
                 repeated: false,
             });
@@ -225,6 +316,7 @@ impl Service {
             state: status.state,
             reason_code: status.reason_code,
             text: status.text,
+            due: status.due,
             at: status.at,
             receiver_reference: status.receiver_reference,
             traceparent,
@@ -232,6 +324,7 @@ impl Service {
         let result = self.update_status(caller, update).await?;
         Ok(IntakeAnswer {
             referral: id,
+            state: state_of(&result.referral),
             reference: result.referral.reference,
             repeated: result.reception == Reception::Repeated,
         })

@@ -3,7 +3,7 @@
 use waymark_core::access::{Action, Permit, Principal, Relationship, permit};
 use waymark_core::alarm::{AlarmKind, NewAlarm};
 use waymark_core::audit::{CommitmentTag, EntryDraft, EntryKind};
-use waymark_core::delivery::{DeliveryState, Evidence, Kind};
+use waymark_core::delivery::{DeliveryState, Evidence, Kind, ParkReason};
 use waymark_core::error::ErrorKind;
 use waymark_core::id::{DeliveryId, ServiceId, WireId};
 use waymark_core::leg::LegState;
@@ -335,7 +335,8 @@ impl Service {
         {
             return Err(refuse_state(view.state));
         }
-        self.operate(&permit, &view, Act::Park, reason).await
+        self.operate(&permit, &view, Act::Park(ParkReason::Operator), reason)
+            .await
     }
 
     /// Puts a parked delivery back, under the same id.
@@ -365,7 +366,7 @@ impl Service {
         let now = self.now();
         let id = view.delivery.id;
         let word = match act {
-            Act::Park => "park",
+            Act::Park(_) => "park",
             Act::Resume => "resume",
         };
         let draft = self.drafter();
@@ -394,7 +395,7 @@ impl Service {
             text: "parked by an administrator: resume or redirect it".to_owned(),
         };
         let (alarms, resolve) = match act {
-            Act::Park => (vec![parked], Vec::new()),
+            Act::Park(_) => (vec![parked], Vec::new()),
             Act::Resume => (Vec::new(), vec![(AlarmKind::Parked, id.to_string())]),
         };
         let deadline = self.deadline_of(view, now);
@@ -405,6 +406,7 @@ impl Service {
             deadline,
             event,
             note,
+            tell: None,
             alarms,
             resolve,
             entry,

@@ -1,5 +1,6 @@
 //! What a receiving service says is happening, from whichever face it comes.
 
+use jiff::civil::Date;
 use waymark_core::access::{Action, Principal};
 use waymark_core::alarm::AlarmKind;
 use waymark_core::audit::{CommitmentTag, EntryDraft, EntryKind};
@@ -30,6 +31,8 @@ pub struct StatusUpdate {
     pub reason_code: Option<String>,
     /// Words.
     pub text: Option<Personal<String>>,
+    /// The day by which something happens next, where the service says so.
+    pub due: Option<Date>,
     /// When it happened, as the source says.
     pub at: Option<Timestamp>,
     /// The receiver's own reference.
@@ -203,6 +206,8 @@ impl Service {
             };
             let (owner, clock, next_action) =
                 self.duty_of(update.state, &receiver, &view.sender, now)?;
+            // The service's own day stands before the gateway's default.
+            let next_action = next_action.map(|day| update.due.map_or(day, |d| d.to_string()));
             legs.push(LegChange {
                 leg: leg.leg.id,
                 state: update.state,
@@ -221,6 +226,7 @@ impl Service {
                 .clone()
                 .unwrap_or_else(|| reception.as_str().to_owned()),
             text: update.text.clone(),
+            due: update.due,
             at: update.at.unwrap_or(now),
         };
         let telling = Telling {

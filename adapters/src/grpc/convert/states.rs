@@ -86,6 +86,11 @@ pub fn notice_to_proto(notice: &StatusNotice) -> v1::StatusChange {
             .as_ref()
             .map(|t| t.expose().clone())
             .unwrap_or_default(),
+        next_action: notice
+            .due
+            .map(|_| "the service's next step".to_owned())
+            .unwrap_or_default(),
+        due: notice.due.map(|day| day.to_string()).unwrap_or_default(),
         occurred_at: Some(timestamp_to_proto(notice.at)),
         source_version: u64::try_from(notice.at.as_ms()).unwrap_or(1).max(1),
         ..v1::StatusChange::default()
@@ -153,6 +158,7 @@ mod tests {
             state: LegState::Declined,
             code: "RRNA".to_owned(),
             text: Some("not this service".into()),
+            due: None,
             at: Timestamp::from_ms(1_772_445_600_123),
         };
         let change = notice_to_proto(&notice);

@@ -79,7 +79,7 @@ async fn referral_is_taken_and_then_acknowledged() {
     );
     assert!(answer.contains("|ACK^I12^ACK|"));
     let taken = intake.taken.lock().unwrap();
-    assert_eq!(taken[0].identity, "mllp:school");
+    assert_eq!(taken[0].channel, Channel::Peer("mllp:school".to_owned()));
     assert_eq!(
         taken[0].claimed_sender.as_deref(),
         Some("SCHOOLMIS|EE123456")
@@ -350,7 +350,10 @@ async fn over_tls(
         answer,
         taken
             .first()
-            .map(|it| it.identity.clone())
+            .map(|it| match &it.channel {
+                Channel::Peer(name) => name.clone(),
+                Channel::Endpoint(id) => id.to_string(),
+            })
             .unwrap_or_default(),
     )
 }

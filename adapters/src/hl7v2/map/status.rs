@@ -64,6 +64,7 @@ pub fn read(message: &RriMessage) -> Result<InboundStatus, FieldFault> {
         source_version: None,
         reason_code: code.or(reason.filter(|code| !code.is_empty())),
         text: words.map(Personal::new),
+        due: None,
         at: timestamp::instant(&message.envelope.timestamp, &zone)
             .map(|at| Timestamp::from_ms(at.as_millisecond())),
         grade: match message.answers {

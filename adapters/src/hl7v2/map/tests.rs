@@ -86,6 +86,7 @@ pub(in crate::hl7v2) fn source(kind: Kind, content: Option<Referral>) -> Source 
             value: "SM-7".into(),
             namespace: "SCHOOLMIS".into(),
         }),
+        attachments: Vec::new(),
         at: Timestamp::from_ms(1_772_447_400_000),
         environment: Environment::Test,
     }
@@ -484,6 +485,7 @@ fn every_state_told_to_a_sender_is_read_back_exactly() {
             state: *state,
             code: "told".into(),
             text: Some("words | here".into()),
+            due: None,
             at: Timestamp::from_ms(1_772_447_400_000),
         };
         let source = Source {

@@ -356,7 +356,7 @@ async fn status_in_the_application_answer_goes_through_the_intake() {
     };
     assert_eq!(receiver_reference.as_deref(), Some("PAS-5521"));
     let taken = intake.taken.lock().unwrap();
-    assert_eq!(taken[0].identity, "mllp:paed-mllp");
+    assert_eq!(taken[0].channel, Channel::Peer("mllp:paed-mllp".to_owned()));
     assert_eq!(taken[0].message_key, "PAEDPAS|R1L|RRI^I12|77");
     let InboundBody::Status(status) = &taken[0].body else {
         panic!()

@@ -1,14 +1,17 @@
 //! What the gateway asks of an adapter, and what an adapter's inbound side asks of the gateway.
 
-use async_trait::async_trait;
+use std::time::Duration;
 
-use crate::delivery::{Evidence, Kind, Outcome, Repeat, Why};
+use async_trait::async_trait;
+use jiff::civil::Date;
+
+use crate::delivery::{Evidence, Kind, Outcome, ParkReason, Repeat, Why};
 use crate::directory::{Endpoint, Environment};
 use crate::error::{ErrorKind, Violation};
-use crate::id::{AgencyId, DeliveryId, Reference, ReferralId, ServiceId, WireId};
+use crate::id::{AgencyId, DeliveryId, EndpointId, Reference, ReferralId, ServiceId, WireId};
 use crate::leg::LegState;
 use crate::personal::{Payload, Personal};
-use crate::referral::{Referral, SenderReference};
+use crate::referral::{DocumentRef, Referral, SenderReference};
 use crate::time::Timestamp;
 
 /// What a delivery says, before it is rendered.
@@ -38,10 +41,22 @@ pub struct Source {
     pub reason: Option<Personal<String>>,
     /// The sender's own reference of the referral.
     pub sender_reference: Option<SenderReference>,
+    /// The bytes of the content's documents, in its order; those left out of it go by reference alone, because they
+    /// are larger than the adapter carries inline (see [`Adapter::inline_bytes_max`]).
+    pub attachments: Vec<Attachment>,
     /// When the first attempt was made: the time that goes on the wire.
     pub at: Timestamp,
     /// Test or live.
     pub environment: Environment,
+}
+
+/// A document that goes along with a referral, opened for its first attempt; its digest was checked when it was opened.
+#[derive(Clone, Debug)]
+pub struct Attachment {
+    /// What the referral says of it.
+    pub document: DocumentRef,
+    /// Its bytes.
+    pub bytes: Payload,
 }
 
 /// What a sender is told of a leg.
@@ -57,6 +72,9 @@ pub struct StatusNotice {
     pub code: String,
     /// Words, if any.
     pub text: Option<Personal<String>>,
+    /// The day by which something happens next, e.g. of the appointment, where the service gave one.
+    #[serde(default)]
+    pub due: Option<Date>,
     /// When it happened.
     pub at: Timestamp,
 }
@@ -106,7 +124,41 @@ pub struct Outbound<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadline {
     /// How long from now.
-    pub within: std::time::Duration,
+    pub within: Duration,
+}
+
+/// A delivery that was sent and of which more may be learnt: it awaits evidence, or its leg is still open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// The delivery.
+    pub delivery: DeliveryId,
+    /// Its wire id.
+    pub wire_id: WireId,
+    /// What it said.
+    pub kind: Kind,
+    /// The agency that it was bound to.
+    pub recipient: AgencyId,
+    /// The referral's short reference.
+    pub reference: Reference,
+    /// The receiver's own reference, if it gave one.
+    pub receiver_reference: Option<String>,
+    /// The best evidence so far.
+    pub evidence: Evidence,
+    /// When it was queued.
+    pub queued: Timestamp,
+}
+
+/// What one round of collecting came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// Messages that the intake took, repeats included.
+    pub taken: u32,
+    /// Messages that it refused; each was answered or set aside in the protocol's own way.
+    pub refused: u32,
+    /// Whether more waits at the far side: collect again at once.
+    pub more: bool,
+    /// Why the round ended early, if it did.
+    pub stopped: Option<Why>,
 }
 
 /// What an adapter found when it asked the far side about an attempt of unknown end.
@@ -167,6 +219,27 @@ pub trait Adapter: Send + Sync {
     fn render(&self, source: &Source, endpoint: &Endpoint) -> Result<Rendered, RenderError>;
     /// Makes one attempt within the deadline.
     async fn deliver(&self, message: &Outbound<'_>, deadline: Deadline) -> Outcome;
+    /// Bytes of one message's documents that may go inline, all together; the rest go by reference.
+    fn inline_bytes_max(&self, _endpoint: &Endpoint) -> u64 {
+        0
+    }
+    /// How often the far side of this endpoint is asked for what waits there for us; `None` for a protocol that brings
+    /// its answers itself.
+    fn collect_every(&self, _endpoint: &Endpoint) -> Option<Duration> {
+        None
+    }
+    /// Collects what waits at the far side (a MESH inbox, a folder, a Task to be asked for): hands each message to the
+    /// intake, and acknowledges it to the far side only once the intake answered. `sent` is a page of what was sent to
+    /// this endpoint and may have news; rounds go through all of it in turn.
+    async fn collect(
+        &self,
+        _endpoint: &Endpoint,
+        _sent: &[Sent],
+        _intake: &dyn Intake,
+        _deadline: Deadline,
+    ) -> Collected {
+        Collected::default()
+    }
     /// Asks the far side what became of an attempt of unknown end; only for [`Repeat::MustReconcile`].
     async fn reconcile(&self, message: &Outbound<'_>, _deadline: Deadline) -> Reconciliation {
         let text = format!(
@@ -179,11 +252,22 @@ pub trait Adapter: Send + Sync {
     async fn probe(&self, endpoint: &Endpoint, deadline: Deadline) -> Probe;
 }
 
+/// Who speaks on an inbound channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Channel {
+    /// Somebody by a name that the channel proved: a SAN URI, `mllp:<listener>`, `webhook:<endpoint>`, `mesh:<mailbox>`,
+    /// `file:<endpoint>` (see [`crate::directory::Identity`]).
+    Peer(String),
+    /// The gateway's own adapter at an endpoint of its own, where it collected the news itself: what it says counts
+    /// for deliveries to that endpoint alone.
+    Endpoint(EndpointId),
+}
+
 /// One message that came in by an adapter, already parsed.
 #[derive(Clone, Debug)]
 pub struct Inbound {
-    /// The name that the authenticated channel proves (see [`crate::directory::Identity`]).
-    pub identity: String,
+    /// Who speaks, as the authenticated channel proves it; nothing in a message does (ruling 9).
+    pub channel: Channel,
     /// The sender's own fields that must agree with the bound agency, e.g. `APP|FACILITY` of MSH-3/4.
     pub claimed_sender: Option<String>,
     /// The sender's message key, e.g. `MSH-3|MSH-4|REF^I12|MSG00012`.
@@ -198,8 +282,25 @@ pub struct Inbound {
     pub traceparent: Option<String>,
     /// Test or live, where the message says so.
     pub environment: Option<Environment>,
+    /// Documents that came inline; the intake keeps them and adds them to the referral's own, by digest.
+    pub attachments: Vec<InboundDocument>,
     /// What it says.
     pub body: InboundBody,
+}
+
+/// A document as it came inline with a message.
+#[derive(Clone, Debug)]
+pub struct InboundDocument {
+    /// Media type.
+    pub media_type: String,
+    /// SHA-256 as the sender has it, lower-case hex, where the protocol carries one.
+    pub sha256: Option<String>,
+    /// Title.
+    pub title: Option<Personal<String>>,
+    /// Kind, e.g. `questionnaire`.
+    pub kind: Option<String>,
+    /// Its bytes.
+    pub bytes: Payload,
 }
 
 /// What an inbound message says.
@@ -213,6 +314,22 @@ pub enum InboundBody {
     Cancel(SenderReference, Option<Personal<String>>),
     /// A status of one of our referrals, or of evidence for one of our deliveries.
     Status(InboundStatus),
+    /// The channel says that one of our deliveries did not arrive after all, or its receiver could not take it in.
+    Undelivered(Undelivered),
+    /// Asks where a referral stands (HL7 v2 I15, a GET of a ServiceRequest); changes nothing. The reference is the
+    /// asker's own, or ours, or our referral id.
+    Enquiry(SenderReference),
+}
+
+/// A delivery that did not arrive after all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Undelivered {
+    /// The wire id of the delivery.
+    pub answers: String,
+    /// Why the delivery is parked for a person.
+    pub reason: ParkReason,
+    /// What the channel said.
+    pub why: Why,
 }
 
 /// A status as a receiver reports it.
@@ -232,6 +349,8 @@ pub struct InboundStatus {
     pub reason_code: Option<String>,
     /// Words.
     pub text: Option<Personal<String>>,
+    /// The day by which something happens next, e.g. of the appointment.
+    pub due: Option<Date>,
     /// When it happened, as the receiver says.
     pub at: Option<Timestamp>,
     /// Evidence grade that this message is for the delivery it answers.
@@ -247,6 +366,8 @@ pub struct IntakeAnswer {
     pub reference: Reference,
     /// Whether the same message came before.
     pub repeated: bool,
+    /// The referral's own state now; absent where the message says nothing of a referral.
+    pub state: Option<LegState>,
 }
 
 /// Why an inbound message was not taken.

@@ -164,6 +164,13 @@ pub trait DeliveryStore: Send + Sync {
     async fn lease(&self, ask: &LeaseAsk) -> Result<Vec<Leased>, StoreError>;
     /// What a leased delivery says: content, note, and the rendered bytes once there are any.
     async fn content(&self, leased: &Leased) -> Result<DeliveryContent, StoreError>;
+    /// The bytes of a document that went with the leased delivery's referral; `None` when it is not that referral's,
+    /// or its keys were destroyed.
+    async fn attachment(
+        &self,
+        leased: &Leased,
+        document: DocumentId,
+    ) -> Result<Option<Payload>, StoreError>;
     /// Opens an attempt and, on the first, stores its bytes. `Err(LeaseLost)` if another worker took over.
     async fn open_attempt(&self, open: OpenAttempt) -> Result<(), StoreError>;
     /// Records how an attempt ended and where the delivery goes. `Err(LeaseLost)` if another worker took over.
@@ -186,6 +193,14 @@ pub trait DeliveryStore: Send + Sync {
     async fn delivery_by_wire_id(&self, id: &WireId) -> Result<Option<DeliveryView>, StoreError>;
     /// Deliveries, newest first.
     async fn deliveries(&self, query: &DeliveryQuery) -> Result<Vec<DeliveryView>, StoreError>;
+    /// One page of what was sent to an endpoint and may have news, newest first, looking at no more than `limit`
+    /// deliveries after the page's cursor.
+    async fn sent(
+        &self,
+        endpoint: &EndpointId,
+        before: Option<DeliveryId>,
+        limit: u32,
+    ) -> Result<SentPage, StoreError>;
     /// Deliveries that await evidence past their clock, and urgent ones held behind another: what to alarm.
     async fn overdue(&self, now: Timestamp, limit: u32) -> Result<Vec<NewAlarm>, StoreError>;
     /// Resolves once this process has committed new work; a poll stays the fallback.

@@ -254,7 +254,10 @@ impl Desk {
         let (kind, content) = match inward::read(&referral, &assumptions()?)? {
             InboundBody::Submit(content) => (Kind::New, Some(*content)),
             InboundBody::Amend(_, content) => (Kind::Amend, Some(*content)),
-            InboundBody::Cancel(..) | InboundBody::Status(_) => (Kind::Cancel, None),
+            InboundBody::Cancel(..)
+            | InboundBody::Status(_)
+            | InboundBody::Undelivered(_)
+            | InboundBody::Enquiry(_) => (Kind::Cancel, None),
         };
         let arrival = Arrival {
             wire_id: envelope.control_id.clone(),

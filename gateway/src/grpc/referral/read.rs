@@ -313,6 +313,10 @@ pub(super) fn status_update(
         state,
         reason_code: (!reason_code.is_empty()).then_some(reason_code),
         text: words(&change)?,
+        due: match change.due.as_str() {
+            "" => None,
+            day => Some(date_from_proto("change.due", day).map_err(one)?),
+        },
         at,
         receiver_reference: (!receiver_reference.is_empty()).then_some(receiver_reference),
         traceparent: None,

@@ -355,7 +355,7 @@ pub(super) async fn store_all(
 }
 
 /// Queues what the sender is told, under the trace of the call that submitted the referral.
-async fn queue_tell(
+pub(super) async fn queue_tell(
     w: &mut Write,
     of: &Member,
     tell: Option<&NewDelivery>,

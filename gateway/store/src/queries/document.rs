@@ -122,6 +122,23 @@ pub(super) async fn describe(
     }))
 }
 
+/// The bytes of a document of one referral.
+pub(super) async fn of_referral(
+    store: &Backend,
+    referral: ReferralId,
+    id: DocumentId,
+) -> Result<Option<Payload>, StoreError> {
+    let Some(document) = describe(store, id).await? else {
+        return Ok(None);
+    };
+    if document.referral != Some(referral) {
+        return Ok(None);
+    }
+    let mut conn = store.read().await?;
+    let opened = open_body(&mut conn, store.seal(), document.body).await?;
+    Ok(opened.map(|opened| opened.bytes))
+}
+
 fn sha256_place(id: &DocumentId) -> Place<'_> {
     Place {
         table: "document",

@@ -1,4 +1,5 @@
-//! What happens to a delivery outside an attempt: better evidence, and an operator who parks or resumes it.
+//! What happens to a delivery outside an attempt: better evidence, news that it did not arrive, and an operator who
+//! parks or resumes it.
 
 use waymark_core::alarm::AlarmKind;
 use waymark_core::delivery::{DeliveryState, ParkReason};
@@ -7,7 +8,7 @@ use waymark_core::port::{Act, Operation, RaiseEvidence, StoreError};
 use waymark_core::time::Timestamp;
 
 use super::Backend;
-use super::attempt::{store_all, subject_if};
+use super::attempt::{queue_tell, store_all, subject_if};
 use super::follow::{self, Alarms, Cause};
 use super::lane::{self, Member};
 use super::row::Fields;
@@ -118,7 +119,8 @@ pub(super) async fn raise_evidence(
 pub(super) async fn operate(store: &Backend, operation: Operation) -> Result<(), StoreError> {
     let cause = Cause::of(&operation.entry);
     let mut alarms = Alarms::new(operation.alarms, operation.resolve);
-    let note = seal_bodies(vec![operation.note]).await?;
+    let (told, tell) = operation.tell.unzip();
+    let note = seal_bodies(std::iter::once(operation.note).chain(told).collect()).await?;
     let mut w = store.begin().await?;
     let seen = lane::member(&mut w, operation.delivery).await?;
     let seen = seen.ok_or(StoreError::NotFound("delivery"))?;
@@ -130,15 +132,21 @@ pub(super) async fn operate(store: &Backend, operation: Operation) -> Result<(),
         subject.as_ref(),
     )
     .await?;
+    // Lanes in their order: the one that the sender is told in may come first.
+    let told_first = tell
+        .as_ref()
+        .is_some_and(|tell| tell.endpoint < seen.endpoint);
+    if told_first {
+        queue_tell(&mut w, &seen, tell.as_ref(), operation.at).await?;
+    }
     let (_, was) = lane::held(&mut w, &seen).await?;
     store_all(&mut w, subject.as_ref(), &was, &note).await?;
     let state = match operation.act {
-        Act::Park => {
+        Act::Park(reason) => {
             if !was.state.blocks_lane() || was.state == DeliveryState::Attempting {
                 return Err(StoreError::Stale);
             }
-            let parked = Some(ParkReason::Operator);
-            lane::set_state(&mut w, &was, DeliveryState::Parked, parked).await?;
+            lane::set_state(&mut w, &was, DeliveryState::Parked, Some(reason)).await?;
             alarms.resolve(AlarmKind::UrgentHeld, was.id);
             lane::leave(&mut w, (&cause, &mut alarms), &was, DeliveryState::Parked).await?;
             DeliveryState::Parked
@@ -148,6 +156,9 @@ pub(super) async fn operate(store: &Backend, operation: Operation) -> Result<(),
             resume_group(&mut w, (&cause, &mut alarms), &was, times).await?
         }
     };
+    if !told_first {
+        queue_tell(&mut w, &seen, tell.as_ref(), operation.at).await?;
+    }
     let happened = Happened {
         event: &operation.event,
         referral: was.referral,

@@ -2,7 +2,7 @@
 
 use waymark_core::alarm::AlarmKind;
 use waymark_core::audit::EntryKind;
-use waymark_core::delivery::{DeliveryState, Evidence, Kind};
+use waymark_core::delivery::{DeliveryState, Evidence, Kind, ParkReason};
 use waymark_core::port::{
     Act, DeliveryStore as _, LogStore as _, NewEvent, OpenOnly, Operation, RaiseEvidence,
     StoreError, UpkeepStore as _, WorkClass,
@@ -17,7 +17,7 @@ fn operation(b: &Bench, of: &Sent, index: usize, act: Act, at: i64) -> Operation
     let delivery = of.deliveries[index];
     let entry = b.entry(EntryKind::AdminAction, of.stream, ms(at));
     let alarms = match act {
-        Act::Park => vec![alarm(AlarmKind::Parked, &delivery)],
+        Act::Park(_) => vec![alarm(AlarmKind::Parked, &delivery)],
         Act::Resume => Vec::new(),
     };
     let note = b.body(b"asked by telephone");
@@ -32,6 +32,7 @@ fn operation(b: &Bench, of: &Sent, index: usize, act: Act, at: i64) -> Operation
             ..event
         },
         note,
+        tell: None,
         alarms,
         resolve: Vec::new(),
         entry,
@@ -60,7 +61,7 @@ async fn parked_head_parks_its_followers_and_no_other_referral_and_resume_restor
     let other = b.send("1", &["mllp"]).await;
     let amend = b.follow_up(&sent, 1, (Kind::Amend, "mllp"), ms(1)).await;
     b.store
-        .operate(operation(&b, &sent, 0, Act::Park, 2))
+        .operate(operation(&b, &sent, 0, Act::Park(ParkReason::Operator), 2))
         .await
         .unwrap();
     assert_eq!(b.state(amend).await, DeliveryState::Parked);
@@ -102,7 +103,7 @@ async fn resumed_message_goes_before_what_its_referral_sent_after_it() {
     let first = b.send("1", &["mllp"]).await;
     let sent = b.send("1", &["mllp"]).await;
     b.store
-        .operate(operation(&b, &sent, 0, Act::Park, 1))
+        .operate(operation(&b, &sent, 0, Act::Park(ParkReason::Operator), 1))
         .await
         .unwrap();
     let head = b.head(FRESH, "mllp", 1).await;
@@ -136,7 +137,7 @@ async fn an_open_attempt_cannot_be_parked_and_a_leased_head_can() {
     let sent = b.send("1", &["mllp"]).await;
     let leased = b.head(FRESH, "mllp", 0).await;
     b.store
-        .operate(operation(&b, &sent, 0, Act::Park, 1))
+        .operate(operation(&b, &sent, 0, Act::Park(ParkReason::Operator), 1))
         .await
         .unwrap();
     assert!(matches!(
@@ -153,7 +154,10 @@ async fn an_open_attempt_cannot_be_parked_and_a_leased_head_can() {
     );
     let leased = b.head(FRESH, "mllp", 4).await;
     b.open(&leased, 5).await.unwrap();
-    let park = b.store.operate(operation(&b, &sent, 0, Act::Park, 6)).await;
+    let park = b
+        .store
+        .operate(operation(&b, &sent, 0, Act::Park(ParkReason::Operator), 6))
+        .await;
     assert!(matches!(park, Err(StoreError::Stale)));
     let resume = b
         .store
@@ -172,7 +176,7 @@ async fn attempt_of_unknown_end_is_resumed_as_unknown() {
     close.outcome = "unknown";
     b.store.close_attempt(close).await.unwrap();
     b.store
-        .operate(operation(&b, &sent, 0, Act::Park, 3))
+        .operate(operation(&b, &sent, 0, Act::Park(ParkReason::Operator), 3))
         .await
         .unwrap();
     b.store
@@ -274,7 +278,7 @@ async fn entries_of_moves_reach_the_log() {
     let Some(b) = bench().await else { return };
     let sent = b.send("1", &["mllp"]).await;
     b.follow_up(&sent, 1, (Kind::Amend, "mllp"), ms(1)).await;
-    let park = operation(&b, &sent, 0, Act::Park, 2);
+    let park = operation(&b, &sent, 0, Act::Park(ParkReason::Operator), 2);
     let event = park.entry.event;
     b.store.operate(park).await.unwrap();
     assert!(b.store.entry_of(event).await.unwrap().is_some());

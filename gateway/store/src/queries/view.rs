@@ -2,8 +2,10 @@
 
 use sqlx::QueryBuilder;
 use waymark_core::delivery::{DeliveryState, Evidence, Kind, ParkReason, Why};
-use waymark_core::id::{BodyId, DeliveryId, LegId, ReferralId, StreamId, WireId};
-use waymark_core::port::{AttemptView, DeliveryQuery, DeliveryView, NewDelivery, StoreError};
+use waymark_core::id::{BodyId, DeliveryId, EndpointId, LegId, ReferralId, StreamId, WireId};
+use waymark_core::port::{
+    AttemptView, DeliveryQuery, DeliveryView, NewDelivery, Sent, SentPage, StoreError,
+};
 
 use super::row::{Fields, Row};
 use super::{Backend, Db};
@@ -57,6 +59,60 @@ pub(super) async fn delivery_by_wire_id(
         .await
         .map_err(sql)?;
     with_attempts(store, row).await
+}
+
+const SENT: &str = "SELECT d.id, d.kind, d.recipient, d.wire_id, d.state, d.evidence, d.queued_ms,
+    d.receiver_reference, (SELECT r.reference FROM referral r WHERE r.id = d.referral_id) AS reference,
+    (SELECT g.clock FROM leg g WHERE g.id = d.leg_id) AS clock
+    FROM delivery d WHERE d.endpoint_id = $1 AND d.id < $2 ORDER BY d.id DESC LIMIT $3";
+/// Above every delivery's id: the cursor of the first page.
+const BEYOND: [u8; 16] = [0xff; 16];
+
+/// One page of what was sent to an endpoint and may have news. What it costs does not grow with what was ever sent.
+pub(super) async fn sent(
+    store: &Backend,
+    endpoint: &EndpointId,
+    before: Option<DeliveryId>,
+    limit: u32,
+) -> Result<SentPage, StoreError> {
+    let limit = limit.min(PAGE_MAX);
+    let before = before.map_or(BEYOND, |id| *id.as_bytes());
+    let rows = sqlx::query(SENT)
+        .bind(endpoint.as_str())
+        .bind(before.as_slice())
+        .bind(i64::from(limit))
+        .fetch_all(&mut *store.read().await?)
+        .await
+        .map_err(sql)?;
+    let mut page = SentPage::default();
+    for row in &rows {
+        let row = Fields::new(row, "delivery", "id");
+        let delivery = row.id("id", DeliveryId::from_bytes)?;
+        page.next = Some(delivery);
+        let state: DeliveryState = row.word("state", DeliveryState::parse)?;
+        let open = row.opt_text("clock")?.is_some();
+        let news = match state {
+            DeliveryState::AwaitingEvidence => true,
+            DeliveryState::Done => open,
+            _ => false,
+        };
+        if news {
+            page.sent.push(Sent {
+                delivery,
+                wire_id: row.code("wire_id")?,
+                kind: row.word("kind", Kind::parse)?,
+                recipient: row.code("recipient")?,
+                reference: row.code("reference")?,
+                receiver_reference: row.opt_text("receiver_reference")?,
+                evidence: row.word("evidence", Evidence::parse)?,
+                queued: row.at("queued_ms")?,
+            });
+        }
+    }
+    if rows.len() < usize::try_from(limit).unwrap_or(usize::MAX) {
+        page.next = None;
+    }
+    Ok(page)
 }
 
 /// Deliveries, newest first, without their attempts.

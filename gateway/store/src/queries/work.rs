@@ -2,14 +2,15 @@
 
 use async_trait::async_trait;
 use waymark_core::alarm::NewAlarm;
-use waymark_core::id::{DeliveryId, EndpointId, WireId};
+use waymark_core::id::{DeliveryId, DocumentId, EndpointId, WireId};
+use waymark_core::personal::Payload;
 use waymark_core::port::{
     CloseAttempt, DeliveryContent, DeliveryQuery, DeliveryStore, DeliveryView, LeaseAsk,
-    LeaseToken, Leased, OpenAttempt, Operation, RaiseEvidence, StoreError, WorkClass,
+    LeaseToken, Leased, OpenAttempt, Operation, RaiseEvidence, SentPage, StoreError, WorkClass,
 };
 use waymark_core::time::Timestamp;
 
-use super::{Backend, attempt, lease, operate, overdue, view};
+use super::{Backend, attempt, document, lease, operate, overdue, view};
 
 #[async_trait]
 impl DeliveryStore for Backend {
@@ -27,6 +28,14 @@ impl DeliveryStore for Backend {
 
     async fn content(&self, leased: &Leased) -> Result<DeliveryContent, StoreError> {
         attempt::content(self, leased).await
+    }
+
+    async fn attachment(
+        &self,
+        leased: &Leased,
+        document: DocumentId,
+    ) -> Result<Option<Payload>, StoreError> {
+        document::of_referral(self, leased.referral, document).await
     }
 
     async fn open_attempt(&self, open: OpenAttempt) -> Result<(), StoreError> {
@@ -67,6 +76,15 @@ impl DeliveryStore for Backend {
 
     async fn deliveries(&self, query: &DeliveryQuery) -> Result<Vec<DeliveryView>, StoreError> {
         view::deliveries(self, query).await
+    }
+
+    async fn sent(
+        &self,
+        endpoint: &EndpointId,
+        before: Option<DeliveryId>,
+        limit: u32,
+    ) -> Result<SentPage, StoreError> {
+        view::sent(self, endpoint, before, limit).await
     }
 
     async fn overdue(&self, now: Timestamp, limit: u32) -> Result<Vec<NewAlarm>, StoreError> {

@@ -8,7 +8,7 @@ use super::{
 use super::{NewBody, NewDelivery, NewEvent, Opening};
 use crate::audit::EntryDraft;
 use crate::delivery::Next;
-use crate::port::Rendered;
+use crate::port::{Rendered, Sent};
 
 /// Fresh and retried work have capacity of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -178,7 +178,7 @@ pub struct RaiseEvidence {
     pub openings: Vec<Opening>,
 }
 
-/// What an operator does to one delivery.
+/// What an operator, or news from the far side, does to one delivery.
 #[derive(Clone, Debug)]
 pub struct Operation {
     /// The delivery.
@@ -191,8 +191,10 @@ pub struct Operation {
     pub deadline: Timestamp,
     /// What the parties are shown.
     pub event: NewEvent,
-    /// The operator's reason, sealed with the referral's subject; `event.text` names it.
+    /// The reason in words, sealed with the referral's subject; `event.text` names it.
     pub note: NewBody,
+    /// The message to the sender's return endpoint.
+    pub tell: Option<(NewBody, NewDelivery)>,
     /// Alarms to open.
     pub alarms: Vec<NewAlarm>,
     /// Alarms to resolve.
@@ -203,11 +205,11 @@ pub struct Operation {
     pub openings: Vec<Opening>,
 }
 
-/// What an operator may do to a delivery without making a new one.
+/// What may be done to a delivery outside an attempt, without making a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Act {
     /// Take it out of its lane.
-    Park,
+    Park(ParkReason),
     /// Put it back, under the same id.
     Resume,
 }
@@ -275,6 +277,15 @@ pub struct DeliveryQuery {
     pub before: Option<DeliveryId>,
     /// At most.
     pub limit: u32,
+}
+
+/// One page of what was sent to an endpoint and may have news.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SentPage {
+    /// Those that await evidence, or whose leg is still open.
+    pub sent: Vec<Sent>,
+    /// The next page's cursor; `None` at the end.
+    pub next: Option<DeliveryId>,
 }
 
 /// A directory release.

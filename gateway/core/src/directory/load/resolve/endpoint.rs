@@ -6,10 +6,10 @@ use toml::Spanned;
 
 use super::Resolver;
 use crate::delivery::{Evidence, RetryPolicy};
-use crate::directory::Endpoint;
 use crate::directory::load::raw::{RawEndpoint, RawRetry};
 use crate::directory::load::value::Lasting;
 use crate::directory::load::{At, secret};
+use crate::directory::{CodeMap, Endpoint};
 use crate::id::EndpointId;
 
 /// How long a delivery is tried, unless its endpoint says.
@@ -99,6 +99,7 @@ impl Resolver<'_> {
                 attempt_timeout: or(at.value.attempt_timeout, ATTEMPT_TIMEOUT_DEFAULT),
                 concurrency: concurrency.map_or(CONCURRENCY_DEFAULT, Spanned::into_inner),
                 retry: retry_policy(&retry),
+                codes: CodeMap::default(),
                 validity,
             };
             (id, endpoint)

@@ -1,0 +1,238 @@
+//! Collecting: asks the far sides that bring no answers by themselves (a MESH inbox, a folder, a FHIR Task) for what
+//! waits there, endpoint by endpoint, each at its own pace.
+//!
+//! Every instance collects; what two of them bring in twice is one message to the intake.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use waymark_core::alarm::{AlarmKind, NewAlarm};
+use waymark_core::delivery::Why;
+use waymark_core::directory::Endpoint;
+use waymark_core::id::{DeliveryId, EndpointId};
+use waymark_core::port::{Collected, Deadline, Intake, StoreError};
+use waymark_core::time::Timestamp;
+
+use super::AdapterFor;
+use crate::service::{InForce, Service};
+use crate::telemetry::{Metrics, chain};
+
+/// How often the endpoints in force are looked through for what is due.
+const TICK: Duration = Duration::from_secs(1);
+/// Endpoints collected from at the same time.
+const COLLECTING_MAX: usize = 16;
+/// Deliveries of one page that an adapter is given to ask about.
+const SENT_PAGE: u32 = 200;
+/// What an adapter gets beyond its deadline before its round is given up.
+const GRACE: Duration = Duration::from_secs(2);
+/// Rounds in a row that stopped early before somebody is told.
+const STOPPED_MAX: u32 = 3;
+
+/// Collects from every endpoint whose adapter asks for it.
+#[derive(Clone)]
+pub struct Collector {
+    service: Service,
+    adapters: AdapterFor,
+    intake: Arc<dyn Intake>,
+    metrics: Metrics,
+}
+
+/// Where collecting from one endpoint stands.
+#[derive(Clone, Copy, Debug, Default)]
+struct Standing {
+    due: Option<Timestamp>,
+    /// The last delivery of the page that was asked about.
+    asked: Option<DeliveryId>,
+    stopped: u32,
+    collecting: bool,
+}
+
+/// How one round ended.
+struct Round {
+    endpoint: EndpointId,
+    every: Duration,
+    asked: Option<DeliveryId>,
+    collected: Collected,
+}
+
+impl Collector {
+    /// Makes a collector.
+    pub fn new(
+        service: Service,
+        adapters: AdapterFor,
+        intake: Arc<dyn Intake>,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            service,
+            adapters,
+            intake,
+            metrics,
+        }
+    }
+
+    /// Runs until told to stop, then lets open rounds end.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut standing: BTreeMap<EndpointId, Standing> = BTreeMap::new();
+        let mut running: JoinSet<Round> = JoinSet::new();
+        loop {
+            let ended = tokio::select! {
+                () = stop.cancelled() => break,
+                Some(ended) = running.join_next(), if !running.is_empty() => ended.ok(),
+                () = tokio::time::sleep(TICK) => None,
+            };
+            if let Some(round) = ended {
+                self.end(round, &mut standing).await;
+            }
+            self.start(&mut standing, &mut running);
+            self.metrics.ran("collect", self.service.now());
+        }
+        while running.join_next().await.is_some() {}
+    }
+
+    /// Starts a round at every endpoint that is due, as far as there is room.
+    fn start(&self, standing: &mut BTreeMap<EndpointId, Standing>, running: &mut JoinSet<Round>) {
+        let now = self.service.now();
+        let today = now.london_date();
+        let in_force = self.service.in_force();
+        standing.retain(|id, at| at.collecting || in_force.directory.endpoint(id, today).is_some());
+        for endpoint in in_force.directory.endpoints.values() {
+            if running.len() >= COLLECTING_MAX {
+                return;
+            }
+            if !endpoint.validity.holds_on(today) {
+                continue;
+            }
+            let Some(every) = (self.adapters)(endpoint.adapter).collect_every(endpoint) else {
+                continue;
+            };
+            let at = standing.entry(endpoint.id.clone()).or_default();
+            if at.collecting || at.due.is_some_and(|due| due > now) {
+                continue;
+            }
+            at.collecting = true;
+            let (collector, asked) = (self.clone(), at.asked);
+            let (in_force, id) = (Arc::clone(&in_force), endpoint.id.clone());
+            running.spawn(async move { collector.round(&in_force, id, every, asked).await });
+        }
+    }
+
+    async fn round(
+        &self,
+        in_force: &InForce,
+        id: EndpointId,
+        every: Duration,
+        asked: Option<DeliveryId>,
+    ) -> Round {
+        let (asked, collected) = match in_force.directory.endpoints.get(&id) {
+            None => (None, Collected::default()),
+            Some(endpoint) => match self.collect(endpoint, asked).await {
+                Ok(done) => done,
+                Err(error) => {
+                    warn!(endpoint.id = %id, error = %chain(&error), "what was sent could not be read, trying again");
+                    (asked, Collected::default())
+                }
+            },
+        };
+        Round {
+            endpoint: id,
+            every,
+            asked,
+            collected,
+        }
+    }
+
+    async fn collect(
+        &self,
+        endpoint: &Endpoint,
+        asked: Option<DeliveryId>,
+    ) -> Result<(Option<DeliveryId>, Collected), StoreError> {
+        let page = self.service.store().sent(&endpoint.id, asked, SENT_PAGE);
+        let page = page.await?;
+        let adapter = (self.adapters)(endpoint.adapter);
+        let within = endpoint.attempt_timeout;
+        let collecting = adapter.collect(endpoint, &page.sent, &*self.intake, Deadline { within });
+        let limited = tokio::time::timeout(within + GRACE, collecting);
+        let stopped = |code: &str, text: &str| Collected {
+            stopped: Some(Why::new(code, text)),
+            ..Collected::default()
+        };
+        let collected = match std::panic::AssertUnwindSafe(limited).catch_unwind().await {
+            Ok(Ok(collected)) => collected,
+            Ok(Err(_elapsed)) => stopped("collect.timeout", "the round did not end in its time"),
+            Err(_panic) => stopped("collect.panic", "the adapter failed on what it collected"),
+        };
+        Ok((page.next, collected))
+    }
+
+    /// Notes how a round ended; somebody is told when several in a row stopped early, and when one is whole again.
+    async fn end(&self, round: Round, standing: &mut BTreeMap<EndpointId, Standing>) {
+        let Some(at) = standing.get_mut(&round.endpoint) else {
+            return;
+        };
+        let id = &round.endpoint;
+        let now = self.service.now();
+        let (taken, refused) = (round.collected.taken, round.collected.refused);
+        if taken + refused > 0 {
+            info!(endpoint.id = %id, taken, refused, "collected {taken} messages from {id}, refused {refused}");
+        }
+        at.collecting = false;
+        at.asked = round.asked;
+        at.due = Some(if round.collected.more {
+            now
+        } else {
+            now.plus(round.every)
+        });
+        let told = match &round.collected.stopped {
+            None if at.stopped >= STOPPED_MAX => {
+                at.stopped = 0;
+                let store = self.service.store();
+                store
+                    .resolve_alarm(AlarmKind::NotCollected, id.as_str(), now)
+                    .await
+            }
+            None => {
+                at.stopped = 0;
+                Ok(())
+            }
+            Some(why) => {
+                at.stopped = at.stopped.saturating_add(1);
+                at.due = Some(now.plus(round.every));
+                warn!(endpoint.id = %id, why.code = %why.code, "collecting from {id} stopped: {}", why.text);
+                if at.stopped == STOPPED_MAX {
+                    self.alarm(id, why).await
+                } else {
+                    Ok(())
+                }
+            }
+        };
+        if let Err(error) = told {
+            warn!(endpoint.id = %id, error = %chain(&error), "an alarm could not be stored");
+        }
+    }
+
+    async fn alarm(&self, id: &EndpointId, why: &Why) -> Result<(), StoreError> {
+        let in_force = self.service.in_force();
+        let directory = &in_force.directory;
+        let Some(triage) = directory.services.get(&directory.area.triage) else {
+            return Ok(());
+        };
+        let alarm = NewAlarm {
+            kind: AlarmKind::NotCollected,
+            subject: id.to_string(),
+            owner: triage.agency.clone(),
+            role: triage.owner_role.clone(),
+            text: format!("nothing can be collected from {id}: {}", why.text),
+        };
+        let store = self.service.store();
+        store
+            .raise_alarm(&alarm, self.service.now())
+            .await
+            .map(|_new| ())
+    }
+}

@@ -1,0 +1,164 @@
+//! News from the far side that a delivery did not arrive after all: a MESH report, a bounced message, a folder of
+//! what was refused.
+
+use waymark_core::access::Principal;
+use waymark_core::alarm::{AlarmKind, NewAlarm};
+use waymark_core::audit::{CommitmentTag, EntryKind};
+use waymark_core::delivery::Kind;
+use waymark_core::error::ErrorKind;
+use waymark_core::leg::{LegState, Owner};
+use waymark_core::port::{
+    Act, Channel, DeliveryView, EventKind, IntakeAnswer, NewEvent, Operation, StatusNotice,
+    StoreError, Undelivered,
+};
+
+use super::draft::NOTE;
+use super::{Service, ServiceError, Telling, tell_sender};
+
+impl Service {
+    /// Parks a delivery that did not arrive after all, alarms its owner and tells its sender. One that had ended
+    /// already stays as it is, and its owner is alarmed all the same: somebody was told that it had arrived.
+    pub(super) async fn undelivered(
+        &self,
+        caller: &Principal,
+        channel: &Channel,
+        undelivered: Undelivered,
+    ) -> Result<IntakeAnswer, ServiceError> {
+        let unknown = || ServiceError::new(ErrorKind::NotFound, "NO_SUCH_DELIVERY");
+        let wire = undelivered.answers.parse().map_err(|_| unknown())?;
+        let store = &self.parts.store;
+        let view = store.delivery_by_wire_id(&wire).await?;
+        let view = view.ok_or_else(unknown)?;
+        let theirs = match channel {
+            Channel::Endpoint(id) => view.delivery.endpoint == *id,
+            Channel::Peer(_) => self.owns(caller, &view.delivery.recipient),
+        };
+        if !theirs {
+            return Err(unknown());
+        }
+        let live = view.state.blocks_lane();
+        let repeated = if live {
+            match store
+                .operate(self.parking(caller, &view, &undelivered))
+                .await
+            {
+                Ok(()) => false,
+                // An attempt is under way, or somebody else ended it meanwhile: the news is asked for again.
+                Err(StoreError::Stale) => {
+                    return Err(ServiceError::new(
+                        ErrorKind::Unavailable,
+                        "CHANGED_MEANWHILE",
+                    ));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        } else {
+            let alarm = self.undelivered_alarm(&view, &undelivered);
+            !store.raise_alarm(&alarm, self.now()).await?
+        };
+        Ok(IntakeAnswer {
+            referral: view.referral,
+            reference: view.reference,
+            repeated,
+            state: None,
+        })
+    }
+
+    fn undelivered_alarm(&self, view: &DeliveryView, undelivered: &Undelivered) -> NewAlarm {
+        let owner = self.owner_of(view);
+        NewAlarm {
+            kind: if view.delivery.kind == Kind::Status {
+                AlarmKind::SenderNotTold
+            } else {
+                AlarmKind::Parked
+            },
+            subject: view.delivery.id.to_string(),
+            owner: owner.agency,
+            role: owner.role,
+            text: format!(
+                "{} says that this did not arrive: {}: speak with the receiver, then resume or redirect it",
+                view.delivery.endpoint, undelivered.why.text
+            ),
+        }
+    }
+
+    /// Who must act when a delivery needs a person: the owner of its service, or the triage owner.
+    fn owner_of(&self, view: &DeliveryView) -> Owner {
+        let in_force = self.in_force();
+        let services = &in_force.directory.services;
+        let own = view
+            .delivery
+            .service
+            .as_ref()
+            .and_then(|id| services.get(id));
+        let acting = own.or_else(|| services.get(&in_force.directory.area.triage));
+        acting.map_or_else(
+            || Owner {
+                agency: view.delivery.recipient.clone(),
+                role: "triage".to_owned(),
+            },
+            waymark_core::directory::Service::owner,
+        )
+    }
+
+    fn parking(
+        &self,
+        caller: &Principal,
+        view: &DeliveryView,
+        undelivered: &Undelivered,
+    ) -> Operation {
+        let now = self.now();
+        let draft = self.drafter();
+        let id = view.delivery.id;
+        let mut entry = draft
+            .entry(EntryKind::Receipt, view.stream, caller, now)
+            .code("delivery", id.to_string())
+            .code("outcome", "undelivered")
+            .code("why", &undelivered.why.code);
+        let words = serde_json::Value::from(undelivered.why.text.as_str()).to_string();
+        let opening = draft.commit(&mut entry, CommitmentTag::Answer, words.as_bytes());
+        let note = draft.body(now, NOTE, words.into_bytes());
+        let notice = StatusNotice {
+            from: view.delivery.recipient.clone(),
+            service: view.delivery.service.clone(),
+            state: LegState::Submitted,
+            code: "undeliverable".to_owned(),
+            text: None,
+            due: None,
+            at: now,
+        };
+        let telling = Telling {
+            sender: &view.sender,
+            notice: &notice,
+            at: now,
+            urgent: view.delivery.urgent,
+        };
+        let tell = (view.delivery.kind != Kind::Status)
+            .then(|| tell_sender(&draft, &self.in_force().directory, &telling))
+            .flatten();
+        Operation {
+            delivery: id,
+            act: Act::Park(undelivered.reason),
+            at: now,
+            deadline: view.delivery.deadline,
+            event: NewEvent {
+                id: entry.event,
+                kind: EventKind::Delivery,
+                leg: view.delivery.leg,
+                delivery: Some(id),
+                source: view.delivery.recipient.clone(),
+                source_version: None,
+                state: None,
+                reception: None,
+                code: undelivered.why.code.clone(),
+                text: Some(note.id),
+            },
+            note,
+            tell,
+            alarms: vec![self.undelivered_alarm(view, undelivered)],
+            resolve: vec![(AlarmKind::EvidenceOverdue, id.to_string())],
+            entry,
+            openings: vec![opening],
+        }
+    }
+}
