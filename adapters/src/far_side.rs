@@ -91,6 +91,7 @@ impl Pki {
             egress: EgressPolicy::AsFlagged,
             clock: Arc::new(Stopped),
             intake: None,
+            files_root: None,
         }
     }
 

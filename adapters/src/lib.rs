@@ -13,6 +13,7 @@ mod connect;
 pub mod context;
 pub mod contract;
 mod egress;
+pub mod file;
 pub mod grpc;
 pub mod hl7v2;
 pub mod limits;
@@ -35,6 +36,7 @@ pub struct Adapters {
     mailbox: Arc<mailbox::Mailbox>,
     webhook: Arc<webhook::Webhook>,
     hl7v2: Arc<hl7v2::outbound::Hl7v2Adapter>,
+    file: Arc<file::FileDrop>,
 }
 
 impl std::fmt::Debug for Adapters {
@@ -69,6 +71,7 @@ impl Adapters {
             mailbox: Arc::new(mailbox::Mailbox::new(context.environment)),
             webhook: Arc::new(webhook::Webhook::new(profiles, context)),
             hl7v2: Arc::new(hl7v2),
+            file: Arc::new(file::FileDrop::new(context)),
         })
     }
 
@@ -79,6 +82,7 @@ impl Adapters {
             AdapterKind::Mailbox => Arc::clone(&self.mailbox) as Arc<dyn Adapter>,
             AdapterKind::Webhook => Arc::clone(&self.webhook) as Arc<dyn Adapter>,
             AdapterKind::Hl7v2 => Arc::clone(&self.hl7v2) as Arc<dyn Adapter>,
+            AdapterKind::File => Arc::clone(&self.file) as Arc<dyn Adapter>,
         }
     }
 
@@ -94,7 +98,7 @@ pub fn peer_identity(endpoint: &Endpoint) -> Option<&str> {
     let key = match endpoint.adapter {
         AdapterKind::Grpc | AdapterKind::Webhook => "peer_identity",
         AdapterKind::Hl7v2 => "peer_uri",
-        AdapterKind::Mailbox => return None,
+        AdapterKind::Mailbox | AdapterKind::File => return None,
     };
     endpoint.settings.get(key)?.as_str()
 }
