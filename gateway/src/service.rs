@@ -24,6 +24,7 @@ mod intake;
 mod mailbox;
 mod operate;
 mod read;
+mod reopen;
 mod status;
 mod submit;
 mod tell;

@@ -397,11 +397,13 @@ impl Driver {
         let policy = endpoint.map_or_else(Default::default, |e| e.retry);
         let next: Next = next(&standing, &outcome, &policy, now, jitter(&*inner.random));
         let actor = Closing::system(leased);
+        let reopen = inner.service.reopened(leased, next.state).await?;
         let closing = Closing {
             leased,
             number,
             outcome: outcome.clone(),
             next,
+            reopen,
             endpoint,
             directory: &in_force.directory,
             at: now,

@@ -14,7 +14,7 @@ use waymark_core::referral::Referral;
 use waymark_core::time::Timestamp;
 
 use super::draft::{CANONICAL, NOTE};
-use super::submit::{canonical, check_request_id, request_key};
+use super::submit::{canonical, check_request_id, documents_of, request_key};
 use super::{Key, STALE_RETRIES_MAX, Service, ServiceError};
 
 mod step;
@@ -264,7 +264,13 @@ impl Service {
     ) -> Result<ChangeResult, ServiceError> {
         for _ in 0..STALE_RETRIES_MAX {
             let (view, _permit) = self.find(caller, key, message.act.action()).await?;
-            let (change, effects) = self.decide_change(caller, &view, message)?;
+            let decided = self.decide_change(caller, &view, message);
+            let (change, effects) = match decided {
+                Err(error) if error.kind == ErrorKind::Precondition => {
+                    return self.repeated_change(view, message, error).await;
+                }
+                decided => decided?,
+            };
             match self.parts.store.change(change).await {
                 Err(StoreError::Stale) => {}
                 Err(error) => return Err(error.into()),
@@ -288,6 +294,26 @@ impl Service {
         ))
     }
 
+    /// What cannot be done now may have been done by this very message before: its answer was lost, and the referral
+    /// moved on since (invariant 2).
+    async fn repeated_change(
+        &self,
+        view: ReferralView,
+        message: &SenderMessage,
+        refused: ServiceError,
+    ) -> Result<ChangeResult, ServiceError> {
+        let key = message_key(&view, message);
+        match self.parts.store.changed_by(view.id, &key).await? {
+            Some(event) => Ok(ChangeResult {
+                referral: view,
+                event,
+                effects: Vec::new(),
+                repeated: true,
+            }),
+            None => Err(refused),
+        }
+    }
+
     fn decide_change(
         &self,
         caller: &Principal,
@@ -308,11 +334,7 @@ impl Service {
             at: now,
             referral: view.id,
             expected_version: view.version,
-            message_key: Some(MessageKey {
-                sender: view.sender.clone(),
-                key: Personal::new(message.key.clone()),
-                content: message.content.clone(),
-            }),
+            message_key: Some(message_key(view, message)),
             bodies,
             content,
             legs: Vec::new(),
@@ -331,6 +353,10 @@ impl Service {
                 reception: None,
                 code: message.act.code().to_owned(),
                 text: note,
+            },
+            documents: match &message.act {
+                SenderAct::Amend { referral, .. } => documents_of(referral),
+                SenderAct::Cancel { .. } | SenderAct::Withdraw { .. } => Vec::new(),
             },
             status_version: None,
             receiver_reference: None,
@@ -418,6 +444,14 @@ impl Service {
             SenderAct::Cancel { .. } | SenderAct::Withdraw { .. } => Vec::new(),
         };
         (entry, openings)
+    }
+}
+
+fn message_key(view: &ReferralView, message: &SenderMessage) -> MessageKey {
+    MessageKey {
+        sender: view.sender.clone(),
+        key: Personal::new(message.key.clone()),
+        content: message.content.clone(),
     }
 }
 

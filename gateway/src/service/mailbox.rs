@@ -265,11 +265,13 @@ impl Service {
             now,
             jitter(&*self.parts.random),
         );
+        let reopen = self.reopened(leased, next.state).await?;
         let closing = Closing {
             leased,
             number,
             outcome,
             next,
+            reopen,
             endpoint: Some(endpoint),
             directory: &in_force.directory,
             at: now,

@@ -473,6 +473,7 @@ impl Service {
                 text: Some(note.id),
             },
             bodies: vec![note],
+            documents: Vec::new(),
             status_version: None,
             receiver_reference: None,
             withdraws_consent: false,

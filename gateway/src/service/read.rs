@@ -15,7 +15,7 @@ use super::{Key, Service, ServiceError};
 /// Items on one page.
 pub const PAGE_MAX: u32 = 200;
 /// Events of one referral shown at once.
-const TIMELINE_MAX: u32 = 1_000;
+pub(super) const TIMELINE_MAX: u32 = 1_000;
 /// Log entries looked at for one window of a feed.
 const FEED_WINDOW: u32 = 1_000;
 /// Characters in a purpose.

@@ -263,6 +263,7 @@ impl Service {
                 code: update.reason_code.clone().unwrap_or_default(),
                 text,
             },
+            documents: Vec::new(),
             status_version: Some((leg.leg.id, leg.leg.agency.clone(), update.source_version)),
             receiver_reference: update
                 .receiver_reference

@@ -6,7 +6,7 @@ use waymark_core::audit::{CommitmentTag, EntryDraft, EntryKind};
 use waymark_core::delivery::Kind;
 use waymark_core::directory::Directory;
 use waymark_core::error::ErrorKind;
-use waymark_core::id::{BodyId, DeliveryId, LegId, Reference, ReferralId, WireId};
+use waymark_core::id::{BodyId, DeliveryId, DocumentId, LegId, Reference, ReferralId, WireId};
 use waymark_core::leg::{Duty, LegState, Owner, Side};
 use waymark_core::personal::{Payload, Personal};
 use waymark_core::port::{
@@ -276,11 +276,7 @@ impl Service {
             release: in_force.number,
             legs,
             deliveries,
-            documents: referral
-                .documents
-                .iter()
-                .map(|d| (d.id, d.sha256.clone()))
-                .collect(),
+            documents: documents_of(referral),
             alarms,
             entry,
             openings,
@@ -377,6 +373,12 @@ impl Service {
         };
         Ok((owner, Some(rule.to_owned()), Some(day.to_string())))
     }
+}
+
+/// The documents that a referral takes along, with their digests.
+pub(super) fn documents_of(referral: &Referral) -> Vec<(DocumentId, String)> {
+    let documents = referral.documents.iter();
+    documents.map(|d| (d.id, d.sha256.clone())).collect()
 }
 
 /// The alarm of a leg that no rule chose.

@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use async_trait::async_trait;
 use tokio::sync::{Notify, mpsc};
 use waymark_core::audit::EntryDraft;
-use waymark_core::id::{AgencyId, BodyId, DocumentId, LegId, ReferralId};
+use waymark_core::id::{AgencyId, BodyId, DocumentId, EventId, LegId, ReferralId};
 use waymark_core::personal::Payload;
 use waymark_core::port::{
-    Accept, Accepted, Changed, DocumentView, EventView, FeedPage, FeedQuery, NewDocument,
-    ReferralChange, ReferralKey, ReferralQuery, ReferralStore, ReferralView, StoreError,
+    Accept, Accepted, Changed, DocumentView, EventView, FeedPage, FeedQuery, MessageKey,
+    NewDocument, ReferralChange, ReferralKey, ReferralQuery, ReferralStore, ReferralView,
+    StoreError,
 };
 
 use super::{Db, Engine, Guard, Pools, begin, fold_wal};
@@ -200,6 +201,14 @@ impl ReferralStore for Backend {
 
     async fn referral(&self, id: ReferralId) -> Result<Option<ReferralView>, StoreError> {
         read::referral(self, id).await
+    }
+
+    async fn changed_by(
+        &self,
+        referral: ReferralId,
+        key: &MessageKey,
+    ) -> Result<Option<EventId>, StoreError> {
+        change::changed_by(self, referral, key).await
     }
 
     async fn resolve(&self, key: &ReferralKey) -> Result<Option<ReferralId>, StoreError> {

@@ -13,6 +13,8 @@ waymark_tests::both_engines! {
     a_cancel_after_assessment_began_is_a_request,
     a_cancel_before_any_attempt_sends_nothing,
     a_cancel_behind_a_refused_referral_is_not_needed,
+    a_cancel_that_its_receiver_refuses_gives_the_leg_back,
+    an_amend_whose_answer_was_lost_is_answered_again_though_the_referral_moved_on,
     withdrawn_consent_stops_what_was_not_sent_and_follows_what_was,
 }
 
@@ -265,6 +267,86 @@ async fn a_cancel_behind_a_refused_referral_is_not_needed(engine: Engine) -> any
         "nobody is told to stop what they refused"
     );
     assert!(team.fetch().await?.is_empty());
+    Ok(())
+}
+
+async fn a_cancel_that_its_receiver_refuses_gives_the_leg_back(
+    engine: Engine,
+) -> anyhow::Result<()> {
+    let gateway = Gateway::start(engine, &Area::default()).await?;
+    let (school, team) = (
+        gateway.client("EE123456").await?,
+        gateway.client("SPEC1").await?,
+    );
+    let receipt = school
+        .submit("kept", &Child(75).referral("specialist-teaching"))
+        .await?;
+    let id = receipt.referral_id.as_str();
+    let post = team.fetch_one(id).await?;
+    team.acknowledge(&post).await?;
+    team.status(id, 1, LegState::Accepted).await?;
+    school.cancel("kept-no-more", id).await?;
+    assert_eq!(school.leg(id).await?.state(), LegState::Cancelled);
+    // The team books before it reads the cancel, and then will not have it.
+    team.status(id, 2, LegState::Booked).await?;
+    assert_eq!(school.leg(id).await?.state(), LegState::Cancelled);
+    let cancel = team.fetch_one(id).await?;
+    assert_eq!(cancel.dispatch.kind(), MessageKind::Cancel);
+    let reject = v1::RejectRequest {
+        delivery_id: cancel.lent.delivery_id.clone(),
+        lease_token: cancel.lent.lease_token.clone(),
+        reason_code: "booked".to_owned(),
+        reason: "the family comes on Monday".to_owned(),
+        fault: v1::Fault::Sender.into(),
+    };
+    team.mailbox().reject(reject).await?;
+    let leg = school.leg(id).await?;
+    assert_eq!(leg.state(), LegState::Booked, "as its service sees it");
+    assert!(
+        !leg.next_action_due.is_empty(),
+        "and somebody must act again"
+    );
+    let timeline = gateway.store()?.timeline(id.parse()?, 100).await?;
+    let codes: Vec<&str> = timeline.iter().map(|e| e.event.code.as_str()).collect();
+    assert_eq!(
+        codes
+            .iter()
+            .filter(|code| **code == "cancel_refused")
+            .count(),
+        1,
+        "{codes:?}"
+    );
+    assert!(
+        timeline
+            .iter()
+            .any(|e| e.event.kind == EventKind::Cancelled)
+    );
+    // The case goes on.
+    team.status(id, 3, LegState::InAssessment).await?;
+    assert_eq!(school.leg(id).await?.state(), LegState::InAssessment);
+    Ok(())
+}
+
+async fn an_amend_whose_answer_was_lost_is_answered_again_though_the_referral_moved_on(
+    engine: Engine,
+) -> anyhow::Result<()> {
+    let gateway = Gateway::start(engine, &Area::default()).await?;
+    let school = gateway.client("EE123456").await?;
+    let content = Child(76).referral("specialist-teaching");
+    let receipt = school.submit("before", &content).await?;
+    let id = receipt.referral_id.as_str();
+    let first = school.amend("after", id, &content).await?;
+    school.cancel("over", id).await?;
+    let again = school.amend("after", id, &content).await?;
+    assert_eq!((again.event_id, again.duplicate), (first.event_id, true));
+    let other = school.amend("never-sent", id, &content).await;
+    assert!(other.is_err(), "what was never applied is refused");
+    let mut changed = content;
+    changed["narrative"] = "sooner".into();
+    assert!(
+        school.amend("after", id, &changed).await.is_err(),
+        "nor what says something else"
+    );
     Ok(())
 }
 

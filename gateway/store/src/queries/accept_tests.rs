@@ -8,7 +8,7 @@ use waymark_core::audit::{CommitmentTag, EntryKind, LogEntry, leaf_hash};
 use waymark_core::id::{DocumentId, EventId, StreamId};
 use waymark_core::personal::{Payload, Personal};
 use waymark_core::port::{
-    Accept, Accepted, ConflictKey, LogStore as _, NewDocument, OpenOnly, Opening,
+    Accept, Accepted, ConflictKey, DeliveryStore, LogStore as _, NewDocument, OpenOnly, Opening,
     ReferralStore as _, StoreError, SubjectKey, UpkeepStore as _, WorkClass,
 };
 use waymark_core::referral::SenderReference;
@@ -398,6 +398,17 @@ async fn a_document_goes_with_its_referral_and_hangs_on_its_subject_alone() {
         .unwrap()
         .unwrap();
     assert_eq!(bytes.expose(), vec![0x5a; 300_000]);
+    let other = bench.send("2", &["ep-b"]).await;
+    for (endpoint, theirs) in [("ep-a", true), ("ep-b", false)] {
+        let leased = bench.head(WorkClass::Fresh, endpoint, 1).await;
+        assert_eq!(leased.referral == other.referral, !theirs);
+        let opened = bench.store.attachment(&leased, put.id).await.unwrap();
+        assert_eq!(
+            opened.is_some(),
+            theirs,
+            "a document goes with its own referral alone"
+        );
+    }
 }
 
 #[tokio::test]
@@ -468,4 +479,33 @@ async fn an_accept_shows_as_an_event_with_its_entry() {
         [sent.event]
     );
     assert!(bench.store.entry_of(sent.event).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn changed_content_takes_its_documents_along_and_names_again_those_it_has() {
+    let Some(bench) = bench().await else { return };
+    let sent = bench.send("1", &["ep-a"]).await;
+    let put = document(&bench, b"letter");
+    bench.store.put_document(put.clone()).await.unwrap();
+    let named = (put.id, put.sha256.expose().clone());
+    for version in [1, 2] {
+        let mut change = bench.no_change(&sent, version, ms(1));
+        change.event.source = put.sender.clone();
+        change.documents = vec![named.clone()];
+        bench.store.change(change).await.unwrap();
+        let held = bench.store.document(put.id).await.unwrap().unwrap();
+        assert_eq!(held.referral, Some(sent.referral));
+    }
+    let foreign = document(&bench, b"theirs");
+    bench.store.put_document(foreign.clone()).await.unwrap();
+    for (id, digest, source) in [
+        (put.id, "00", "EE100001"),
+        (foreign.id, foreign.sha256.expose().as_str(), "EE200002"),
+    ] {
+        let mut change = bench.no_change(&sent, 3, ms(2));
+        change.event.source = source.parse().unwrap();
+        change.documents = vec![(id, digest.to_owned())];
+        let refused = bench.store.change(change).await;
+        assert!(matches!(refused, Err(StoreError::Document(d)) if d == id));
+    }
 }

@@ -3,7 +3,7 @@
 use waymark_core::audit::EntryDraft;
 use waymark_core::id::{AgencyId, BodyId, DocumentId, EventId, ReferralId, StreamId, SubjectId};
 use waymark_core::personal::{Payload, Personal};
-use waymark_core::port::{DocumentView, NewDocument, StoreError};
+use waymark_core::port::{DocumentView, NewDocument, ReferralChange, StoreError};
 
 use super::Backend;
 use super::row::{Fields, Row};
@@ -184,6 +184,39 @@ pub(super) async fn is_held(
     let (row, subject) = held(w, seal, id).await?;
     let row = Fields::new(&row, "document", "id");
     Ok(sha256(&row, id, &subject)?.expose() == digest)
+}
+
+const REFERRAL_OF: &str = "SELECT id, referral_id FROM document WHERE id = $1";
+
+/// Gives the documents of changed content to its referral, those that it has already aside.
+pub(super) async fn take_along(
+    w: &mut Write,
+    seal: &Seal,
+    change: &ReferralChange,
+    subject: &Subject,
+) -> Result<(), StoreError> {
+    for (id, digest) in &change.documents {
+        let row = sqlx::query(REFERRAL_OF)
+            .bind(id.as_bytes().as_slice())
+            .fetch_optional(w.conn())
+            .await
+            .map_err(sql)?;
+        let row = row.ok_or(StoreError::Document(*id))?;
+        let of =
+            Fields::new(&row, "document", "id").opt_id("referral_id", ReferralId::from_bytes)?;
+        if of == Some(change.referral) {
+            let (row, subject) = held(w, seal, *id).await?;
+            let row = Fields::new(&row, "document", "id");
+            if sha256(&row, *id, &subject)?.expose() != digest {
+                return Err(StoreError::Document(*id));
+            }
+        } else if is_held(w, seal, (*id, digest), &change.event.source).await? {
+            attach(w, seal, *id, change.referral, subject).await?;
+        } else {
+            return Err(StoreError::Document(*id));
+        }
+    }
+    Ok(())
 }
 
 async fn held(w: &mut Write, seal: &Seal, id: DocumentId) -> Result<(Row, Subject), StoreError> {

@@ -236,6 +236,8 @@ pub struct ReferralChange {
     pub supersede: Vec<DeliveryId>,
     /// The event that says what happened.
     pub event: NewEvent,
+    /// Documents that new content takes along: each the referral's already, or the sender's and free.
+    pub documents: Vec<(DocumentId, String)>,
     /// A (source, version) of a leg that must be new.
     pub status_version: Option<(LegId, AgencyId, u64)>,
     /// The receiver's own reference, to be found by later.

@@ -5,7 +5,7 @@ use super::{
     NewAlarm, ParkReason, Payload, Reference, ReferralId, ServiceId, StreamId, Timestamp, Why,
     WireId, WorkerId,
 };
-use super::{NewBody, NewDelivery, NewEvent, Opening};
+use super::{LegChange, NewBody, NewDelivery, NewEvent, Opening};
 use crate::audit::EntryDraft;
 use crate::delivery::Next;
 use crate::port::{Rendered, Sent};
@@ -141,6 +141,8 @@ pub struct CloseAttempt {
     pub receiver_reference: Option<String>,
     /// The acknowledgement or receipt as it came.
     pub receipt: Option<NewBody>,
+    /// The leg that a refused cancel gives back; left as it is unless it is cancelled still.
+    pub reopen: Option<LegChange>,
     /// What the sender and other parties are shown.
     pub event: Option<NewEvent>,
     /// The message to the sender's return endpoint.
