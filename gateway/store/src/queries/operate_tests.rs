@@ -349,3 +349,47 @@ async fn what_was_sent_and_may_have_news_is_paged_newest_first_and_its_cursor_pa
         .unwrap();
     assert!(other.sent.is_empty(), "of another endpoint");
 }
+
+#[tokio::test]
+async fn an_amend_that_comes_after_its_referral_was_parked_waits_behind_it_and_goes_after_it() {
+    let Some(b) = bench().await else { return };
+    let sent = b.send("1", &["mllp"]).await;
+    let head = b.head(FRESH, "mllp", 1).await;
+    b.attempt(&head, next(DeliveryState::Parked, Evidence::Sent), 1)
+        .await;
+    let first = b.follow_up(&sent, 1, (Kind::Amend, "mllp"), ms(2)).await;
+    let second = b.follow_up(&sent, 2, (Kind::Amend, "mllp"), ms(3)).await;
+    for amend in [first, second] {
+        let view = b.store.delivery(amend).await.unwrap().unwrap();
+        assert_eq!(view.parked, Some(ParkReason::Behind));
+    }
+    assert_eq!(b.number("SELECT COUNT(*) FROM lane").await, 0);
+    let other = b.send("1", &["mllp"]).await;
+    let free = b.head(FRESH, "mllp", 4).await;
+    assert_eq!(
+        free.token.delivery, other.deliveries[0],
+        "another referral goes on"
+    );
+    b.attempt(
+        &free,
+        next(DeliveryState::Done, Evidence::ApplicationAck),
+        4,
+    )
+    .await;
+    b.store
+        .operate(operation(&b, &sent, 0, Act::Resume, 5))
+        .await
+        .unwrap();
+    let mut order = Vec::new();
+    for (class, at) in [(WorkClass::Retry, 6), (FRESH, 7), (FRESH, 8)] {
+        let head = b.head(class, "mllp", at).await;
+        order.push(head.token.delivery);
+        b.attempt(
+            &head,
+            next(DeliveryState::Done, Evidence::ApplicationAck),
+            at,
+        )
+        .await;
+    }
+    assert_eq!(order, [sent.deliveries[0], first, second]);
+}
