@@ -32,6 +32,8 @@ pub(super) enum Kind {
     Releases,
     /// One loan of a delivery.
     Loan,
+    /// A list of checkpoints.
+    Checkpoints,
 }
 
 impl Kind {
@@ -45,6 +47,7 @@ impl Kind {
             Self::Alarms => 6,
             Self::Releases => 7,
             Self::Loan => 8,
+            Self::Checkpoints => 9,
         }
     }
 }
