@@ -3,7 +3,7 @@
 use waymark_core::access::{Action, Principal, Relationship, permit};
 use waymark_core::audit::EntryKind;
 use waymark_core::error::ErrorKind;
-use waymark_core::id::{Pathway, ReferralId};
+use waymark_core::id::{AgencyId, Pathway, ReferralId};
 use waymark_core::identifier::{NhsNumber, Upn};
 use waymark_core::personal::Personal;
 use waymark_core::port::{EventView, FeedPage, FeedQuery, ReferralQuery, ReferralView, SubjectKey};
@@ -133,13 +133,20 @@ impl Service {
             (None, None) => None,
         };
         let query = ReferralQuery {
-            agency: (!area_wide).then(|| caller.agency.clone()),
+            agencies: (!area_wide).then(|| self.agencies_of(caller)),
             pathway: ask.pathway.clone(),
             subject,
             before: ask.before,
             limit: page(ask.limit),
         };
         Ok(self.parts.store.list(&query).await?)
+    }
+
+    /// The caller's agency, and those that it took over: their cases are its own now (ruling 8).
+    fn agencies_of(&self, caller: &Principal) -> Vec<AgencyId> {
+        let today = self.now().london_date();
+        let in_force = self.in_force();
+        in_force.directory.answers_for(&caller.agency, today)
     }
 
     /// One window of the caller's feed, from a log index on.
@@ -149,7 +156,7 @@ impl Service {
     pub async fn feed(&self, caller: &Principal, from: u64) -> Result<FeedPage, ServiceError> {
         permit(caller, Action::Watch, Relationship::None)?;
         let query = FeedQuery {
-            agency: caller.agency.clone(),
+            agencies: self.agencies_of(caller),
             from,
             window: FEED_WINDOW,
         };
