@@ -168,6 +168,12 @@ pub(super) fn failed(status: &Status) -> Outcome {
             after: details.after,
             why,
         },
+        // Only the agency's own software adds RetryInfo: it answered, and took nothing. Without, the connection may have
+        // broken after it took the message.
+        Code::Unavailable if details.after.is_some() => Outcome::Retry {
+            after: details.after,
+            why,
+        },
         Code::InvalidArgument | Code::OutOfRange => reject(Fault::Send),
         Code::FailedPrecondition => reject(Fault::Rec),
         Code::PermissionDenied => reject(Fault::Proxy),
@@ -414,6 +420,23 @@ mod tests {
         assert_eq!(hint(30, 500_000_000), Some(Duration::from_millis(30_500)));
         assert_eq!(hint(i64::MAX, 0), Some(RETRY_AFTER_MAX));
         assert_eq!(hint(-1, 0), None);
+    }
+
+    #[test]
+    fn unavailable_is_later_where_the_agency_says_when_and_else_of_unknown_end() {
+        let delay = RetryInfo {
+            retry_delay: Some(pbjson_types::Duration {
+                seconds: 2,
+                nanos: 0,
+            }),
+        };
+        let said = with_details(Code::Unavailable, &[("RetryInfo", delay.encode_to_vec())]);
+        let Outcome::Retry { after, .. } = failed(&said) else {
+            panic!("{said:?}")
+        };
+        assert_eq!(after, Some(Duration::from_secs(2)));
+        let silent = with_details(Code::Unavailable, &[]);
+        assert!(matches!(failed(&silent), Outcome::Unknown { .. }));
     }
 
     #[test]

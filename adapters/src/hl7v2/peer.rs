@@ -8,13 +8,14 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use waymark_core::delivery::Why;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::config::{Settings, Transport};
+use crate::egress::Reach;
 
 /// A stream of bytes, whatever carries it.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
@@ -126,9 +127,11 @@ pub(super) async fn connect(
 }
 
 async fn connect_tcp(settings: &Settings) -> Result<TcpStream, Unreachable> {
-    let addresses = lookup_host((settings.host.as_str(), settings.port))
+    // MLLP lives on private networks; where clouds keep credentials, and what no host has, is never connected to.
+    let addresses = Reach::Private
+        .resolve(&settings.host, settings.port)
         .await
-        .map_err(|error| Unreachable::io(Stage::Name, &error))?;
+        .map_err(|error| Unreachable::new(Stage::Name, error.to_string()))?;
     let mut last = Unreachable::new(Stage::Name, "the name has no address");
     for address in addresses {
         let connected = match &settings.transport {

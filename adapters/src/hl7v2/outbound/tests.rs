@@ -481,6 +481,20 @@ fn passed(probe: &Probe) -> Vec<(&str, Option<bool>)> {
 }
 
 #[tokio::test]
+async fn an_address_that_no_hospital_has_is_never_connected_to() {
+    let deadline = Deadline {
+        within: Duration::from_secs(5),
+    };
+    // Link-local: where clouds keep credentials.
+    let mut endpoint = at_port(2575, "");
+    endpoint
+        .settings
+        .insert("host".to_owned(), "169.254.169.254".into());
+    let probe = adapter().probe(&endpoint, deadline).await;
+    assert_eq!(passed(&probe)[..2], [("name", Some(false)), ("tcp", None)]);
+}
+
+#[tokio::test]
 async fn probe_says_how_far_it_came_and_sends_nothing() {
     let deadline = Deadline {
         within: Duration::from_secs(5),
