@@ -65,6 +65,9 @@ pub struct App {
     pub log_vkey: String,
 }
 
+/// Bytes of a mebibyte.
+const MIB: u64 = 1024 * 1024;
+
 /// Opens the database that a configuration names.
 ///
 /// # Errors
@@ -84,6 +87,7 @@ pub async fn open_store(
         mode,
         schema,
         now: SystemClock.now(),
+        free_disk_min: config.database.free_disk_min_mib * MIB,
     };
     waymark_store::open(options)
         .await

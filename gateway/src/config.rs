@@ -95,6 +95,8 @@ pub struct Database {
     pub url_file: Option<PathBuf>,
     /// Whether to bring an older schema up to date at start.
     pub migrate: bool,
+    /// SQLite: MiB of free disk below which nothing new is accepted, while what was accepted goes on.
+    pub free_disk_min_mib: u64,
 }
 
 /// Key material.

@@ -69,6 +69,9 @@ pub enum StoreError {
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// The limit of [`StoreError::Exhausted`] while the disk is low.
+pub const LOW_DISK: &str = "free_disk_min";
+
 impl StoreError {
     /// The kind that a caller may see.
     pub const fn kind(&self) -> ErrorKind {
@@ -284,6 +287,9 @@ pub trait UpkeepStore: Send + Sync {
     async fn outbox(&self, now: Timestamp) -> Result<(u64, u64), StoreError>;
     /// Makes partitions ahead, checkpoints the write-ahead log, prunes message keys past their window.
     async fn upkeep(&self, now: Timestamp) -> Result<(), StoreError>;
+    /// How the disk stands that the database is on, looked at now; `None` where that is another machine's matter. While
+    /// it is low nothing new is accepted, and what was accepted goes on.
+    fn disk(&self) -> Option<Disk>;
     /// Answers when the database does.
     async fn ping(&self) -> Result<(), StoreError>;
 }

@@ -81,6 +81,25 @@ pub(super) async fn directory(
     Ok((stage, secrets))
 }
 
+/// The room that is left where the database is this machine's own.
+pub(super) fn disk(store: &dyn Store) -> Stage {
+    const MIB: u64 = 1024 * 1024;
+    let Some(disk) = store.disk() else {
+        return Stage::skipped("disk");
+    };
+    let (free, min) = (disk.free / MIB, disk.min / MIB);
+    if disk.is_low() {
+        let why = format!(
+            "{free} MiB are free, below database.free_disk_min_mib ({min}): nothing new is accepted: make room"
+        );
+        return Stage::fail("disk", why);
+    }
+    Stage::ok(
+        "disk",
+        format!("{free} MiB are free; new work stops below {min}"),
+    )
+}
+
 /// Rows that wait for the sequencer.
 pub(super) async fn outbox(store: &dyn Store) -> anyhow::Result<Stage> {
     let (rows, age_ms) = store

@@ -52,6 +52,7 @@ pub(super) async fn put(store: &Backend, document: NewDocument) -> Result<(), St
         entry,
         openings,
     } = document;
+    store.has_room()?;
     let size = i64::try_from(body.bytes.expose().len()).map_err(internal)?;
     let media_type = body.media_type.clone();
     let body = seal_body(body).await?;

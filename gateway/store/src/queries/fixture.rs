@@ -99,6 +99,7 @@ pub(super) async fn bench() -> Option<Bench> {
         mode: Mode::Write,
         schema: Schema::Migrate,
         now: ms(0),
+        free_disk_min: 0,
     };
     let store = start::start(&options, seal).await.unwrap();
     store.upkeep(ms(0)).await.unwrap();

@@ -11,6 +11,7 @@ use waymark_core::leg::{LegState, Reception};
 use waymark_core::port::{NewDelivery, NewEvent, Opening, StoreError};
 use waymark_core::time::Timestamp;
 
+use super::super::Turn;
 use super::insert::{Connection, insert};
 use super::row::Fields;
 use super::{COUNTER_SHARDS, Db};
@@ -36,6 +37,8 @@ pub(super) struct Write {
     tx: Transaction<'static, Db>,
     counts: BTreeMap<String, i64>,
     shard: i64,
+    /// Given back after the connection; the committer's own writes need none.
+    turn: Option<Turn>,
 }
 
 impl Write {
@@ -45,7 +48,14 @@ impl Write {
             tx,
             counts: BTreeMap::new(),
             shard: turn.rem_euclid(COUNTER_SHARDS),
+            turn: None,
         }
+    }
+
+    /// Holds a turn until the transaction ended.
+    pub(super) fn in_turn(mut self, turn: Turn) -> Self {
+        self.turn = Some(turn);
+        self
     }
 
     /// The connection that the transaction has.

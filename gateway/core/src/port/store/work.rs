@@ -281,6 +281,22 @@ pub struct DeliveryQuery {
     pub limit: u32,
 }
 
+/// How the database's disk stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// Bytes that are free.
+    pub free: u64,
+    /// Bytes below which nothing new is accepted.
+    pub min: u64,
+}
+
+impl Disk {
+    /// Whether nothing new is accepted.
+    pub const fn is_low(self) -> bool {
+        self.free < self.min
+    }
+}
+
 /// One page of what was sent to an endpoint and may have news.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SentPage {
