@@ -259,6 +259,7 @@ pub fn source(kind: Kind) -> Source {
         }),
         reason: matches!(kind, Kind::Cancel | Kind::Withdraw)
             .then(|| "the Quillfeather family asked".into()),
+        receiver_reference: None,
         attachments: Vec::new(),
         at,
         environment: Environment::Test,
