@@ -82,13 +82,15 @@ pub(super) fn of_transaction(
     now: Timestamp,
 ) -> Outcome {
     if !status.is_success() {
-        return match (status, said(&body)) {
+        let said = said(&body);
+        let why = |text: &str| Why::new("fhir.conflict", text);
+        return match (status, said.as_ref().map(|said| said.issue.as_str())) {
+            (StatusCode::CONFLICT, Some("duplicate")) => Outcome::Duplicate {
+                why: why("the server says that it has this transaction"),
+            },
             (StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED, Some(_)) => Outcome::Park {
                 reason: ParkReason::Refused,
-                why: Why::new(
-                    "fhir.conflict",
-                    "the server says that the transaction conflicts with what it holds",
-                ),
+                why: why("the server says that the transaction conflicts with what it holds"),
             },
             _ => refused(status, headers, &body, now),
         };

@@ -109,6 +109,7 @@ pub(super) fn render(
         "resourceType": "Bundle",
         "id": name::uuid_of(&[source.wire_id.as_str(), "bundle"]).to_string(),
         "meta": super::meta(source.environment, None),
+        "identifier": { "system": name::DELIVERY_ID, "value": source.wire_id.as_str() },
         "type": "transaction",
         "entry": entries,
     });
