@@ -642,3 +642,44 @@ proptest! {
         }
     }
 }
+
+/// Messages of our own making, of every kind: what we send, and what a test of a receiver may begin from.
+#[test]
+fn the_golden_files_are_what_is_rendered() {
+    let mut sources = vec![
+        ("new", sample::source(Kind::New)),
+        ("update", sample::source(Kind::Amend)),
+        ("revoke", sample::source(Kind::Cancel)),
+        ("withdraw", sample::source(Kind::Withdraw)),
+    ];
+    let states: Vec<String> = LegState::ALL
+        .iter()
+        .map(|s| format!("response-{s}"))
+        .collect();
+    sources.extend(
+        states
+            .iter()
+            .map(String::as_str)
+            .zip(LegState::ALL.iter().map(|s| told(*s))),
+    );
+    let mut stale = Vec::new();
+    for (name, source) in sources {
+        for (mode, text) in [("bars", BARS), ("plain", PLAIN)] {
+            let path = format!(
+                "{}/src/fhir/fixtures/{mode}-{name}.json",
+                env!("CARGO_MANIFEST_DIR")
+            );
+            let written = serde_json::to_string_pretty(&rendered(&source, text)).unwrap() + "\n";
+            let golden = std::fs::read_to_string(&path).unwrap_or_default();
+            if golden != written {
+                std::fs::write(format!("{path}.new"), written).unwrap();
+                stale.push(path);
+            }
+        }
+    }
+    assert_eq!(
+        stale,
+        Vec::<String>::new(),
+        "are not what is rendered: see the .new beside each"
+    );
+}
