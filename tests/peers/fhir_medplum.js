@@ -3,6 +3,7 @@
 //
 // $process-message is in none of them: it is answered here in BaRS's shape. --script is a list of statuses by order of
 // arrival at $process-message or the root: 408 (processed, but too late), 425, 503, 500; afterwards it is polite.
+// --validate FILE... validates the resources of bundles instead, and prints the faults of each file.
 'use strict';
 const fs = require('fs');
 const https = require('https');
@@ -14,13 +15,14 @@ const BODY_BYTES_MAX = 16 * 1024 * 1024;
 const CODES = { 408: 'REC_TIMEOUT', 425: 'REC_TOO_EARLY', 500: 'REC_SERVER_ERROR', 503: 'REC_SERVICE_UNAVAILABLE' };
 const ISSUES = { 408: 'timeout', 425: 'transient', 500: 'exception', 503: 'transient' };
 
-const found = { record: null, script: [], tls: null };
+const found = { record: null, script: [], tls: null, validate: null };
 const args = process.argv.slice(2);
 while (args.length > 0) {
   const flag = args.shift();
   if (flag === '--record') found.record = args.shift();
   else if (flag === '--script') found.script = args.shift().split(',').map(Number);
   else if (flag === '--tls') found.tls = { cert: fs.readFileSync(args.shift()), key: fs.readFileSync(args.shift()), ca: fs.readFileSync(args.shift()) };
+  else if (flag === '--validate') found.validate = args.splice(0);
   else throw new Error(`unknown option ${flag}`);
 }
 indexStructureDefinitionBundle(readJson('fhir/r4/profiles-types.json'));
@@ -32,18 +34,31 @@ const router = new FhirRouter();
 const processed = new Map();
 let arrivals = 0;
 
-// Medplum takes urn:uuid references for errors (they are none in a bundle): they are made to lead somewhere first.
+// Medplum takes urn:uuid references for errors (in a bundle they are none): they are made to say what they lead to.
+function led(bundle) {
+  const kinds = new Map((bundle.entry ?? []).map((entry) => [entry.fullUrl, entry.resource.resourceType]));
+  const to = (whole, uuid) => `"${kinds.get(`urn:uuid:${uuid}`) ?? 'urn:uuid:'}/${uuid}"`;
+  return (resource) => JSON.parse(JSON.stringify(resource).replaceAll(/"urn:uuid:([0-9a-f-]{36})"/g, to));
+}
+
 function faults(bundle) {
-  const all = [];
-  for (const entry of bundle.entry ?? []) {
-    const text = JSON.stringify(entry.resource).replaceAll(/"urn:uuid:([0-9a-f-]{36})"/g, '"Basic/$1"');
+  const [all, lead] = [[], led(bundle)];
+  for (const { resource } of bundle.entry ?? []) {
+    let issues = [];
     try {
-      validateResource(JSON.parse(text));
+      issues = validateResource(lead(resource));
     } catch (error) {
-      all.push(`${entry.resource.resourceType}: ${error.message}`);
+      issues = error.outcome?.issue ?? [{ details: { text: error.message } }];
     }
+    all.push(...issues.map((issue) => `${resource.resourceType}: ${issue.details?.text} ${issue.expression ?? ''}`));
   }
   return all;
+}
+
+if (found.validate) {
+  const said = found.validate.map((file) => [file, faults(JSON.parse(fs.readFileSync(file, 'utf8')))]);
+  process.stdout.write(`${JSON.stringify(Object.fromEntries(said))}\n`);
+  process.exit(0);
 }
 
 function outcome(code, issue, words) {
@@ -58,8 +73,8 @@ async function processMessage(bundle, key) {
     if (entry.resource.resourceType !== 'ServiceRequest') continue;
     const known = entry.resource.id;
     const { id, ...resource } = entry.resource;
-    const text = JSON.parse(JSON.stringify(resource).replaceAll(/"urn:uuid:([0-9a-f-]{36})"/g, '"Basic/$1"'));
-    const stored = known ? await repo.updateResource({ ...text, id: known }) : await repo.createResource(text);
+    const whole = led(bundle)(resource);
+    const stored = known ? await repo.updateResource({ ...whole, id: known }) : await repo.createResource(whole);
     entry.resource.id = stored.id;
   }
   answer.entry[0].resource.response = { identifier: bundle.id, code: 'ok' };
@@ -80,10 +95,19 @@ async function answerTo(req, url, body) {
       const key = `${req.headers['x-request-id']}|${req.headers['x-correlation-id']}`;
       if (scripted && scripted !== 408) return [scripted, outcome(CODES[scripted], ISSUES[scripted], '')];
       const [status, answer] = await processMessage(bundle, key);
+      // Too late: it was processed, and its sender is not told.
       return scripted ? [scripted, outcome(CODES[scripted], ISSUES[scripted], '')] : [status, answer];
     }
     if (scripted && scripted !== 408) return [scripted, outcome(CODES[scripted], ISSUES[scripted], '')];
+    if (scripted) {
+      await routed(req, url, bundle);
+      return [scripted, outcome(CODES[scripted], ISSUES[scripted], '')];
+    }
   }
+  return routed(req, url, bundle);
+}
+
+async function routed(req, url, bundle) {
   const pathname = url.pathname.slice('/fhir'.length) || '/';
   const query = {};
   for (const [name, value] of url.searchParams) query[name] = value;
