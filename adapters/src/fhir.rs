@@ -4,8 +4,8 @@
 //!
 //! Lost on the way: an empty text and an empty name part are left out; a document larger than is sent inline goes by
 //! reference, and its receiver cannot fetch it by that alone; the receiver knows the referral by our reference, and the
-//! sender's own goes along as one more identifier. Towards a plain server, what an amendment no longer has stays there
-//! until somebody there ends it: flags above all. A status to a sender does not repeat the `X-Correlation-Id` of its
+//! sender's own goes along as one more identifier. At a plain server what supports the request is contained in it, so
+//! that no search finds a flag by itself. A status to a sender does not repeat the `X-Correlation-Id` of its
 //! request, which is not kept beside it: it names the request by the id that our answer gave it.
 //!
 //! Carried: safeguarding and adjustments as flags, allergies, consent and its scope, and unsafe contact as resources of

@@ -109,9 +109,7 @@ async function answerTo(req, url, body) {
 
 async function routed(req, url, bundle) {
   const pathname = url.pathname.slice('/fhir'.length) || '/';
-  const query = {};
-  for (const [name, value] of url.searchParams) query[name] = value;
-  const request = { method: req.method, url: pathname + url.search, pathname, params: {}, query, body: bundle, headers: req.headers };
+  const request = { method: req.method, url: pathname + url.search, pathname: '', params: {}, query: {}, body: bundle, headers: req.headers };
   const [said, resource] = await router.handleRequest(request, repo);
   return [getStatus(said), resource ?? said];
 }

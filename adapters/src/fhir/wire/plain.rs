@@ -1,7 +1,11 @@
 //! Transactions for FHIR R4 servers that are not BaRS: a ServiceRequest, which is the ask, and a Task, its fulfilment.
 //!
 //! A new referral creates each resource only if the server has none under our identifier, so that a repeat changes
-//! nothing (FHIR R4, 3.1.0.8.1, conditional create); amendments and cancels put under the same identifiers.
+//! nothing (FHIR R4, 3.1.0.8.1, conditional create); amendments and cancels put under the same identifiers. What
+//! supports the request is contained in it: it goes and changes as one, and the transaction stays within what servers
+//! take of conditional entries (Medplum: 8).
+
+use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use waymark_core::delivery::{Evidence, Kind};
@@ -14,7 +18,7 @@ use super::super::config::Settings;
 use super::super::name;
 use super::node::{Fault, Issue, Node};
 use super::outward::{self, Standing};
-use super::part::{Folder, code_extension, pruned};
+use super::part::{Entry, Folder, code_extension, pruned};
 use super::{bars, cannot, code};
 
 /// The system of the identifiers that a server finds our resources again by.
@@ -92,8 +96,7 @@ pub(super) fn render(
     if let Some(fault) = folder.faults.first() {
         return Err(RenderError::CannotCarry(fault.clone()));
     }
-    let entries: Vec<Value> = folder
-        .entries
+    let entries: Vec<Value> = contained(folder.entries)
         .into_iter()
         .map(|entry| {
             let (key, resource) = identified(source, &entry.name, entry.resource);
@@ -116,6 +119,66 @@ pub(super) fn render(
     bars::finished(&pruned(bundle).unwrap_or_default())
 }
 
+/// What has an existence of its own at a server; all else exists for the request alone.
+const OWN: [&str; 7] = [
+    "patient",
+    "request",
+    "task",
+    "sender",
+    "receiver",
+    "practitioner",
+    "role",
+];
+
+/// Puts what supports the request into it (FHIR R4, 2.28.3), and lets references lead there.
+fn contained(entries: Vec<Entry>) -> Vec<Entry> {
+    let is_own = |entry: &Entry| OWN.contains(&entry.name.as_str());
+    let (mut own, inner): (Vec<Entry>, Vec<Entry>) = entries.into_iter().partition(is_own);
+    let id = |entry: &Entry| entry.name.replace('_', "-");
+    let places: BTreeMap<String, String> = inner
+        .iter()
+        .map(|entry| (entry.url.clone(), format!("#{}", id(entry))))
+        .collect();
+    let mut inside = Vec::with_capacity(inner.len());
+    for entry in inner {
+        let id = id(&entry);
+        let mut resource = led(entry.resource, &places);
+        if let Some(map) = resource.as_object_mut() {
+            map.insert("id".to_owned(), id.into());
+        }
+        inside.push(resource);
+    }
+    for entry in own.iter_mut().filter(|entry| entry.name == "request") {
+        entry.resource = led(std::mem::take(&mut entry.resource), &places);
+        if let Some(map) = entry.resource.as_object_mut()
+            && !inside.is_empty()
+        {
+            map.insert(
+                "contained".to_owned(),
+                Value::Array(std::mem::take(&mut inside)),
+            );
+        }
+    }
+    own
+}
+
+/// The value with its references led to their new places.
+fn led(value: Value, places: &BTreeMap<String, String>) -> Value {
+    match value {
+        Value::Array(items) => items.into_iter().map(|item| led(item, places)).collect(),
+        Value::Object(map) => {
+            let moved = map.into_iter().map(|(key, value)| {
+                let place = value.as_str().filter(|_| key == "reference");
+                let place = place.and_then(|url| places.get(url)).cloned();
+                let value = place.map_or_else(|| led(value, places), Value::String);
+                (key, value)
+            });
+            Value::Object(moved.collect())
+        }
+        other => other,
+    }
+}
+
 /// Gives a resource the identifier that the server finds it again by: one for each referral, service and place.
 fn identified(source: &Source, name: &str, resource: Value) -> (String, Value) {
     let service = source
@@ -127,7 +190,6 @@ fn identified(source: &Source, name: &str, resource: Value) -> (String, Value) {
     let Value::Object(mut map) = resource else {
         return (String::new(), resource);
     };
-    // A care plan and a consent take a list as all others here do.
     let list = map.entry("identifier").or_insert_with(|| json!([]));
     if let Some(list) = list.as_array_mut() {
         list.insert(0, own);
