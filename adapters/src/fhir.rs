@@ -47,6 +47,8 @@ use wire::MEDIA_TYPE;
 mod answer;
 mod collect;
 mod config;
+#[cfg(test)]
+mod corpus;
 pub mod header;
 mod name;
 pub mod server;

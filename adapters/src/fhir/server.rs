@@ -581,3 +581,19 @@ fn path_of(violation: &Violation) -> Option<String> {
         .find(|(field, _)| violation.field.starts_with(field));
     Some(place.map_or_else(|| violation.field.clone(), |(_, path)| (*path).to_owned()))
 }
+
+/// What a message that is for whom it says would be read as, with the tests' assumptions.
+#[cfg(test)]
+pub(super) fn corpus_reading(value: &Value) -> Result<InboundBody, Fault> {
+    let message = Message::read(value)?;
+    message.destinations()?;
+    let event = message.event()?;
+    defined(&message, event)?;
+    match event {
+        Event::Response => Ok(InboundBody::Status(bars::read_status(&message)?)),
+        Event::Request => {
+            let assumptions = super::wire::tests::assumptions();
+            Ok(inward::read(&message, &assumptions)?.body)
+        }
+    }
+}

@@ -22,7 +22,7 @@ mod people;
 pub(crate) mod plain;
 mod support;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 /// The media type of FHIR JSON.
 pub(crate) const MEDIA_TYPE: &str = "application/fhir+json";
