@@ -51,6 +51,7 @@ mod config;
 mod corpus;
 pub mod header;
 mod name;
+pub mod send;
 pub mod server;
 mod standing;
 #[cfg(test)]

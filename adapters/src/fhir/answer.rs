@@ -13,7 +13,7 @@ use super::wire::bars;
 use super::wire::node::Node;
 use crate::webhook::wire::retry_after;
 
-/// What an OperationOutcome says, as far as it decides anything.
+/// What an `OperationOutcome` says, as far as it decides anything.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Said {
     /// The code of http-error-codes.
@@ -22,7 +22,7 @@ struct Said {
     issue: String,
 }
 
-/// Reads an OperationOutcome; none where an answer has none, and then nothing is known (BaRS Core 1.4: retry).
+/// Reads an `OperationOutcome`; none where an answer has none, and then nothing is known (BaRS Core 1.4: retry).
 fn said(body: &[u8]) -> Option<Said> {
     let value: Value = serde_json::from_slice(body).ok()?;
     let outcome = Node::new(&value, "OperationOutcome");

@@ -25,7 +25,7 @@ const POLL_RANGE: std::ops::RangeInclusive<u64> = 1..=86_400;
 pub(super) enum Mode {
     /// The Booking and Referral Standard: `$process-message`.
     Bars,
-    /// Any FHIR R4 server: a transaction of ServiceRequest and Task.
+    /// Any FHIR R4 server: a transaction of `ServiceRequest` and Task.
     Plain,
 }
 
@@ -53,7 +53,7 @@ fn dos_service() -> String {
 }
 
 impl Target {
-    /// As MessageHeader endpoints are written: `system|value`.
+    /// As `MessageHeader` endpoints are written: `system|value`.
     pub(super) fn endpoint(&self) -> String {
         format!("{}|{}", self.system, self.value)
     }

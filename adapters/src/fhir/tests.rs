@@ -548,15 +548,14 @@ async fn tasks_are_asked_for_by_what_was_sent_and_nothing_else_is_taken() {
         (LegState::Declined, "Task/t-1/7")
     );
     let query = far.play.searches.lock().unwrap().join("");
-    let plain: String = url::form_urlencoded::parse(query.as_bytes())
-        .map(|(k, v)| format!("{k}={v};"))
+    let plain: Vec<String> = url::form_urlencoded::parse(query.as_bytes())
+        .map(|(k, v)| format!("{k}={v}"))
         .collect();
     assert_eq!(
         plain,
-        format!(
-            "identifier={}|{};_count=20;",
-            name::DELIVERY_ID,
-            source.wire_id
-        )
+        [
+            format!("identifier={}|{}", name::DELIVERY_ID, source.wire_id),
+            "_count=20".to_owned()
+        ]
     );
 }

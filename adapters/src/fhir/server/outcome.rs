@@ -1,4 +1,4 @@
-//! OperationOutcomes in BaRS's shape: a code whose prefix says whose fault it is, the type, the path and the
+//! `OperationOutcomes` in BaRS's shape: a code whose prefix says whose fault it is, the type, the path and the
 //! rule of the fault. No content of the request is repeated.
 
 use http::{HeaderMap, StatusCode};

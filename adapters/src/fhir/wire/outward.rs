@@ -5,6 +5,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use waymark_core::directory::CodeMap;
+use waymark_core::id::ServiceId;
+use waymark_core::identifier::{Uln, Upn};
+use waymark_core::personal::Personal;
 use waymark_core::port::Source;
 use waymark_core::referral::{
     Child, Consent, ConsentStatus, Contact, DocumentRef, Flag, NhsVerification, Priority, Referral,
@@ -57,7 +60,7 @@ pub(super) fn whole(
         .skip(before)
         .map(|entry| json!({ "reference": entry.url }))
         .collect();
-    request(folder, source, content, codes, standing, supporting);
+    request(folder, source, content, codes, standing, &supporting);
 }
 
 /// The two organisations, and who refers.
@@ -110,8 +113,8 @@ fn identifiers(folder: &mut Folder<'_>, child: &Child) -> Vec<Value> {
         );
     }
     let own = [
-        (name::UPN, child.upn.as_ref().map(|upn| upn.expose())),
-        (name::ULN, child.uln.as_ref().map(|uln| uln.expose())),
+        (name::UPN, child.upn.as_ref().map(Upn::expose)),
+        (name::ULN, child.uln.as_ref().map(Uln::expose)),
     ];
     for (system, value) in own {
         all.extend(value.map(|value| json!({ "system": system, "value": value })));
@@ -239,7 +242,7 @@ fn supporting(folder: &mut Folder<'_>, source: &Source, content: &Referral, code
             &format!("concern-{nth}"),
             "concern",
             value,
-            components,
+            &components,
         );
     }
     facts(folder, content);
@@ -254,7 +257,7 @@ fn flag(folder: &mut Folder<'_>, place: (&str, usize), category: (&str, &str), f
     let body = json!({
         "status": "active",
         "category": [{ "coding": [{ "system": name::FLAG_CATEGORY, "code": category.0, "display": category.1 }] }],
-        "code": { "coding": [coding], "text": flag.text.as_ref().map(|text| text.expose()) },
+        "code": { "coding": [coding], "text": flag.text.as_ref().map(Personal::expose) },
         "subject": folder.reference("patient"),
     });
     folder.put(&format!("{list}-{nth}"), "Flag", body);
@@ -332,7 +335,7 @@ fn consent(folder: &mut Folder<'_>, content: &Referral) {
         .iter()
         .map(|scope| json!({ "system": name::VALUE, "code": scope.as_str() }))
         .collect();
-    let display = |text: &Option<waymark_core::personal::Personal<String>>| {
+    let display = |text: &Option<Personal<String>>| {
         text.as_ref()
             .map(|text| json!({ "display": text.expose() }))
     };
@@ -359,7 +362,7 @@ fn observation(
     name: &str,
     code: &str,
     value: (&str, Value),
-    components: Value,
+    components: &Value,
 ) {
     let mut body = json!({
         "status": "final",
@@ -378,7 +381,7 @@ fn facts(folder: &mut Folder<'_>, content: &Referral) {
     if let Some(setting) = &content.setting {
         let components = setting_components(setting);
         let value = ("valueCodeableConcept", value_concept(setting.kind.as_str()));
-        observation(folder, "setting", "education-setting", value, components);
+        observation(folder, "setting", "education-setting", value, &components);
     }
     if let Some(percent) = content.attendance_percent {
         let quantity = json!({ "value": percent, "unit": "%", "system": "http://unitsofmeasure.org", "code": "%" });
@@ -387,7 +390,7 @@ fn facts(folder: &mut Folder<'_>, content: &Referral) {
             "attendance",
             "attendance",
             ("valueQuantity", quantity),
-            Value::Null,
+            &Value::Null,
         );
     }
     for (code, tested) in [
@@ -396,7 +399,7 @@ fn facts(folder: &mut Folder<'_>, content: &Referral) {
     ] {
         if tested != Tested::Unknown {
             let value = ("valueCodeableConcept", value_concept(tested.as_str()));
-            observation(folder, code, code, value, Value::Null);
+            observation(folder, code, code, value, &Value::Null);
         }
     }
 }
@@ -453,7 +456,7 @@ fn document(folder: &mut Folder<'_>, source: &Source, nth: usize, document: &Doc
             "url": url,
             "size": size,
             "hash": hash,
-            "title": document.title.as_ref().map(|title| title.expose()),
+            "title": document.title.as_ref().map(Personal::expose),
         } }],
     });
     folder.put(&format!("document-{nth}"), "DocumentReference", body);
@@ -486,7 +489,7 @@ fn request(
     content: &Referral,
     codes: &CodeMap,
     standing: Standing<'_>,
-    supporting: Vec<Value>,
+    supporting: &[Value],
 ) {
     let mut identifier = request_identifiers(folder, source, Some(content));
     let delivery = standing.delivery;
@@ -498,7 +501,7 @@ fn request(
     let needs: Vec<Value> = (0..content.needs.len())
         .map(|nth| folder.reference(&format!("need-{nth}")))
         .collect();
-    let service = content.requested_service.as_ref().map(|s| s.as_str());
+    let service = content.requested_service.as_ref().map(ServiceId::as_str);
     let why_soon = content
         .priority_reason
         .as_ref()
@@ -527,7 +530,7 @@ fn request(
         "authoredOn": at,
         "requester": folder.reference("role"),
         "performer": [folder.reference("receiver")],
-        "reasonCode": [{ "coding": [mapped, own], "text": content.reason.text.as_ref().map(|t| t.expose()) }],
+        "reasonCode": [{ "coding": [mapped, own], "text": content.reason.text.as_ref().map(Personal::expose) }],
         "reasonReference": needs,
         "supportingInfo": supporting,
         "note": [

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 use waymark_core::error::Violation;
+use waymark_core::personal::Personal;
 use waymark_core::referral::{Address, Name};
 
 use super::super::name;
@@ -141,16 +142,16 @@ pub(super) fn human_name(written: &Name) -> Value {
     json!({
         "use": "official",
         "family": written.family.expose(),
-        "given": [written.given.expose(), written.middle.as_ref().map(|m| m.expose())],
+        "given": [written.given.expose(), written.middle.as_ref().map(Personal::expose)],
     })
 }
 
 pub(super) fn address(address: &Address) -> Value {
-    let lines: Vec<&String> = address.lines.iter().map(|line| line.expose()).collect();
+    let lines: Vec<&String> = address.lines.iter().map(Personal::expose).collect();
     json!({
         "use": "home",
         "line": lines,
-        "postalCode": address.postcode.as_ref().map(|p| p.expose()),
+        "postalCode": address.postcode.as_ref().map(Personal::expose),
     })
 }
 

@@ -1,4 +1,4 @@
-//! Transactions for FHIR R4 servers that are not BaRS: a ServiceRequest, which is the ask, and a Task, its fulfilment.
+//! Transactions for FHIR R4 servers that are not BaRS: a `ServiceRequest`, which is the ask, and a Task, its fulfilment.
 //!
 //! A new referral creates each resource only if the server has none under our identifier, so that a repeat changes
 //! nothing (FHIR R4, 3.1.0.8.1, conditional create); amendments and cancels put under the same identifiers. What
@@ -13,6 +13,7 @@ use waymark_core::directory::CodeMap;
 use waymark_core::leg::LegState;
 use waymark_core::personal::Personal;
 use waymark_core::port::{InboundStatus, RenderError, Rendered, Source, StatusNotice};
+use waymark_core::time::Timestamp;
 
 use super::super::config::Settings;
 use super::super::name;
@@ -199,7 +200,7 @@ fn identified(source: &Source, name: &str, resource: Value) -> (String, Value) {
 
 /// The task: what the receiver moves as it works on the referral.
 fn task(folder: &mut Folder<'_>, source: &Source, status: &str, wire_id: Option<&str>) {
-    let reason = source.reason.as_ref().map(|reason| reason.expose());
+    let reason = source.reason.as_ref().map(Personal::expose);
     let withdrawn = (source.kind == Kind::Withdraw).then(|| json!({ "text": bars::WITHDRAWN }));
     let body = json!({
         "identifier": [
@@ -289,7 +290,7 @@ pub(crate) fn read_task(
         words.push(note.required_text("text")?);
     }
     let version = meta_text("versionId")?.map_or_else(
-        || format!("{status}@{}", at.map_or(0, |at| at.as_ms())),
+        || format!("{status}@{}", at.map_or(0, Timestamp::as_ms)),
         ToOwned::to_owned,
     );
     let due = match task.object("restriction")? {
