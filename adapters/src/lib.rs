@@ -13,6 +13,7 @@ mod connect;
 pub mod context;
 pub mod contract;
 mod egress;
+pub mod fhir;
 pub mod grpc;
 pub mod hl7v2;
 pub mod limits;
@@ -35,6 +36,7 @@ pub struct Adapters {
     mailbox: Arc<mailbox::Mailbox>,
     webhook: Arc<webhook::Webhook>,
     hl7v2: Arc<hl7v2::outbound::Hl7v2Adapter>,
+    fhir: Arc<fhir::Fhir>,
 }
 
 impl std::fmt::Debug for Adapters {
@@ -67,6 +69,7 @@ impl Adapters {
         Ok(Self {
             grpc: Arc::new(grpc::Grpc::new(Arc::clone(&profiles), context)),
             mailbox: Arc::new(mailbox::Mailbox::new(context.environment)),
+            fhir: Arc::new(fhir::Fhir::new(Arc::clone(&profiles), context)),
             webhook: Arc::new(webhook::Webhook::new(profiles, context)),
             hl7v2: Arc::new(hl7v2),
         })
@@ -79,6 +82,7 @@ impl Adapters {
             AdapterKind::Mailbox => Arc::clone(&self.mailbox) as Arc<dyn Adapter>,
             AdapterKind::Webhook => Arc::clone(&self.webhook) as Arc<dyn Adapter>,
             AdapterKind::Hl7v2 => Arc::clone(&self.hl7v2) as Arc<dyn Adapter>,
+            AdapterKind::Fhir => Arc::clone(&self.fhir) as Arc<dyn Adapter>,
         }
     }
 
@@ -92,7 +96,7 @@ impl Adapters {
 /// endpoint's own agency.
 pub fn peer_identity(endpoint: &Endpoint) -> Option<&str> {
     let key = match endpoint.adapter {
-        AdapterKind::Grpc | AdapterKind::Webhook => "peer_identity",
+        AdapterKind::Grpc | AdapterKind::Webhook | AdapterKind::Fhir => "peer_identity",
         AdapterKind::Hl7v2 => "peer_uri",
         AdapterKind::Mailbox => return None,
     };

@@ -19,6 +19,7 @@ use waymark_tests::gateway::Gateway;
 mod agency;
 mod client;
 mod corpus;
+mod fhir;
 mod mllp;
 mod strict;
 mod webhook;

@@ -259,6 +259,8 @@ pub fn source(kind: Kind) -> Source {
         }),
         reason: matches!(kind, Kind::Cancel | Kind::Withdraw)
             .then(|| "the Quillfeather family asked".into()),
+        receiver_reference: matches!(kind, Kind::Amend | Kind::Cancel | Kind::Withdraw)
+            .then(|| "A-1".to_owned()),
         attachments: Vec::new(),
         at,
         environment: Environment::Test,

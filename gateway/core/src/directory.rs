@@ -203,6 +203,8 @@ pub enum AdapterKind {
     Webhook,
     /// HL7 v2 over MLLP.
     Hl7v2,
+    /// FHIR R4: the Booking and Referral Standard, or plain.
+    Fhir,
 }
 
 impl AdapterKind {
@@ -213,6 +215,7 @@ impl AdapterKind {
             Self::Mailbox => "mailbox",
             Self::Webhook => "webhook",
             Self::Hl7v2 => "hl7v2",
+            Self::Fhir => "fhir",
         }
     }
 }

@@ -53,6 +53,7 @@ impl Default for Listen {
             metrics,
             webhook: None,
             mllp: Vec::new(),
+            fhir: None,
         }
     }
 }

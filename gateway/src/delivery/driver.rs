@@ -12,13 +12,13 @@ use tracing::{Instrument, info, warn};
 use waymark_core::alarm::{AlarmKind, NewAlarm};
 use waymark_core::audit::{CommitmentTag, EntryKind};
 use waymark_core::delivery::{
-    DeliveryState, Evidence, Next, Outcome, ParkReason, Repeat, Standing, Why, next,
+    DeliveryState, Evidence, Kind, Next, Outcome, ParkReason, Repeat, Standing, Why, next,
 };
 use waymark_core::directory::{AdapterKind, Endpoint};
 use waymark_core::id::{DeliveryId, EndpointId, WorkerId};
 use waymark_core::port::{
-    Adapter, Deadline, LeaseAsk, LeaseToken, Leased, OpenAttempt, Outbound, Reconciliation,
-    Rendered, StoreError, WorkClass,
+    Adapter, Deadline, DeliveryQuery, LeaseAsk, LeaseToken, Leased, OpenAttempt, Outbound,
+    Reconciliation, Rendered, StoreError, WorkClass,
 };
 
 use super::close::{Closing, close_of};
@@ -52,6 +52,8 @@ impl Default for DeliveryOptions {
 
 /// Endpoints served in one round; the next round takes the rest.
 const ENDPOINTS_PER_ROUND_MAX: usize = 1_000;
+/// Earlier deliveries of a referral that are looked through for what the receiver calls it.
+const EARLIER_MAX: u32 = 200;
 /// What an adapter gets beyond its deadline before its attempt is given up.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -295,6 +297,7 @@ impl Driver {
                 let service = &self.inner.service;
                 let rendered = match source_of(leased, &content, service.environment(), now) {
                     Ok(mut source) => {
+                        source.receiver_reference = self.receiver_reference(leased).await?;
                         let most = adapter.inline_bytes_max(endpoint);
                         match attachments(&**store, leased, &source, most).await? {
                             Ok(opened) => {
@@ -335,6 +338,23 @@ impl Driver {
         };
         self.close(leased, number, outcome, Some(endpoint), in_force)
             .await
+    }
+
+    /// What the receiver called the referral when it answered an earlier delivery of the same leg.
+    async fn receiver_reference(&self, leased: &Leased) -> Result<Option<String>, StoreError> {
+        if leased.leg.is_none() || leased.kind == Kind::New {
+            return Ok(None);
+        }
+        let query = DeliveryQuery {
+            referral: Some(leased.referral),
+            limit: EARLIER_MAX,
+            ..DeliveryQuery::default()
+        };
+        let page = self.inner.service.store().deliveries(&query).await?;
+        let mut earlier = page
+            .into_iter()
+            .filter(|view| view.delivery.leg == leased.leg);
+        Ok(earlier.find_map(|view| view.receiver_reference))
     }
 
     async fn open(

@@ -61,6 +61,7 @@ pub fn source_of(
         recipient: leased.recipient.clone(),
         service: leased.service.clone(),
         sender_reference: referral.as_ref().and_then(|r| r.sender_reference.clone()),
+        receiver_reference: None,
         content: referral,
         status,
         reason,

@@ -138,10 +138,12 @@ impl IntakeService {
         reference: SenderReference,
         message: SenderMessage,
     ) -> Result<IntakeAnswer, IntakeError> {
-        let result = self
-            .service
-            .sender_change(caller, &Key::SenderReference(reference), &message)
-            .await?;
+        // BaRS names a referral by the id that our answer to it gave.
+        let key = match reference.value.parse::<ReferralId>() {
+            Ok(id) if reference.namespace.is_empty() => Key::Id(id),
+            _ => Key::SenderReference(reference),
+        };
+        let result = self.service.sender_change(caller, &key, &message).await?;
         Ok(IntakeAnswer {
             referral: result.referral.id,
             state: state_of(&result.referral),

@@ -86,6 +86,7 @@ pub(in crate::hl7v2) fn source(kind: Kind, content: Option<Referral>) -> Source 
             value: "SM-7".into(),
             namespace: "SCHOOLMIS".into(),
         }),
+        receiver_reference: None,
         attachments: Vec::new(),
         at: Timestamp::from_ms(1_772_447_400_000),
         environment: Environment::Test,

@@ -41,6 +41,8 @@ pub struct Source {
     pub reason: Option<Personal<String>>,
     /// The sender's own reference of the referral.
     pub sender_reference: Option<SenderReference>,
+    /// What the receiver calls the referral, as its answer to an earlier delivery of the same leg said.
+    pub receiver_reference: Option<String>,
     /// The bytes of the content's documents, in its order; those left out of it go by reference alone, because they
     /// are larger than the adapter carries inline (see [`Adapter::inline_bytes_max`]).
     pub attachments: Vec<Attachment>,

@@ -185,7 +185,7 @@ fn only_in(views: Vec<DeliveryView>, other: &[DeliveryView]) -> Vec<DeliveryView
 const fn repeat_policy(adapter: AdapterKind) -> v1::RepeatPolicy {
     match adapter {
         AdapterKind::Mailbox => v1::RepeatPolicy::Idempotent,
-        AdapterKind::Grpc | AdapterKind::Webhook | AdapterKind::Hl7v2 => {
+        AdapterKind::Grpc | AdapterKind::Webhook | AdapterKind::Hl7v2 | AdapterKind::Fhir => {
             v1::RepeatPolicy::DedupesById
         }
     }
