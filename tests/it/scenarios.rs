@@ -11,3 +11,4 @@ mod poison;
 mod routing;
 mod safety;
 mod status;
+mod status_request;

@@ -76,25 +76,14 @@ impl Unreachable {
     }
 }
 
-/// A connection to the bound endpoint, and how its peer is known.
-pub(super) struct Connection {
-    /// The bytes.
-    pub(super) stream: Box<dyn Stream>,
-    /// The SAN URI that names the peer, where its certificate has one.
-    pub(super) uri: Option<String>,
-}
-
 /// Connects to an endpoint and checks that the peer is who the settings say.
 pub(super) async fn connect(
     settings: &Settings,
     profiles: &BTreeMap<String, Arc<ClientConfig>>,
-) -> Result<Connection, Unreachable> {
+) -> Result<Box<dyn Stream>, Unreachable> {
     let stream = connect_tcp(settings).await?;
     match &settings.transport {
-        Transport::Plain { .. } => Ok(Connection {
-            stream: Box::new(stream),
-            uri: None,
-        }),
+        Transport::Plain { .. } => Ok(Box::new(stream)),
         Transport::Tls {
             profile,
             server_name,
@@ -110,18 +99,13 @@ pub(super) async fn connect(
                 .await
                 .map_err(|error| Unreachable::io(Stage::Tls, &error))?;
             let uris = san_uris(stream.get_ref().1.peer_certificates());
-            let uri = match peer_uri {
-                None => identity(uris),
-                Some(expected) if uris.contains(expected) => Some(expected.clone()),
-                Some(_) => {
-                    let text = "the certificate does not carry the endpoint's peer_uri";
-                    return Err(Unreachable::new(Stage::Identity, text));
-                }
-            };
-            Ok(Connection {
-                stream: Box::new(stream),
-                uri,
-            })
+            if let Some(expected) = peer_uri
+                && !uris.contains(expected)
+            {
+                let text = "the certificate does not carry the endpoint's peer_uri";
+                return Err(Unreachable::new(Stage::Identity, text));
+            }
+            Ok(Box::new(stream))
         }
     }
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::access::Role;
 use crate::delivery::{Evidence, RetryPolicy};
-use crate::id::{AgencyId, EndpointId, Pathway, RuleId, ServiceId};
+use crate::id::{AgencyId, CodeMapId, EndpointId, Pathway, RuleId, ServiceId};
 use crate::leg::Owner;
 use crate::referral::{ConsentScope, NeedType, Priority, SettingKind};
 
@@ -23,7 +23,7 @@ mod load;
 pub(crate) mod sample;
 
 pub use check::{Finding, Severity, check};
-pub use codes::{CodeMap, WireCode};
+pub use codes::{CodeList, CodeMap, CodeTest, Expected, WireCode};
 pub use diff::{Change, ChangeKind, diff};
 pub use load::{
     ENTRIES_MAX, FILE_BYTES_MAX, FILES_MAX, RULES_MAX, SECRET_NAME_LENGTH_MAX, SourceFile, bundle,
@@ -49,6 +49,10 @@ pub struct Directory {
     pub tests: Vec<RouteTest>,
     /// Successions of agencies.
     pub successions: Vec<Succession>,
+    /// Code maps by id.
+    pub code_maps: BTreeMap<CodeMapId, CodeMap>,
+    /// Tests of the code maps.
+    pub code_tests: Vec<CodeTest>,
     /// Where things stand, for reports, by kind and id, e.g. `agency R1L`.
     pub places: BTreeMap<String, Place>,
 }
@@ -158,6 +162,8 @@ pub struct Identity {
     pub acts_for: BTreeSet<AgencyId>,
     /// HL7 v2 sending applications and facilities (MSH-3.1, MSH-4.1) that must agree, as `APP|FACILITY`.
     pub hl7_senders: BTreeSet<String>,
+    /// How its code lists say what the canonical lists say; empty when it names no map.
+    pub codes: CodeMap,
     /// When it holds.
     pub validity: Validity,
 }
@@ -351,6 +357,8 @@ impl Directory {
             rules: Vec::new(),
             tests: Vec::new(),
             successions: Vec::new(),
+            code_maps: BTreeMap::new(),
+            code_tests: Vec::new(),
             places: BTreeMap::new(),
         })
     }

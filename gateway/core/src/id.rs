@@ -109,6 +109,8 @@ code_ids! {
     ServiceId(64);
     /// A place where messages for an agency go.
     EndpointId(64);
+    /// A map of code lists, e.g. `trust-x`.
+    CodeMapId(64);
     /// A routing rule.
     RuleId(64);
     /// A pathway, e.g. `autism-assessment`.

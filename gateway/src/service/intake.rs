@@ -258,14 +258,23 @@ impl Service {
         caller: &Principal,
         reference: SenderReference,
     ) -> Result<IntakeAnswer, ServiceError> {
-        let key = if let Ok(reference) = reference.value.parse::<Reference>() {
-            Key::Reference(reference)
-        } else if let Ok(id) = reference.value.parse::<ReferralId>() {
-            Key::Id(id)
+        let own = if let Ok(reference) = reference.value.parse::<Reference>() {
+            Some(Key::Reference(reference))
         } else {
-            Key::SenderReference(reference)
+            reference.value.parse::<ReferralId>().ok().map(Key::Id)
         };
-        let (view, _permit) = self.find(caller, &key, Action::ReadReferral).await?;
+        let found = match &own {
+            Some(key) => self.find(caller, key, Action::ReadReferral).await,
+            None => Err(ServiceError::new(ErrorKind::NotFound, "NO_SUCH_REFERRAL")),
+        };
+        let (view, _permit) = match found {
+            // What looks like a reference of ours may be another gateway's, and here its sender's own.
+            Err(error) if error.kind == ErrorKind::NotFound => {
+                let key = Key::SenderReference(reference);
+                self.find(caller, &key, Action::ReadReferral).await?
+            }
+            found => found?,
+        };
         Ok(IntakeAnswer {
             referral: view.id,
             state: state_of(&view),

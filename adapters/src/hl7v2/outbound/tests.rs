@@ -46,7 +46,7 @@ fn adapter() -> Hl7v2Adapter {
 
 fn at_port(port: u16, more: &str) -> Endpoint {
     endpoint(&format!(
-        "{}\n{more}",
+        "{}\nreuse_connection = false\n{more}",
         PLAIN.replace("port = 2575", &format!("port = {port}"))
     ))
 }
@@ -356,7 +356,10 @@ async fn status_in_the_application_answer_goes_through_the_intake() {
     };
     assert_eq!(receiver_reference.as_deref(), Some("PAS-5521"));
     let taken = intake.taken.lock().unwrap();
-    assert_eq!(taken[0].channel, Channel::Peer("mllp:paed-mllp".to_owned()));
+    assert_eq!(
+        taken[0].channel,
+        Channel::Endpoint("paed-mllp".parse().unwrap())
+    );
     assert_eq!(taken[0].message_key, "PAEDPAS|R1L|RRI^I12|77");
     let InboundBody::Status(status) = &taken[0].body else {
         panic!()
@@ -405,6 +408,7 @@ fn tls_endpoint(port: u16, more: &str) -> Endpoint {
     let settings = PLAIN
         .replace("port = 2575", &format!("port = {port}"))
         .replace("\"plain\"", "\"tls\"")
+        .replace("version =", "reuse_connection = false\nversion =")
         .replace("interface = \"127.0.0.1\"", TLS);
     endpoint(&format!("{settings}\n{more}"))
 }
