@@ -323,9 +323,6 @@ pub struct RouteTest {
     pub place: Place,
 }
 
-/// Agencies that one agency may have taken over.
-pub const PREDECESSORS_MAX: usize = 100;
-
 /// One agency that took over another (ruling 8).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Succession {
@@ -377,15 +374,6 @@ impl Directory {
             }
         }
         now
-    }
-
-    /// The agencies that `agency` answers for on a day: itself, then those that it took over, whatever the way there.
-    pub fn answers_for(&self, agency: &AgencyId, day: Date) -> Vec<AgencyId> {
-        let before = self.successions.iter().map(|s| &s.from);
-        let taken = before.filter(|from| self.successor(from, day) == *agency);
-        let mut all = vec![agency.clone()];
-        all.extend(taken.filter(|from| *from != agency).cloned());
-        all
     }
 
     /// Where a thing stands, by its kind and id.

@@ -3,7 +3,7 @@
 use waymark_core::access::{Action, Principal, Relationship, permit};
 use waymark_core::audit::EntryKind;
 use waymark_core::error::ErrorKind;
-use waymark_core::id::{AgencyId, Pathway, ReferralId};
+use waymark_core::id::{Pathway, ReferralId};
 use waymark_core::identifier::{NhsNumber, Upn};
 use waymark_core::personal::Personal;
 use waymark_core::port::{EventView, FeedPage, FeedQuery, ReferralQuery, ReferralView, SubjectKey};
@@ -133,20 +133,13 @@ impl Service {
             (None, None) => None,
         };
         let query = ReferralQuery {
-            agencies: (!area_wide).then(|| self.agencies_of(caller)),
+            agency: (!area_wide).then(|| caller.agency.clone()),
             pathway: ask.pathway.clone(),
             subject,
             before: ask.before,
             limit: page(ask.limit),
         };
         Ok(self.parts.store.list(&query).await?)
-    }
-
-    /// The caller's agency, and those that it took over: their cases are its own now (ruling 8).
-    fn agencies_of(&self, caller: &Principal) -> Vec<AgencyId> {
-        let today = self.now().london_date();
-        let in_force = self.in_force();
-        in_force.directory.answers_for(&caller.agency, today)
     }
 
     /// One window of the caller's feed, from a log index on.
@@ -156,7 +149,7 @@ impl Service {
     pub async fn feed(&self, caller: &Principal, from: u64) -> Result<FeedPage, ServiceError> {
         permit(caller, Action::Watch, Relationship::None)?;
         let query = FeedQuery {
-            agencies: self.agencies_of(caller),
+            agency: caller.agency.clone(),
             from,
             window: FEED_WINDOW,
         };

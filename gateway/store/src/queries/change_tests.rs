@@ -470,7 +470,7 @@ async fn a_body_moved_to_another_row_does_not_open() {
 
 fn asked(agency: Option<&str>, limit: u32) -> ReferralQuery {
     ReferralQuery {
-        agencies: agency.map(|a| vec![a.parse().unwrap()]),
+        agency: agency.map(|a| a.parse().unwrap()),
         pathway: None,
         subject: None,
         before: None,
@@ -534,20 +534,6 @@ async fn a_list_shows_what_an_agency_sends_or_receives_newest_first() {
         ..asked(None, 10)
     };
     assert!(listed(&bench, &nobody).await.is_empty());
-    let both = ReferralQuery {
-        agencies: Some(vec!["RXX".parse().unwrap(), "RZZ".parse().unwrap()]),
-        ..asked(None, 2)
-    };
-    assert_eq!(
-        listed(&bench, &both).await,
-        [c, b],
-        "an agency and one that it took over"
-    );
-    let none = ReferralQuery {
-        agencies: Some(Vec::new()),
-        ..asked(None, 2)
-    };
-    assert!(listed(&bench, &none).await.is_empty());
     let speech = ReferralQuery {
         pathway: Some("speech".parse().unwrap()),
         ..asked(None, 10)
@@ -583,7 +569,7 @@ async fn the_feed_shows_an_agencys_events_in_the_order_of_the_log_window_by_wind
     let change = bench.no_change(&sent, 1, ms(1));
     let status = bench.store.change(change).await.unwrap().event;
     let ask = |from, window| FeedQuery {
-        agencies: vec!["RNO".parse().unwrap(), "RXX".parse().unwrap()],
+        agency: "RXX".parse().unwrap(),
         from,
         window,
     };

@@ -290,9 +290,6 @@ pub(super) async fn list(
     store: &Backend,
     query: &ReferralQuery,
 ) -> Result<Vec<ReferralView>, StoreError> {
-    if query.agencies.as_ref().is_some_and(Vec::is_empty) {
-        return Ok(Vec::new());
-    }
     let mut conn = store.read().await?;
     let subject = match &query.subject {
         None => None,
@@ -345,40 +342,37 @@ fn list_query(query: &ReferralQuery, subject: Option<SubjectId>) -> QueryBuilder
                 .push_bind(subject.as_bytes().as_slice());
         }
     };
-    let Some(agencies) = &query.agencies else {
+    let Some(agency) = &query.agency else {
         let mut select = QueryBuilder::new(referrals!("WHERE r.id < "));
         select.push_bind(before.as_slice());
         filter(&mut select);
         select.push(" ORDER BY r.id DESC LIMIT ").push_bind(limit);
         return select;
     };
-    let mut select = QueryBuilder::new(referrals!("WHERE r.id IN ("));
-    for (nth, agency) in agencies.iter().enumerate() {
-        if nth > 0 {
-            select.push(" UNION ");
-        }
-        select.push("SELECT a.id FROM (SELECT r.id FROM referral r WHERE r.sender = ");
-        select
-            .push_bind(agency.as_str())
-            .push(" AND r.id < ")
-            .push_bind(before.as_slice());
-        filter(&mut select);
-        select.push(" ORDER BY r.id DESC LIMIT ").push_bind(limit);
-        select.push(
-            ") AS a UNION SELECT b.id FROM (SELECT DISTINCT l.referral_id AS id FROM leg l \
-             JOIN referral r ON r.id = l.referral_id WHERE l.agency = ",
-        );
-        select
-            .push_bind(agency.as_str())
-            .push(" AND l.referral_id < ")
-            .push_bind(before.as_slice());
-        filter(&mut select);
-        select
-            .push(" ORDER BY l.referral_id DESC LIMIT ")
-            .push_bind(limit)
-            .push(") AS b");
-    }
-    select.push(") ORDER BY r.id DESC LIMIT ").push_bind(limit);
+    let mut select = QueryBuilder::new(referrals!(
+        "WHERE r.id IN (SELECT a.id FROM (SELECT r.id FROM referral r WHERE r.sender = "
+    ));
+    select
+        .push_bind(agency.as_str())
+        .push(" AND r.id < ")
+        .push_bind(before.as_slice());
+    filter(&mut select);
+    select.push(" ORDER BY r.id DESC LIMIT ").push_bind(limit);
+    select.push(
+        ") AS a UNION SELECT b.id FROM (SELECT DISTINCT l.referral_id AS id FROM leg l \
+         JOIN referral r ON r.id = l.referral_id WHERE l.agency = ",
+    );
+    select
+        .push_bind(agency.as_str())
+        .push(" AND l.referral_id < ")
+        .push_bind(before.as_slice());
+    filter(&mut select);
+    select
+        .push(" ORDER BY l.referral_id DESC LIMIT ")
+        .push_bind(limit);
+    select
+        .push(") AS b) ORDER BY r.id DESC LIMIT ")
+        .push_bind(limit);
     select
 }
 
@@ -428,31 +422,10 @@ fn event(row: &Row) -> Result<EventView, StoreError> {
 
 const SIZE: &str = "SELECT size FROM log_state WHERE id = 1";
 const FEED: &str = events!(
-    "log_entry l JOIN event e ON e.id = l.event_id JOIN referral r ON r.id = e.referral_id WHERE l.idx >= "
+    "log_entry l JOIN event e ON e.id = l.event_id JOIN referral r ON r.id = e.referral_id \
+     WHERE l.idx >= $1 AND l.idx < $2 AND (r.sender = $3 OR EXISTS \
+     (SELECT 1 FROM leg g WHERE g.referral_id = r.id AND g.agency = $3)) ORDER BY l.idx LIMIT $4"
 );
-
-fn feed_query(query: &FeedQuery, (from, to): (i64, i64), window: u32) -> QueryBuilder<Db> {
-    let mut select = QueryBuilder::new(FEED);
-    select
-        .push_bind(from)
-        .push(" AND l.idx < ")
-        .push_bind(to)
-        .push(" AND (r.sender IN (");
-    one_of(&mut select, &query.agencies);
-    select.push(") OR EXISTS (SELECT 1 FROM leg g WHERE g.referral_id = r.id AND g.agency IN (");
-    one_of(&mut select, &query.agencies);
-    select
-        .push("))) ORDER BY l.idx LIMIT ")
-        .push_bind(i64::from(window));
-    select
-}
-
-fn one_of(select: &mut QueryBuilder<Db>, agencies: &[AgencyId]) {
-    let mut list = select.separated(", ");
-    for agency in agencies {
-        list.push_bind(agency.as_str().to_owned());
-    }
-}
 
 /// One window of the feed. The log's order is one that no late commit can slip behind.
 pub(super) async fn feed(store: &Backend, query: &FeedQuery) -> Result<FeedPage, StoreError> {
@@ -463,14 +436,17 @@ pub(super) async fn feed(store: &Backend, query: &FeedQuery) -> Result<FeedPage,
         .map_err(sql)?;
     let from = i64::try_from(query.from).unwrap_or(i64::MAX);
     let to = from.saturating_add(i64::from(window)).min(size);
-    if to <= from || query.agencies.is_empty() {
+    if to <= from {
         return Ok(FeedPage {
             events: Vec::new(),
             next: query.from,
         });
     }
-    let rows = feed_query(query, (from, to), window)
-        .build()
+    let rows = sqlx::query(FEED)
+        .bind(from)
+        .bind(to)
+        .bind(query.agency.as_str())
+        .bind(i64::from(window))
         .fetch_all(store.reader())
         .await
         .map_err(sql)?;

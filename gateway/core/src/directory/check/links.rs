@@ -3,9 +3,7 @@
 use jiff::civil::Date;
 
 use super::Finding;
-use crate::directory::{
-    AdapterKind, Agency, Directory, Endpoint, PREDECESSORS_MAX, Place, Service, Validity,
-};
+use crate::directory::{AdapterKind, Agency, Directory, Endpoint, Place, Service, Validity};
 use crate::id::AgencyId;
 
 pub(super) fn findings(directory: &Directory, today: Date) -> Vec<Finding> {
@@ -231,17 +229,6 @@ fn expired(directory: &Directory, today: Date, findings: &mut Vec<Finding>) {
 }
 
 fn successions(directory: &Directory, findings: &mut Vec<Finding>) {
-    for agency in directory.agencies.keys() {
-        // Itself is the first of them.
-        if directory.answers_for(agency, Date::MAX).len() > PREDECESSORS_MAX + 1 {
-            findings.push(Finding::error(
-                "too-many-predecessors",
-                directory.place("agency", agency.as_str()),
-                format!("agency {agency} takes over more than {PREDECESSORS_MAX} others"),
-                "remove successions whose cases are all closed",
-            ));
-        }
-    }
     for succession in &directory.successions {
         let last = directory.successor(&succession.from, Date::MAX);
         if last == succession.from || directory.successions.iter().any(|s| s.from == last) {

@@ -435,9 +435,8 @@ pub struct DeliveryHead {
 /// Which referrals to list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReferralQuery {
-    /// Sent or received by one of these agencies, at most [`crate::directory::PREDECESSORS_MAX`] and one; `None` for all
-    /// (administrators).
-    pub agencies: Option<Vec<AgencyId>>,
+    /// Sent or received by this agency; `None` for all (administrators).
+    pub agency: Option<AgencyId>,
     /// Of this pathway.
     pub pathway: Option<Pathway>,
     /// Of the child behind this key.
@@ -470,8 +469,8 @@ pub struct EventView {
 /// Which events to feed to a watcher.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FeedQuery {
-    /// Events of referrals that one of these agencies sent or receives.
-    pub agencies: Vec<AgencyId>,
+    /// Events of referrals that this agency sent or receives.
+    pub agency: AgencyId,
     /// From this log index on.
     pub from: u64,
     /// Log entries looked at, at most.
