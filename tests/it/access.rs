@@ -52,7 +52,6 @@ const TABLE: &[(&str, &str)] = &[
     ("DirectoryService/GetRelease", "oooooddu"),
     ("AuditService/GetReceipt", "oondoddu"),
     ("AuditService/GetCheckpoint", "oooooddu"),
-    ("AuditService/ListCheckpoints", "oooooddu"),
     ("AuditService/ListEntries", "ddddoddu"),
     ("AuditService/GetEntry", "ddddoddu"),
     ("AuditService/GetInclusionProof", "oooooddu"),

@@ -93,15 +93,6 @@ impl AuditService for Audits {
         answer.await.map(Response::new).map_err(|e| refusal(&e))
     }
 
-    async fn list_checkpoints(
-        &self,
-        request: Request<v1::ListCheckpointsRequest>,
-    ) -> Result<Response<v1::ListCheckpointsResponse>, Status> {
-        let caller = caller(&request)?;
-        let answer = self.checkpoints(&caller, &request.into_inner()).await;
-        answer.map(Response::new).map_err(|e| refusal(&e))
-    }
-
     async fn list_entries(
         &self,
         request: Request<v1::ListEntriesRequest>,
@@ -168,36 +159,6 @@ fn show(index: u64, bytes: Vec<u8>) -> Result<v1::Entry, ServiceError> {
 }
 
 impl Audits {
-    async fn checkpoints(
-        &self,
-        caller: &Caller,
-        ask: &v1::ListCheckpointsRequest,
-    ) -> Result<v1::ListCheckpointsResponse, ServiceError> {
-        if ask.after_tree_size > 0 && !ask.page_token.is_empty() {
-            return Err(field(
-                "after_tree_size",
-                "does not go with a token: leave it out",
-            ));
-        }
-        let scope = page_scope(&caller.principal, &v1::ListCheckpointsRequest::default());
-        let page = Page::read(Kind::Checkpoints, scope, ask.page_size, &ask.page_token)?;
-        let after = page.number().unwrap_or(ask.after_tree_size);
-        let service = &self.face.service;
-        let found = service
-            .checkpoints(&caller.principal, after, page.size)
-            .await?;
-        let last = found.last().map(|(size, _)| *size);
-        let whole = found.len() >= page.len();
-        let shown = found.into_iter().map(|(_, note)| self.checkpoint(note));
-        Ok(v1::ListCheckpointsResponse {
-            checkpoints: shown.collect::<Result<_, _>>()?,
-            next_page_token: last
-                .filter(|_| whole)
-                .map(|size| page.token(&size.to_be_bytes()))
-                .unwrap_or_default(),
-        })
-    }
-
     async fn entries(
         &self,
         caller: &Caller,

@@ -32,8 +32,6 @@ pub(super) enum Kind {
     Releases,
     /// One loan of a delivery.
     Loan,
-    /// A list of checkpoints.
-    Checkpoints,
 }
 
 impl Kind {
@@ -47,7 +45,6 @@ impl Kind {
             Self::Alarms => 6,
             Self::Releases => 7,
             Self::Loan => 8,
-            Self::Checkpoints => 9,
         }
     }
 }

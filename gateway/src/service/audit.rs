@@ -169,20 +169,6 @@ impl Service {
         note.ok_or_else(|| ServiceError::new(ErrorKind::NotFound, "NO_SUCH_CHECKPOINT"))
     }
 
-    /// Checkpoints of trees larger than `after`, smallest first, at most `limit`.
-    ///
-    /// # Errors
-    /// `Denied` for an identity that may read none.
-    pub async fn checkpoints(
-        &self,
-        caller: &Principal,
-        after: u64,
-        limit: u32,
-    ) -> Result<Vec<(u64, String)>, ServiceError> {
-        permit(caller, Action::ReadCheckpoint, Relationship::None)?;
-        Ok(self.parts.store.checkpoints(after, page(limit)).await?)
-    }
-
     /// The log's public key, as a vkey line.
     pub fn log_vkey(&self) -> &str {
         &self.parts.log_vkey

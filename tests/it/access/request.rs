@@ -171,7 +171,6 @@ impl World {
                 .encode_to_vec()
             }
             "AuditService/GetCheckpoint" => v1::GetCheckpointRequest {}.encode_to_vec(),
-            "AuditService/ListCheckpoints" => v1::ListCheckpointsRequest::default().encode_to_vec(),
             "AuditService/ListEntries" => v1::ListEntriesRequest::default().encode_to_vec(),
             "AuditService/GetEntry" => v1::GetEntryRequest {
                 subject: Some(v1::get_entry_request::Subject::Index(0)),

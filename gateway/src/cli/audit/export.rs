@@ -25,7 +25,7 @@ use super::parse_key;
 use crate::app::open_store;
 use crate::config::{Config, load_log_key};
 
-/// Entries, or checkpoints, read in one page from the gateway: the most that it gives.
+/// Entries read in one page from the gateway: the most that it gives.
 const GATEWAY_PAGE: u32 = 200;
 /// Entries, or checkpoints, read in one page from the database.
 const DATABASE_PAGE: u32 = 1_000;
@@ -35,7 +35,7 @@ const DATABASE_PAGE: u32 = 1_000;
 pub(super) struct Export {
     /// Folder to write to; it must be empty or not exist.
     dir: PathBuf,
-    /// Read the database that waymark.toml names, in place of the gateway.
+    /// Read the database that waymark.toml names, in place of the gateway; every checkpoint is written.
     #[arg(long)]
     from_database: bool,
     /// The log's public key, as text or in a file, in place of the one in client.toml or keys/.
@@ -60,7 +60,7 @@ trait LogSource: Send {
     async fn newest(&mut self) -> anyhow::Result<String>;
     /// Entries from an index on, in order; none at the end.
     async fn entries(&mut self, from: u64) -> anyhow::Result<Vec<Vec<u8>>>;
-    /// Checkpoints after a size, in order; none at the end.
+    /// Earlier checkpoints after a size, in order, as far as this source keeps them.
     async fn checkpoints(&mut self, after: u64) -> anyhow::Result<Vec<(u64, String)>>;
 }
 
@@ -242,18 +242,9 @@ impl LogSource for Gateway {
         )
     }
 
-    async fn checkpoints(&mut self, after: u64) -> anyhow::Result<Vec<(u64, String)>> {
-        let ask = v1::ListCheckpointsRequest {
-            page_size: GATEWAY_PAGE,
-            after_tree_size: after,
-            ..Default::default()
-        };
-        let answer = self.0.list_checkpoints(ask).await.map_err(Refusal::from)?;
-        let read = answer.into_inner().checkpoints.into_iter().map(|given| {
-            let note = String::from_utf8(given.note).context("a checkpoint is not text")?;
-            Ok((given.tree_size, note))
-        });
-        read.collect()
+    /// The gateway gives the newest alone.
+    async fn checkpoints(&mut self, _after: u64) -> anyhow::Result<Vec<(u64, String)>> {
+        Ok(Vec::new())
     }
 }
 
