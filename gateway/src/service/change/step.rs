@@ -1,7 +1,7 @@
 //! One leg's part in a sender's change.
 
 use waymark_core::alarm::AlarmKind;
-use waymark_core::delivery::{DeliveryState, Kind, ParkReason};
+use waymark_core::delivery::{DeliveryState, Kind};
 use waymark_core::id::{BodyId, WireId};
 use waymark_core::leg::{LegState, Owner, Reception, Seen};
 use waymark_core::port::{
@@ -58,20 +58,13 @@ impl LegStep<'_> {
         let Some(last) = own.last() else {
             return Ok(LegOutcome::Queued);
         };
-        // What an administrator holds is held: new content waits behind it, and does not go in its place.
-        let held = own.iter().any(|d| d.parked == Some(ParkReason::Operator));
-        if attempted || held {
+        if attempted {
             change
                 .deliveries
                 .push(self.delivery_like(last, Kind::Amend, self.content, None));
         } else {
             let live = own.iter().filter(|d| !d.state.is_terminal());
-            for replaced in live {
-                change.supersede.push(replaced.id);
-                change
-                    .resolve
-                    .push((AlarmKind::Parked, replaced.id.to_string()));
-            }
+            change.supersede.extend(live.map(|d| d.id));
             let mut fresh = self.delivery_like(last, Kind::New, self.content, None);
             fresh.replaces = Some(last.id);
             change.deliveries.push(fresh);

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use waymark_core::delivery::{DeliveryState, Kind};
+use waymark_core::delivery::DeliveryState;
 use waymark_core::id::{DeliveryId, EventId, ReferralId, SubjectId};
 use waymark_core::port::{Changed, ConflictKey, LegChange, MessageKey, ReferralChange, StoreError};
 
-use super::follow::{self, Alarms, Cause};
+use super::follow::{Alarms, Cause};
 use super::lane::{self, Member};
 use super::row::{Fields, Row};
 use super::subject::{SealedBody, load_subject, seal_bodies, store_bodies};
@@ -293,16 +293,7 @@ async fn move_deliveries(
         change.traceparent.as_deref(),
         change.at,
     )
-    .await?;
-    // Changed content waits behind what of its referral is parked; a cancel does not (ruling 3).
-    let amends = change.deliveries.iter().filter(|d| d.kind == Kind::Amend);
-    for amend in amends {
-        let new = member(w, change, amend.id).await?;
-        if follow::fall_in(w, (&cause, &mut *alarms), &new).await? {
-            lane::leave(w, (&cause, &mut *alarms), &new, DeliveryState::Parked).await?;
-        }
-    }
-    Ok(())
+    .await
 }
 
 /// A delivery of this referral, not locked yet.

@@ -104,33 +104,6 @@ pub(super) async fn take_along(
     }
 }
 
-const PARKED_IN_FRONT: &str =
-    "SELECT id, referral_id, leg_id, kind, endpoint_id, recipient, subject_id, wire_id,
-    rendered_body, state, evidence, parked, attempts, lane_seq, queued_ms, due_ms FROM delivery
-    WHERE referral_id = $1 AND endpoint_id = $2 AND subject_id = $3 AND state = 'parked'
-    ORDER BY queued_ms DESC, lane_seq DESC, id DESC LIMIT 1";
-
-/// Parks a delivery just queued that must not overtake a parked one of its referral. Its lane is held, and the
-/// caller's to settle; answers whether it did.
-pub(super) async fn fall_in(
-    w: &mut Write,
-    (cause, alarms): (&Cause, &mut Alarms),
-    new: &Member,
-) -> Result<bool, StoreError> {
-    let front = sqlx::query(PARKED_IN_FRONT)
-        .bind(new.referral.as_bytes().as_slice())
-        .bind(new.endpoint.as_str())
-        .bind(new.subject.as_bytes().as_slice())
-        .fetch_optional(w.conn())
-        .await
-        .map_err(sql)?;
-    let Some(front) = front.as_ref().map(Member::read).transpose()? else {
-        return Ok(false);
-    };
-    follow(w, (cause, alarms), (&front, DeliveryState::Parked), new).await?;
-    Ok(true)
-}
-
 /// Moves one later delivery and, if it now needs a person, opens an alarm.
 async fn follow(
     w: &mut Write,

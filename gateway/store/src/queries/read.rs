@@ -2,7 +2,7 @@
 
 use sqlx::QueryBuilder;
 use waymark_core::audit::leaf_hash;
-use waymark_core::delivery::{DeliveryState, Evidence, Kind, ParkReason};
+use waymark_core::delivery::{DeliveryState, Evidence, Kind};
 use waymark_core::id::{
     AgencyId, BodyId, DeliveryId, EventId, LegId, ReferralId, StreamId, SubjectId,
 };
@@ -55,7 +55,7 @@ macro_rules! events {
 const REFERRAL: &str = referrals!("WHERE r.id = $1");
 const LEGS: &str = "SELECT id, service, agency, rule, triage, owner_agency, owner_role, state, clock, clock_started_ms, \
      next_action, first_clock, first_next_action FROM leg WHERE referral_id = $1 ORDER BY position LIMIT $2";
-const DELIVERIES: &str = "SELECT id, leg_id, kind, endpoint_id, recipient, wire_id, state, parked, evidence, attempts \
+const DELIVERIES: &str = "SELECT id, leg_id, kind, endpoint_id, recipient, wire_id, state, evidence, attempts \
      FROM delivery WHERE referral_id = $1 ORDER BY id DESC LIMIT $2";
 
 /// A referral without its content.
@@ -150,7 +150,6 @@ fn head(row: &Row) -> Result<DeliveryHead, StoreError> {
         recipient: row.code("recipient")?,
         wire_id: row.code("wire_id")?,
         state: row.word("state", DeliveryState::parse)?,
-        parked: row.opt_word("parked", ParkReason::parse)?,
         evidence: row.word("evidence", Evidence::parse)?,
         attempts: row.int("attempts")?,
     })

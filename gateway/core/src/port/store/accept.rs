@@ -5,7 +5,7 @@ use super::{
     NewAlarm, Owner, Pathway, Payload, Personal, Priority, Reception, Reference, ReferralId,
     RuleId, SenderReference, ServiceId, StreamId, Timestamp, WireId,
 };
-use super::{AlarmKind, DeliveryState, ParkReason};
+use super::{AlarmKind, DeliveryState};
 use crate::audit::{CommitmentTag, EntryDraft};
 
 /// What makes a message the same message: unique per sender, compared by a keyed digest of the content.
@@ -424,8 +424,6 @@ pub struct DeliveryHead {
     pub wire_id: WireId,
     /// Where it stands.
     pub state: DeliveryState,
-    /// Why it is parked, if it is.
-    pub parked: Option<ParkReason>,
     /// The best evidence.
     pub evidence: Evidence,
     /// Attempts opened.
