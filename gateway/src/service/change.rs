@@ -264,13 +264,7 @@ impl Service {
     ) -> Result<ChangeResult, ServiceError> {
         for _ in 0..STALE_RETRIES_MAX {
             let (view, _permit) = self.find(caller, key, message.act.action()).await?;
-            let decided = self.decide_change(caller, &view, message);
-            let (change, effects) = match decided {
-                Err(error) if error.kind == ErrorKind::Precondition => {
-                    return self.repeated_change(view, message, error).await;
-                }
-                decided => decided?,
-            };
+            let (change, effects) = self.decide_change(caller, &view, message)?;
             match self.parts.store.change(change).await {
                 Err(StoreError::Stale) => {}
                 Err(error) => return Err(error.into()),
@@ -294,26 +288,6 @@ impl Service {
         ))
     }
 
-    /// What cannot be done now may have been done by this very message before: its answer was lost, and the referral
-    /// moved on since (invariant 2).
-    async fn repeated_change(
-        &self,
-        view: ReferralView,
-        message: &SenderMessage,
-        refused: ServiceError,
-    ) -> Result<ChangeResult, ServiceError> {
-        let key = message_key(&view, message);
-        match self.parts.store.changed_by(view.id, &key).await? {
-            Some(event) => Ok(ChangeResult {
-                referral: view,
-                event,
-                effects: Vec::new(),
-                repeated: true,
-            }),
-            None => Err(refused),
-        }
-    }
-
     fn decide_change(
         &self,
         caller: &Principal,
@@ -334,7 +308,11 @@ impl Service {
             at: now,
             referral: view.id,
             expected_version: view.version,
-            message_key: Some(message_key(view, message)),
+            message_key: Some(MessageKey {
+                sender: view.sender.clone(),
+                key: Personal::new(message.key.clone()),
+                content: message.content.clone(),
+            }),
             bodies,
             content,
             legs: Vec::new(),
@@ -444,14 +422,6 @@ impl Service {
             SenderAct::Cancel { .. } | SenderAct::Withdraw { .. } => Vec::new(),
         };
         (entry, openings)
-    }
-}
-
-fn message_key(view: &ReferralView, message: &SenderMessage) -> MessageKey {
-    MessageKey {
-        sender: view.sender.clone(),
-        key: Personal::new(message.key.clone()),
-        content: message.content.clone(),
     }
 }
 

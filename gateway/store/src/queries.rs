@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use async_trait::async_trait;
 use tokio::sync::{Notify, mpsc};
 use waymark_core::audit::EntryDraft;
-use waymark_core::id::{AgencyId, BodyId, DocumentId, EventId, LegId, ReferralId};
+use waymark_core::id::{AgencyId, BodyId, DocumentId, LegId, ReferralId};
 use waymark_core::personal::Payload;
 use waymark_core::port::{
     Accept, Accepted, Changed, Disk, DocumentView, EventView, FeedPage, FeedQuery, LOW_DISK,
-    MessageKey, NewDocument, ReferralChange, ReferralKey, ReferralQuery, ReferralStore,
-    ReferralView, StoreError,
+    NewDocument, ReferralChange, ReferralKey, ReferralQuery, ReferralStore, ReferralView,
+    StoreError,
 };
 
 use super::{Db, Engine, Guard, Pools, begin, fold_wal, free_disk, turn};
@@ -225,14 +225,6 @@ impl ReferralStore for Backend {
 
     async fn referral(&self, id: ReferralId) -> Result<Option<ReferralView>, StoreError> {
         read::referral(self, id).await
-    }
-
-    async fn changed_by(
-        &self,
-        referral: ReferralId,
-        key: &MessageKey,
-    ) -> Result<Option<EventId>, StoreError> {
-        change::changed_by(self, referral, key).await
     }
 
     async fn resolve(&self, key: &ReferralKey) -> Result<Option<ReferralId>, StoreError> {

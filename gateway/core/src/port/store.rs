@@ -121,12 +121,6 @@ pub trait ReferralStore: Send + Sync {
     async fn accept(&self, accept: Accept) -> Result<Accepted, StoreError>;
     /// Applies one change to a referral, if it is still at the version that the change was decided on.
     async fn change(&self, change: ReferralChange) -> Result<Changed, StoreError>;
-    /// The event of a message that a referral was changed by before; a conflict when the key's content differs.
-    async fn changed_by(
-        &self,
-        referral: ReferralId,
-        key: &MessageKey,
-    ) -> Result<Option<EventId>, StoreError>;
     /// A referral without its content.
     async fn referral(&self, id: ReferralId) -> Result<Option<ReferralView>, StoreError>;
     /// The referral behind a key.

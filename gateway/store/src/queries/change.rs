@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use waymark_core::delivery::DeliveryState;
 use waymark_core::id::{DeliveryId, EventId, ReferralId, SubjectId};
-use waymark_core::port::{Changed, ConflictKey, LegChange, MessageKey, ReferralChange, StoreError};
+use waymark_core::port::{Changed, ConflictKey, LegChange, ReferralChange, StoreError};
 
 use super::follow::{Alarms, Cause};
 use super::lane::{self, Member};
-use super::row::{Fields, Row};
+use super::row::Fields;
 use super::subject::{SealedBody, load_subject, seal_bodies, store_bodies};
 use super::write::{
     Happened, Write, append_entry, insert_deliveries, insert_events, note_receiver_reference,
@@ -137,36 +137,15 @@ async fn earlier(
         .await
         .map_err(sql)?;
     let row = row.ok_or(StoreError::Stale)?;
-    same_message(&row, change.referral, content).map(Some)
-}
-
-/// The event of a message that came before; a conflict when it was about another referral or said something else.
-fn same_message(row: &Row, referral: ReferralId, content: [u8; 32]) -> Result<EventId, StoreError> {
-    let row = Fields::new(row, "message_key", "hash");
+    let row = Fields::new(&row, "message_key", "hash");
     let existing = row.id("referral_id", ReferralId::from_bytes)?;
-    if existing == referral && row.fixed("content_hash")? == content {
-        return row.id("event_id", EventId::from_bytes);
+    if existing == change.referral && row.fixed("content_hash")? == content {
+        return row.id("event_id", EventId::from_bytes).map(Some);
     }
     Err(StoreError::Conflict {
         key: ConflictKey::Message,
         existing,
     })
-}
-
-/// The event of a message that a referral was changed by before.
-pub(super) async fn changed_by(
-    store: &Backend,
-    referral: ReferralId,
-    key: &MessageKey,
-) -> Result<Option<EventId>, StoreError> {
-    let (hash, content) = keys::message(store.seal(), key);
-    let row = sqlx::query(READ_MESSAGE)
-        .bind(hash.as_slice())
-        .fetch_optional(&mut *store.read().await?)
-        .await
-        .map_err(sql)?;
-    row.map(|row| same_message(&row, referral, content))
-        .transpose()
 }
 
 const CLAIM_STATUS: &str = "INSERT INTO status_key (leg_id, source, version) VALUES ($1, $2, $3) \
