@@ -52,6 +52,7 @@ const TABLE: &[(&str, &str)] = &[
     ("DirectoryService/GetRelease", "oooooddu"),
     ("AuditService/GetReceipt", "oondoddu"),
     ("AuditService/GetCheckpoint", "oooooddu"),
+    ("AuditService/ListCheckpoints", "oooooddu"),
     ("AuditService/ListEntries", "ddddoddu"),
     ("AuditService/GetEntry", "ddddoddu"),
     ("AuditService/GetInclusionProof", "oooooddu"),

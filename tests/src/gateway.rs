@@ -455,23 +455,23 @@ impl Gateway {
         let mut after = 0;
         loop {
             let page = store.checkpoints(after, ENTRIES_PAGE).await?;
-            let Some((last, _)) = page.last() else { break };
-            after = *last;
+            let Some(last) = page.last() else { break };
+            after = last.size;
             checkpoints.extend(page);
         }
         let tree = folder.join("tree");
         let mut writer = TreeWriter::create(&tree)?;
         writer.key(&self.verifier()?)?;
         let mut written = 0;
-        for (size, note) in checkpoints {
-            while written < size {
+        for signed in checkpoints {
+            while written < signed.size {
                 let Some(entry) = entries.get(usize::try_from(written)?) else {
                     break;
                 };
                 writer.append(entry)?;
                 written += 1;
             }
-            writer.checkpoint(&note)?;
+            writer.checkpoint(&signed.note)?;
         }
         writer.finish()?;
         Ok(tree)

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use serde::Serialize;
 use waymark_core::access::{Action, Principal, Relationship, permit};
 use waymark_core::alarm::{Alarm, AlarmKind, NewAlarm};
@@ -38,7 +39,7 @@ pub struct ConservationReport {
 }
 
 impl Service {
-    /// Deliveries, newest first.
+    /// Deliveries, oldest first.
     ///
     /// # Errors
     /// `Denied` for anybody but administrators and auditors.
@@ -64,6 +65,28 @@ impl Service {
         permit(caller, Action::ReadDeliveries, Relationship::None)?;
         let view = self.parts.store.delivery(id).await?;
         view.ok_or_else(|| ServiceError::new(ErrorKind::NotFound, "NO_SUCH_DELIVERY"))
+    }
+
+    /// The digest of the bytes that a delivery sends, once there are any: of personal data, so that it is for readers of
+    /// bodies, and the read is in the log before it.
+    ///
+    /// # Errors
+    /// `Denied` for anybody who may not read bodies.
+    pub async fn body_sha256(
+        &self,
+        caller: &Principal,
+        view: &DeliveryView,
+        purpose: &str,
+    ) -> Result<Option<Vec<u8>>, ServiceError> {
+        let permit = permit(caller, Action::ReadBody, Relationship::None)?;
+        let entry = self
+            .read_entry(permit.principal(), view.stream, "delivery", purpose)?
+            .code("delivery", view.delivery.id.to_string());
+        let Some(body) = view.rendered else {
+            return Ok(None);
+        };
+        let bytes = self.parts.store.read_body(body, entry).await?;
+        Ok(bytes.map(|bytes| digest(&SHA256, bytes.expose()).as_ref().to_vec()))
     }
 
     /// Alarms, open ones first.

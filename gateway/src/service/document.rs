@@ -6,8 +6,9 @@ use waymark_core::audit::{CommitmentTag, EntryKind};
 use waymark_core::error::ErrorKind;
 use waymark_core::id::DocumentId;
 use waymark_core::personal::{Payload, Personal};
-use waymark_core::port::{DocumentView, NewDocument};
+use waymark_core::port::{DocumentView, MessageKey, NewDocument, Uploaded};
 
+use super::submit::check_request_id;
 use super::{Key, Service, ServiceError};
 
 /// Bytes in one document.
@@ -26,6 +27,8 @@ pub const MEDIA_TYPES: &[&str] = &[
 /// A document to keep.
 #[derive(Clone, Debug)]
 pub struct Upload {
+    /// The message key; uploads have keys of their own.
+    pub request_id: String,
     /// Media type.
     pub media_type: String,
     /// SHA-256 as the sender has it, lower-case hex.
@@ -40,16 +43,18 @@ pub(super) fn sha256_hex(bytes: &[u8]) -> String {
 }
 
 impl Service {
-    /// Keeps a document under a subject of its own until a referral takes it along.
+    /// Keeps a document under a subject of its own until a referral takes it along; the same upload again is the document
+    /// kept before.
     ///
     /// # Errors
-    /// `Invalid` when it is too large, of a type not taken, or not what its digest says.
+    /// `Conflict` for a key used for other bytes; `Invalid` when it is too large, of a type not taken, or not what its digest says.
     pub async fn upload(
         &self,
         caller: &Principal,
         upload: Upload,
-    ) -> Result<DocumentId, ServiceError> {
+    ) -> Result<Uploaded, ServiceError> {
         permit(caller, Action::UploadDocument, Relationship::None)?;
+        check_request_id(&upload.request_id)?;
         if upload.bytes.expose().is_empty() || upload.bytes.expose().len() > DOCUMENT_BYTES_MAX {
             let why = format!("is 1 to {DOCUMENT_BYTES_MAX} bytes: split or compress it");
             return Err(ServiceError::field("size_bytes", why));
@@ -78,14 +83,20 @@ impl Service {
         let document = NewDocument {
             id,
             sender: caller.agency.clone(),
+            message_key: MessageKey {
+                sender: caller.agency.clone(),
+                key: Personal::new(format!("grpc-upload:{}", upload.request_id)),
+                content: Payload::new(
+                    format!("{}|{}", upload.media_type, upload.sha256).into_bytes(),
+                ),
+            },
             body,
             sha256: Personal::new(upload.sha256),
             at: now,
             entry,
             openings: vec![opening],
         };
-        self.parts.store.put_document(document).await?;
-        Ok(id)
+        Ok(self.parts.store.put_document(document).await?)
     }
 
     /// A document's bytes, for its uploader and for the parties of the referral that it went with; logged first.

@@ -9,8 +9,8 @@ use waymark_core::id::{Reference, ReferralId, WireId};
 use waymark_core::leg::{LegState, Reception};
 use waymark_core::personal::Payload;
 use waymark_core::port::{
-    EventKind, Inbound, InboundBody, InboundStatus, Intake, IntakeAnswer, IntakeError, NewEvent,
-    RaiseEvidence, ReferralKey, ReferralView,
+    CancelCode, EventKind, Inbound, InboundBody, InboundStatus, Intake, IntakeAnswer, IntakeError,
+    NewEvent, RaiseEvidence, ReferralKey, ReferralView, StopNotice,
 };
 use waymark_core::referral::SenderReference;
 
@@ -77,6 +77,7 @@ impl Intake for IntakeService {
                     content,
                     referral,
                     expected: None,
+                    answers: std::collections::BTreeSet::new(),
                 };
                 let message = SenderMessage {
                     key: message.message_key,
@@ -87,10 +88,8 @@ impl Intake for IntakeService {
                 self.sender(&caller, reference, message).await?
             }
             InboundBody::Cancel(reference, text) => {
-                let act = SenderAct::Cancel {
-                    code: "cancelled_by_sender",
-                    text,
-                };
+                let code = CancelCode::CancelledBySender;
+                let act = SenderAct::Stop(StopNotice::Cancelled { code, text });
                 let message = SenderMessage {
                     key: message.message_key,
                     content: message.original,
@@ -227,6 +226,7 @@ impl Service {
             text: status.text,
             at: status.at,
             receiver_reference: status.receiver_reference,
+            owner_role: None,
             traceparent,
         };
         let result = self.update_status(caller, update).await?;

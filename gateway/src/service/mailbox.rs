@@ -9,9 +9,7 @@ use waymark_core::directory::{AdapterKind, Endpoint};
 use waymark_core::error::{ErrorKind, Fault};
 use waymark_core::id::{DeliveryId, ServiceId, WorkerId};
 use waymark_core::personal::Payload;
-use waymark_core::port::{
-    DeliveryView, LeaseAsk, LeaseToken, Leased, OpenAttempt, Rendered, WorkClass,
-};
+use waymark_core::port::{DeliveryView, LeaseAsk, Leased, OpenAttempt, Rendered, WorkClass};
 use waymark_core::time::Timestamp;
 
 use super::{InForce, Service, ServiceError};
@@ -225,7 +223,7 @@ impl Service {
         {
             return Ok(view);
         }
-        let leased = leased_of(&view, fence);
+        let leased = view.leased(fence);
         self.close_item(
             caller,
             &leased,
@@ -280,35 +278,5 @@ impl Service {
             .store
             .close_attempt(close_of(&self.drafter(), closing))
             .await?)
-    }
-}
-
-/// A stored delivery under the lease that the caller says it holds; the store checks the fence.
-fn leased_of(view: &DeliveryView, fence: i64) -> Leased {
-    Leased {
-        token: LeaseToken {
-            delivery: view.delivery.id,
-            fence,
-        },
-        referral: view.referral,
-        reference: view.reference.clone(),
-        stream: view.stream,
-        sender: view.sender.clone(),
-        leg: view.delivery.leg,
-        kind: view.delivery.kind,
-        endpoint: view.delivery.endpoint.clone(),
-        recipient: view.delivery.recipient.clone(),
-        service: view.delivery.service.clone(),
-        wire_id: view.delivery.wire_id.clone(),
-        state: view.state,
-        attempts: view.attempts_opened,
-        failures: 0,
-        soft_rejects: 0,
-        unfinished: 0,
-        evidence: view.evidence,
-        deadline: view.delivery.deadline,
-        urgent: view.delivery.urgent,
-        queued: view.queued,
-        traceparent: None,
     }
 }

@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use async_trait::async_trait;
 use tokio::sync::{Notify, mpsc};
 use waymark_core::audit::EntryDraft;
-use waymark_core::id::{AgencyId, BodyId, DocumentId, LegId, ReferralId};
+use waymark_core::id::{AgencyId, BodyId, DocumentId, EventId, LegId, ReferralId};
 use waymark_core::personal::Payload;
 use waymark_core::port::{
-    Accept, Accepted, Changed, DocumentView, EventView, FeedPage, FeedQuery, NewDocument,
-    ReferralChange, ReferralKey, ReferralQuery, ReferralStore, ReferralView, StoreError,
+    Accept, Accepted, Changed, DocumentView, EventView, FeedPage, FeedQuery, MessageKey,
+    NewDocument, ReferralChange, ReferralKey, ReferralQuery, ReferralStore, ReferralView,
+    StoreError, Uploaded,
 };
 
 use super::{Db, Engine, Guard, Pools, begin, fold_wal};
@@ -198,6 +199,14 @@ impl ReferralStore for Backend {
         change::change(self, change).await
     }
 
+    async fn answered(
+        &self,
+        key: &MessageKey,
+        referral: ReferralId,
+    ) -> Result<Option<EventId>, StoreError> {
+        change::answered(self, key, referral).await
+    }
+
     async fn referral(&self, id: ReferralId) -> Result<Option<ReferralView>, StoreError> {
         read::referral(self, id).await
     }
@@ -239,7 +248,7 @@ impl ReferralStore for Backend {
         read::feed(self, query).await
     }
 
-    async fn put_document(&self, document: NewDocument) -> Result<(), StoreError> {
+    async fn put_document(&self, document: NewDocument) -> Result<Uploaded, StoreError> {
         document::put(self, document).await
     }
 
