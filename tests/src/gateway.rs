@@ -313,6 +313,20 @@ impl Gateway {
         self.running()?.metrics.prometheus()
     }
 
+    /// The ways of several identities to it, by their names.
+    ///
+    /// # Errors
+    /// When one cannot connect.
+    pub async fn clients<const N: usize>(&self, names: [&str; N]) -> anyhow::Result<[Client; N]> {
+        let mut clients = Vec::with_capacity(N);
+        for name in names {
+            clients.push(self.client(name).await?);
+        }
+        clients
+            .try_into()
+            .map_err(|_| anyhow::anyhow!("a client for each name"))
+    }
+
     /// A client by the name of its folder: `EE123456`, `admin-LA882`.
     ///
     /// # Errors

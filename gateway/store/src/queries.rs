@@ -56,6 +56,9 @@ mod accept_tests;
 #[path = "queries/change_tests.rs"]
 mod change_tests;
 #[cfg(test)]
+#[path = "queries/read_tests.rs"]
+mod read_tests;
+#[cfg(test)]
 #[path = "queries/start_tests.rs"]
 mod start_tests;
 

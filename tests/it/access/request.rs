@@ -123,7 +123,7 @@ impl World {
                 }
                 .encode_to_vec()
             }
-            "ReferralService/UploadDocument" => return Ok(upload()),
+            "ReferralService/UploadDocument" => return Ok(upload(request_id)),
             "ReferralService/DownloadDocument" => {
                 let purpose = v1::AccessPurpose::DirectCare.into();
                 let document_id = case.document.document_id.clone();
