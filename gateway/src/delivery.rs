@@ -8,10 +8,12 @@ use waymark_core::port::Adapter;
 mod close;
 mod driver;
 mod endpoints;
+mod open;
 mod render;
 
 pub use close::{Closing, close_of};
 pub use driver::{DeliveryOptions, Driver};
+pub use open::{Bytes, open_of};
 pub use render::{render, source_of};
 
 /// The adapters, by kind.

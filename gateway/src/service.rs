@@ -16,6 +16,7 @@ use crate::clock::Random;
 mod admin;
 mod audit;
 mod change;
+mod conservation;
 mod directory;
 mod document;
 mod draft;
@@ -28,9 +29,9 @@ mod status;
 mod submit;
 mod tell;
 
-pub use admin::ConservationReport;
 pub use audit::{LogEntryView, PROOF_WAIT_MAX, Proof, ReceiptKey};
 pub use change::{Amend, Cancel, ChangeResult, LegEffect, LegOutcome, Withdraw};
+pub use conservation::{ConservationReport, walk_conservation};
 pub use directory::{Applied, ApplyDirectory, DIRECTORY_STREAM, load_release};
 pub use document::{DOCUMENT_BYTES_MAX, MEDIA_TYPES, Upload};
 pub(crate) use draft::VERSION_FACT;

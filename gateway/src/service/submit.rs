@@ -393,10 +393,6 @@ pub(super) fn unrouted(leg: &NewLeg) -> NewAlarm {
 }
 
 /// The delivery of a message to a destination's endpoint, bound now (invariant 7).
-#[expect(
-    clippy::too_many_arguments,
-    reason = "each is a different fact of one delivery"
-)]
 pub(super) fn first_delivery(
     directory: &Directory,
     destination: &Destination,

@@ -145,12 +145,10 @@ impl Admin {
         }
         found.sort_by(|(one, _), (other, _)| one.cmp(other));
         let after = page.position.as_deref().unwrap_or_default();
-        let mut rest = found
+        let rest = found
             .into_iter()
             .skip_while(|(place, _)| place.as_slice() <= after);
-        let shown: Vec<_> = rest.by_ref().take(page.len()).collect();
-        let last = rest.next().and(shown.last());
-        let next_page_token = last.map(|(place, _)| page.token(place)).unwrap_or_default();
+        let (shown, next_page_token) = page.cut(rest, |(place, _)| place.clone());
         Ok(v1::ListAlarmsResponse {
             alarms: shown.into_iter().map(|(_, alarm)| alarm).collect(),
             next_page_token,
