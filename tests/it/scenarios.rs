@@ -2,9 +2,12 @@
 
 mod audit;
 mod cancel;
+mod consent;
 mod crash_points;
 mod directory;
+mod document;
 mod identity;
+mod operator;
 mod outage;
 mod pair;
 mod poison;

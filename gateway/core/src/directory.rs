@@ -30,6 +30,9 @@ pub use load::{
     secret_names, unbundle,
 };
 
+/// Agencies that one agency answers for, itself among them, at most.
+pub const PREDECESSORS_MAX: usize = 16;
+
 /// A directory that loaded without errors.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Directory {
@@ -146,6 +149,20 @@ impl Sector {
             Self::SocialCare => ConsentScope::ShareSocialCare,
             Self::Voluntary => ConsentScope::Referral,
         }
+    }
+}
+
+/// Whether sharing with a sector still stands once scopes of consent were withdrawn. Of an agency whose sector is not
+/// known nothing shows that it does.
+pub fn consent_stands(withdrawn: &BTreeSet<ConsentScope>, sector: Option<Sector>) -> bool {
+    if withdrawn.contains(&ConsentScope::Referral) {
+        return false;
+    }
+    match sector {
+        Some(sector) => !withdrawn.contains(&sector.consent_scope()),
+        None => withdrawn
+            .iter()
+            .all(|scope| *scope == ConsentScope::FamilyMessages),
     }
 }
 
@@ -374,6 +391,29 @@ impl Directory {
             }
         }
         now
+    }
+
+    /// The agencies that `agency` answers for on a day: itself, and those that it took over. A directory has few
+    /// successions; at most [`PREDECESSORS_MAX`] agencies are answered.
+    pub fn predecessors(&self, agency: &AgencyId, day: Date) -> Vec<AgencyId> {
+        let mut answered = vec![agency.clone()];
+        let former = self.successions.iter().map(|s| &s.from);
+        for from in former {
+            if answered.len() < PREDECESSORS_MAX
+                && !answered.contains(from)
+                && self.successor(from, day) == *agency
+            {
+                answered.push(from.clone());
+            }
+        }
+        answered
+    }
+
+    /// The sector of an agency, or of the one that answers for it on a day.
+    pub fn sector_of(&self, agency: &AgencyId, day: Date) -> Option<Sector> {
+        let own = self.agencies.get(agency);
+        own.or_else(|| self.agencies.get(&self.successor(agency, day)))
+            .map(|agency| agency.sector)
     }
 
     /// Where a thing stands, by its kind and id.

@@ -242,8 +242,7 @@ impl Service {
                 destination,
                 leg.id,
                 draft.delivery(now),
-                Kind::New,
-                body.id,
+                (body.id, 1),
                 now,
                 urgent,
             )?;
@@ -396,17 +395,12 @@ pub(super) fn unrouted(leg: &NewLeg) -> NewAlarm {
 }
 
 /// The delivery of a message to a destination's endpoint, bound now (invariant 7).
-#[expect(
-    clippy::too_many_arguments,
-    reason = "each is a different fact of one delivery"
-)]
 pub(super) fn first_delivery(
     directory: &Directory,
     destination: &Destination,
     leg: LegId,
     id: DeliveryId,
-    kind: Kind,
-    content: BodyId,
+    (content, version): (BodyId, u64),
     now: Timestamp,
     urgent: bool,
 ) -> Result<NewDelivery, ServiceError> {
@@ -418,12 +412,13 @@ pub(super) fn first_delivery(
         id,
         wire_id: WireId::of(id),
         leg: Some(leg),
-        kind,
+        kind: Kind::New,
         endpoint: destination.endpoint.clone(),
         recipient: destination.agency.clone(),
         service: Some(destination.service.clone()),
         content: Some(content),
         note: None,
+        version,
         due: now,
         deadline: now.plus(endpoint.deadline),
         urgent,

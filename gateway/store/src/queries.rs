@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use async_trait::async_trait;
 use tokio::sync::{Notify, mpsc};
 use waymark_core::audit::EntryDraft;
-use waymark_core::id::{AgencyId, BodyId, DocumentId, LegId, ReferralId};
+use waymark_core::id::{AgencyId, BodyId, DocumentId, EventId, LegId, ReferralId};
 use waymark_core::personal::Payload;
 use waymark_core::port::{
     Accept, Accepted, Changed, Disk, DocumentView, EventView, FeedPage, FeedQuery, LOW_DISK,
-    NewDocument, ReferralChange, ReferralKey, ReferralQuery, ReferralStore, ReferralView,
-    StoreError,
+    MessageKey, NewDocument, ReferralChange, ReferralKey, ReferralQuery, ReferralStore,
+    ReferralView, StoreError, Uploaded,
 };
 
 use super::{Db, Engine, Guard, Pools, begin, fold_wal, free_disk, turn};
@@ -55,6 +55,9 @@ mod accept_tests;
 #[cfg(test)]
 #[path = "queries/change_tests.rs"]
 mod change_tests;
+#[cfg(test)]
+#[path = "queries/read_tests.rs"]
+mod read_tests;
 #[cfg(test)]
 #[path = "queries/start_tests.rs"]
 mod start_tests;
@@ -223,6 +226,14 @@ impl ReferralStore for Backend {
         change::change(self, change).await
     }
 
+    async fn answered(
+        &self,
+        key: &MessageKey,
+        referral: ReferralId,
+    ) -> Result<Option<EventId>, StoreError> {
+        change::answered(self, key, referral).await
+    }
+
     async fn referral(&self, id: ReferralId) -> Result<Option<ReferralView>, StoreError> {
         read::referral(self, id).await
     }
@@ -264,7 +275,7 @@ impl ReferralStore for Backend {
         read::feed(self, query).await
     }
 
-    async fn put_document(&self, document: NewDocument) -> Result<(), StoreError> {
+    async fn put_document(&self, document: NewDocument) -> Result<Uploaded, StoreError> {
         document::put(self, document).await
     }
 

@@ -165,10 +165,7 @@ async fn version_2_5_passes_strict_validation() -> anyhow::Result<()> {
 
 async fn passes(version: &str) -> anyhow::Result<()> {
     let hospital = Hospital::open()?;
-    let area = Area {
-        mllp: hospital.port(),
-        ..Area::default()
-    };
+    let area = Area::hospital(hospital.port());
     let gateway = Gateway::start(Engine::Sqlite, &area).await?;
     if version != "2.5" {
         let mut files = area.files();

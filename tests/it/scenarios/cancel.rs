@@ -57,18 +57,8 @@ async fn a_cancel_that_races_a_booking_leaves_both_on_the_timeline(
     engine: Engine,
 ) -> anyhow::Result<()> {
     let hospital = Hospital::open()?;
-    let gateway = Gateway::start(
-        engine,
-        &Area {
-            mllp: hospital.port(),
-            ..Area::default()
-        },
-    )
-    .await?;
-    let (school, provider) = (
-        gateway.client("EE123456").await?,
-        gateway.client("R1L").await?,
-    );
+    let gateway = Gateway::start(engine, &Area::hospital(hospital.port())).await?;
+    let [school, provider] = gateway.clients(["EE123456", "R1L"]).await?;
     for n in 60..66 {
         let receipt = taken(&gateway, &school, Child(n)).await?;
         let id = receipt.referral_id.as_str();
@@ -116,18 +106,8 @@ async fn a_cancel_waits_behind_a_referral_that_is_still_being_tried(
     engine: Engine,
 ) -> anyhow::Result<()> {
     let mut hospital = Hospital::closed()?;
-    let gateway = Gateway::start(
-        engine,
-        &Area {
-            mllp: hospital.port(),
-            ..Area::default()
-        },
-    )
-    .await?;
-    let (school, admin) = (
-        gateway.client("EE123456").await?,
-        gateway.client("admin-LA882").await?,
-    );
+    let gateway = Gateway::start(engine, &Area::hospital(hospital.port())).await?;
+    let [school, admin] = gateway.clients(["EE123456", "admin-LA882"]).await?;
     let receipt = school
         .submit("tried", &Child(61).referral("adhd-assessment"))
         .await?;
@@ -169,18 +149,8 @@ async fn a_cancel_waits_behind_a_referral_that_is_still_being_tried(
 
 async fn a_cancel_after_assessment_began_is_a_request(engine: Engine) -> anyhow::Result<()> {
     let hospital = Hospital::open()?;
-    let gateway = Gateway::start(
-        engine,
-        &Area {
-            mllp: hospital.port(),
-            ..Area::default()
-        },
-    )
-    .await?;
-    let (school, provider) = (
-        gateway.client("EE123456").await?,
-        gateway.client("R1L").await?,
-    );
+    let gateway = Gateway::start(engine, &Area::hospital(hospital.port())).await?;
+    let [school, provider] = gateway.clients(["EE123456", "R1L"]).await?;
     let receipt = taken(&gateway, &school, Child(67)).await?;
     let id = &receipt.referral_id;
     provider.status(id, 1, LegState::InAssessment).await?;
@@ -205,10 +175,7 @@ async fn a_cancel_after_assessment_began_is_a_request(engine: Engine) -> anyhow:
 
 async fn a_cancel_before_any_attempt_sends_nothing(engine: Engine) -> anyhow::Result<()> {
     let gateway = Gateway::start(engine, &Area::default()).await?;
-    let (school, team) = (
-        gateway.client("EE123456").await?,
-        gateway.client("SPEC1").await?,
-    );
+    let [school, team] = gateway.clients(["EE123456", "SPEC1"]).await?;
     let admin = gateway.client("admin-LA882").await?;
     let receipt = school
         .submit("unsent", &Child(68).referral("specialist-teaching"))
@@ -235,10 +202,7 @@ async fn a_cancel_before_any_attempt_sends_nothing(engine: Engine) -> anyhow::Re
 
 async fn a_cancel_behind_a_refused_referral_is_not_needed(engine: Engine) -> anyhow::Result<()> {
     let gateway = Gateway::start(engine, &Area::default()).await?;
-    let (school, team) = (
-        gateway.client("EE123456").await?,
-        gateway.client("SPEC1").await?,
-    );
+    let [school, team] = gateway.clients(["EE123456", "SPEC1"]).await?;
     let admin = gateway.client("admin-LA882").await?;
     let receipt = school
         .submit("refused", &Child(69).referral("specialist-teaching"))
@@ -354,22 +318,9 @@ async fn withdrawn_consent_stops_what_was_not_sent_and_follows_what_was(
     engine: Engine,
 ) -> anyhow::Result<()> {
     let hospital = Hospital::open()?;
-    let gateway = Gateway::start(
-        engine,
-        &Area {
-            mllp: hospital.port(),
-            ..Area::default()
-        },
-    )
-    .await?;
-    let (school, admin) = (
-        gateway.client("EE123456").await?,
-        gateway.client("admin-LA882").await?,
-    );
-    let (team, care) = (
-        gateway.client("SPEC1").await?,
-        gateway.client("SC882").await?,
-    );
+    let gateway = Gateway::start(engine, &Area::hospital(hospital.port())).await?;
+    let [school, admin] = gateway.clients(["EE123456", "admin-LA882"]).await?;
+    let [team, care] = gateway.clients(["SPEC1", "SC882"]).await?;
     // Three receivers: the hospital has it, the team has it on loan, social care has not fetched its post.
     let receipt = school
         .submit("three", &Child(27).referral("ehc-advice"))

@@ -8,8 +8,8 @@ use waymark_core::audit::{CommitmentTag, EntryKind, LogEntry, leaf_hash};
 use waymark_core::id::{DocumentId, EventId, StreamId};
 use waymark_core::personal::{Payload, Personal};
 use waymark_core::port::{
-    Accept, Accepted, ConflictKey, DeliveryStore, LogStore as _, NewDocument, OpenOnly, Opening,
-    ReferralStore as _, StoreError, SubjectKey, UpkeepStore as _, WorkClass,
+    Accept, Accepted, ConflictKey, DeliveryStore as _, LogStore as _, MessageKey, NewDocument,
+    OpenOnly, Opening, ReferralStore as _, StoreError, SubjectKey, UpkeepStore as _, WorkClass,
 };
 use waymark_core::referral::SenderReference;
 
@@ -360,6 +360,14 @@ fn document(bench: &Bench, bytes: &[u8]) -> NewDocument {
     NewDocument {
         id: DocumentId::from_bytes(bench.bytes()),
         sender: "EE100001".parse().unwrap(),
+        message_key: MessageKey {
+            sender: "EE100001".parse().unwrap(),
+            key: Personal::new(format!(
+                "upload:{}",
+                hex::encode(bytes.get(..8).unwrap_or(bytes))
+            )),
+            content: Payload::new(bytes.to_vec()),
+        },
         body: bench.body(bytes),
         sha256: Personal::new(hex::encode(leaf_hash(bytes))),
         at: ms(0),
@@ -375,8 +383,29 @@ fn document(bench: &Bench, bytes: &[u8]) -> NewDocument {
 async fn a_document_goes_with_its_referral_and_hangs_on_its_subject_alone() {
     let Some(bench) = bench().await else { return };
     let put = document(&bench, &vec![0x5a; 300_000]);
-    bench.store.put_document(put.clone()).await.unwrap();
-    bench.store.put_document(put.clone()).await.unwrap();
+    let first = bench.store.put_document(put.clone()).await.unwrap();
+    assert_eq!((first.id, first.repeated), (put.id, false));
+    // The same upload again, under whatever new id, is the document kept before.
+    let again = NewDocument {
+        message_key: put.message_key.clone(),
+        ..document(&bench, &vec![0x5a; 300_000])
+    };
+    let again = bench.store.put_document(again).await.unwrap();
+    assert_eq!((again.id, again.repeated), (put.id, true));
+    let other = NewDocument {
+        message_key: MessageKey {
+            content: Payload::new(b"other".to_vec()),
+            ..put.message_key.clone()
+        },
+        ..document(&bench, b"other")
+    };
+    assert!(matches!(
+        bench.store.put_document(other).await,
+        Err(StoreError::Conflict {
+            key: ConflictKey::Message,
+            ..
+        })
+    ));
     assert_eq!(bench.number("SELECT COUNT(*) FROM document").await, 1);
     let mut accept = bench.draft("9434765919", &["ep-a"]);
     accept.documents = vec![(put.id, put.sha256.expose().clone())];
@@ -432,7 +461,11 @@ async fn a_document_that_is_not_held_as_described_refuses_its_referral_alone() {
             "{refused:?}"
         );
     }
-    assert_eq!(bench.number("SELECT COUNT(*) FROM message_key").await, 0);
+    assert_eq!(
+        bench.number("SELECT COUNT(*) FROM message_key").await,
+        1,
+        "the upload's alone"
+    );
     // Put right under the same keys it is accepted; a second referral cannot take the document too.
     let right = Accept {
         documents: vec![(put.id, digest.clone())],

@@ -5,8 +5,8 @@ use waymark_core::audit::EntryKind;
 use waymark_core::delivery::{DeliveryState, Evidence, Kind, ParkReason};
 use waymark_core::id::DeliveryId;
 use waymark_core::port::{
-    Act, DeliveryStore as _, LogStore as _, NewEvent, OpenOnly, Operation, RaiseEvidence,
-    StoreError, UpkeepStore as _, WorkClass,
+    Act, DeliveryStore as _, EventKind, LogStore as _, NewDelivery, NewEvent, OpenOnly, Operation,
+    RaiseEvidence, ReferralStore as _, StoreError, UpkeepStore as _, WorkClass,
 };
 
 use super::fixture::{Bench, Sent, alarm, bench, due, ms, next};
@@ -348,4 +348,75 @@ async fn what_was_sent_and_may_have_news_is_paged_newest_first_and_its_cursor_pa
         .await
         .unwrap();
     assert!(other.sent.is_empty(), "of another endpoint");
+}
+
+#[tokio::test]
+async fn an_amendment_waits_behind_what_is_parked_whichever_came_first_and_goes_with_it_in_order() {
+    let Some(b) = bench().await else { return };
+    let sent = b.send("1", &["mllp", "mesh"]).await;
+    let before = b.follow_up(&sent, 1, (Kind::Amend, "mllp"), ms(1)).await;
+    b.store
+        .operate(operation(&b, &sent, 0, Act::Park(ParkReason::Operator), 2))
+        .await
+        .unwrap();
+    // Behind the parked head, and behind one that waits behind it.
+    let after = b.follow_up(&sent, 2, (Kind::Amend, "mllp"), ms(3)).await;
+    let last = b.follow_up(&sent, 3, (Kind::Amend, "mllp"), ms(3)).await;
+    for amendment in [before, after, last] {
+        let view = b.store.delivery(amendment).await.unwrap().unwrap();
+        assert_eq!(
+            (view.state, view.parked),
+            (DeliveryState::Parked, Some(ParkReason::Behind))
+        );
+    }
+    assert!(
+        b.lease(FRESH, "mllp", 4).await.is_empty(),
+        "nothing overtakes"
+    );
+    assert_eq!(b.store.alarms(OpenOnly::Yes, 10).await.unwrap().len(), 4);
+    assert_eq!(b.faults().await, []);
+
+    b.store
+        .operate(operation(&b, &sent, 0, Act::Resume, 5))
+        .await
+        .unwrap();
+    let mut order = Vec::new();
+    // What comes after the resume goes behind all of them.
+    let new = b.follow_up(&sent, 4, (Kind::Amend, "mllp"), ms(6)).await;
+    for at in 6..11 {
+        let head = b.head(FRESH, "mllp", at).await;
+        order.push(head.token.delivery);
+        b.attempt(
+            &head,
+            next(DeliveryState::Done, Evidence::ApplicationAck),
+            at,
+        )
+        .await;
+    }
+    assert_eq!(order, [sent.deliveries[0], before, after, last, new]);
+    assert!(b.store.alarms(OpenOnly::Yes, 10).await.unwrap().is_empty());
+    assert_eq!(b.faults().await, []);
+}
+
+#[tokio::test]
+async fn an_amendment_never_takes_the_place_of_what_was_parked_after_it_was_decided_on() {
+    let Some(b) = bench().await else { return };
+    let sent = b.send("1", &["mllp"]).await;
+    let fresh = NewDelivery {
+        replaces: Some(sent.deliveries[0]),
+        ..b.delivery(Kind::New, "mllp", sent.legs.first().copied())
+    };
+    let mut change = b.no_change(&sent, 1, ms(2));
+    change.event.kind = EventKind::Amended;
+    change.supersede = vec![sent.deliveries[0]];
+    change.deliveries = vec![fresh];
+    b.store
+        .operate(operation(&b, &sent, 0, Act::Park(ParkReason::Operator), 1))
+        .await
+        .unwrap();
+    assert!(matches!(
+        b.store.change(change).await,
+        Err(StoreError::Stale)
+    ));
+    assert_eq!(b.state(sent.deliveries[0]).await, DeliveryState::Parked);
 }

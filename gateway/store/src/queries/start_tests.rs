@@ -146,10 +146,10 @@ async fn one_connection_in_memory_is_enough_for_every_call() {
         );
         let key = SigningKey::from_seed("waymark.test/log", [9; 32]).unwrap();
         assert_eq!(store.sequence(&key, 10, ms(1)).await.unwrap().size, 2);
-        let (agency, from, window) = (draft.sender.clone(), 0, 10);
+        let (agencies, from, window) = (vec![draft.sender.clone()], 0, 10);
         let page = store
             .feed(&FeedQuery {
-                agency,
+                agencies,
                 from,
                 window,
             })

@@ -284,7 +284,7 @@ const LANES: (&str, &str) = (
      RETURNING endpoint_id, subject_id, last_seq",
 );
 const DELIVERY: (&str, &str) = (
-    "INSERT INTO delivery (id, referral_id, leg_id, kind, endpoint_id, recipient, service, subject_id, wire_id, \
+    "INSERT INTO delivery (id, referral_id, leg_id, kind, endpoint_id, recipient, service, subject_id, wire_id, version, \
      content_body, note_body, rendered_body, state, evidence, parked, attempts, failures, soft_rejects, unfinished, \
      due_ms, deadline_ms, evidence_due_ms, urgent, lane_seq, queued_ms, replaces, receiver_reference, traceparent)",
     "",
@@ -360,6 +360,7 @@ async fn insert_deliveries_at(
             .push_bind(d.service.as_ref().map(ServiceId::as_str))
             .push_bind(q.subject.as_bytes().as_slice())
             .push_bind(d.wire_id.as_str())
+            .push_bind(i64::try_from(d.version).unwrap_or(i64::MAX))
             .push_bind(d.content.as_ref().map(|id| id.as_bytes().as_slice()))
             .push_bind(d.note.as_ref().map(|id| id.as_bytes().as_slice()))
             .push_bind(None::<&[u8]>)
