@@ -140,8 +140,8 @@ impl Place {
     /// What the server holds.
     async fn held(&self, query: &str) -> anyhow::Result<Value> {
         let url = format!("https://127.0.0.1:{}/fhir/{query}", self.peer.port());
-        let text = self.client.get(url).send().await?.text().await?;
-        Ok(serde_json::from_str(&text)?)
+        let body = body_of(self.client.get(url).send().await?).await?;
+        Ok(serde_json::from_slice(&body)?)
     }
 
     /// The provider changes a resource of the server.
@@ -163,11 +163,7 @@ impl Place {
             .put(url)
             .header("content-type", "application/fhir+json");
         let answer = request.body(resource.to_string()).send().await?;
-        anyhow::ensure!(
-            answer.status().is_success(),
-            "{at}: {}",
-            answer.text().await?
-        );
+        anyhow::ensure!(answer.status().is_success(), "{at}: {}", answer.status());
         Ok(())
     }
 
@@ -226,6 +222,21 @@ impl Place {
     }
 }
 
+/// Bytes of one answer of the server.
+const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+async fn body_of(mut answer: reqwest::Response) -> anyhow::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await? {
+        anyhow::ensure!(
+            body.len() + chunk.len() <= ANSWER_BYTES_MAX,
+            "too long an answer"
+        );
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
 /// A golden message of the adapter, for a pathway of this area.
 fn golden(name: &str) -> anyhow::Result<Value> {
     let path = root().join("adapters/src/fhir/fixtures").join(name);
@@ -243,7 +254,7 @@ fn request_of(message: &mut Value) -> anyhow::Result<&mut Value> {
         .context("a ServiceRequest")
 }
 
-/// The code of an OperationOutcome and the path of its fault.
+/// The code of an `OperationOutcome` and the path of its fault.
 fn refusal(said: &Value) -> (i64, String, String) {
     let issue = &said["body"]["issue"][0];
     let code = text(&issue["details"]["coding"][0], "code").to_owned();

@@ -3,8 +3,7 @@
 use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_foreign_sender_is_answered_in_bars_shape_and_may_change_and_cancel_by_the_id_it_got()
--> anyhow::Result<()> {
+async fn a_foreign_sender_is_answered_in_bars_shape_and_once() -> anyhow::Result<()> {
     let place = Place::new("bars", "").await?;
     let school = Papers::of(&place.gateway, "waymark:test:agency:EE123456")?;
     let new = place.file("new.json", &golden("bars-new.json")?)?;
@@ -74,6 +73,18 @@ async fn a_foreign_sender_is_answered_in_bars_shape_and_may_change_and_cancel_by
         ),
         (Some(409), Some("conflict"))
     );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_party_may_ask_change_and_cancel_by_the_id_that_the_answer_gave() -> anyhow::Result<()> {
+    let place = Place::new("bars", "").await?;
+    let school = Papers::of(&place.gateway, "waymark:test:agency:EE123456")?;
+    let new = place.file("new.json", &golden("bars-new.json")?)?;
+    let path = "/$process-message";
+    let args = ["--file", &new, "--bars", TARGET];
+    let mut answer = place.sends(&school, "POST", path, &args).await?["body"].clone();
+    let id = text(request_of(&mut answer)?, "id").to_owned();
     // An enquiry, by a party and by a stranger.
     let enquiry = format!("/ServiceRequest/{id}");
     let found = place.sends(&school, "GET", &enquiry, &[]).await?;
@@ -117,8 +128,7 @@ async fn a_foreign_sender_is_answered_in_bars_shape_and_may_change_and_cancel_by
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_wrong_is_refused_in_the_standards_order_with_path_and_rule() -> anyhow::Result<()>
-{
+async fn headers_are_checked_first_and_in_the_standards_order() -> anyhow::Result<()> {
     let place = Place::new("bars", "").await?;
     let school = Papers::of(&place.gateway, "waymark:test:agency:EE123456")?;
     let new = place.file("new.json", &golden("bars-new.json")?)?;
@@ -162,12 +172,22 @@ async fn what_is_wrong_is_refused_in_the_standards_order_with_path_and_rule() ->
             "http.nhsd-target-identifier".to_owned()
         )
     );
+    Ok(())
+}
+
+type Change = Box<dyn Fn(&mut Value) -> anyhow::Result<()>>;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_is_wrong_is_refused_by_its_path() -> anyhow::Result<()> {
+    let place = Place::new("bars", "").await?;
+    let school = Papers::of(&place.gateway, "waymark:test:agency:EE123456")?;
+    let path = "/$process-message";
+    let elsewhere = TARGET.replace("2000011147", "1");
     let spoilt = |change: &dyn Fn(&mut Value) -> anyhow::Result<()>| {
         let mut message = golden("bars-new.json")?;
         change(&mut message)?;
         place.file("spoilt.json", &message)
     };
-    type Change = Box<dyn Fn(&mut Value) -> anyhow::Result<()>>;
     let of_header = |element: &'static str, value: Value| -> Change {
         Box::new(move |m| {
             m["entry"][0]["resource"][element] = value.clone();
@@ -224,6 +244,15 @@ async fn what_is_wrong_is_refused_in_the_standards_order_with_path_and_rule() ->
             "{path} for {at}"
         );
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_speaks_for_another_and_every_path_answers_in_fhir() -> anyhow::Result<()> {
+    let place = Place::new("bars", "").await?;
+    let school = Papers::of(&place.gateway, "waymark:test:agency:EE123456")?;
+    let new = place.file("new.json", &golden("bars-new.json")?)?;
+    let path = "/$process-message";
     // Somebody else's certificate may not speak for the school, and a stranger's for nobody.
     let therapy = Papers::of(&place.gateway, "waymark:test:agency:THER1")?;
     let said = place
