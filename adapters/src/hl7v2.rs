@@ -1,14 +1,17 @@
-//! HL7 v2 over MLLP: referrals (REF), their answers (RRI) and acknowledgements, read tolerantly and
-//! written strictly. The wire part is pure; sockets live in the adapter's two ends alone.
+//! HL7 v2 over MLLP: referrals (REF), their answers (RRI), appointments (SIU) and acknowledgements, read
+//! tolerantly and written strictly. The wire part is pure; sockets live in the adapter's two ends alone.
 //!
 //! What is read keeps unknown versions, structures and Z-segments; what is refused names segment and
 //! field with a code of HL7 table 0357 ([`fault::FieldFault`]). Nothing here prints message content.
 
 pub mod ack;
+pub mod appointment;
 pub mod build;
 pub mod charset;
 pub mod config;
 pub mod content;
+pub mod dialect;
+pub mod document;
 pub mod escape;
 pub mod fault;
 pub mod inbound;

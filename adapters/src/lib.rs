@@ -13,6 +13,7 @@ mod connect;
 pub mod context;
 pub mod contract;
 mod egress;
+pub mod fhir;
 pub mod file;
 pub mod grpc;
 pub mod hl7v2;
@@ -36,6 +37,7 @@ pub struct Adapters {
     mailbox: Arc<mailbox::Mailbox>,
     webhook: Arc<webhook::Webhook>,
     hl7v2: Arc<hl7v2::outbound::Hl7v2Adapter>,
+    fhir: Arc<fhir::Fhir>,
     file: Arc<file::FileDrop>,
 }
 
@@ -69,6 +71,7 @@ impl Adapters {
         Ok(Self {
             grpc: Arc::new(grpc::Grpc::new(Arc::clone(&profiles), context)),
             mailbox: Arc::new(mailbox::Mailbox::new(context.environment)),
+            fhir: Arc::new(fhir::Fhir::new(Arc::clone(&profiles), context)),
             webhook: Arc::new(webhook::Webhook::new(profiles, context)),
             hl7v2: Arc::new(hl7v2),
             file: Arc::new(file::FileDrop::new(context)),
@@ -82,6 +85,7 @@ impl Adapters {
             AdapterKind::Mailbox => Arc::clone(&self.mailbox) as Arc<dyn Adapter>,
             AdapterKind::Webhook => Arc::clone(&self.webhook) as Arc<dyn Adapter>,
             AdapterKind::Hl7v2 => Arc::clone(&self.hl7v2) as Arc<dyn Adapter>,
+            AdapterKind::Fhir => Arc::clone(&self.fhir) as Arc<dyn Adapter>,
             AdapterKind::File => Arc::clone(&self.file) as Arc<dyn Adapter>,
         }
     }
@@ -96,7 +100,7 @@ impl Adapters {
 /// endpoint's own agency.
 pub fn peer_identity(endpoint: &Endpoint) -> Option<&str> {
     let key = match endpoint.adapter {
-        AdapterKind::Grpc | AdapterKind::Webhook => "peer_identity",
+        AdapterKind::Grpc | AdapterKind::Webhook | AdapterKind::Fhir => "peer_identity",
         AdapterKind::Hl7v2 => "peer_uri",
         AdapterKind::Mailbox | AdapterKind::File => return None,
     };

@@ -104,7 +104,7 @@ fn resolve(names: &[SecretName], secrets: &dyn Secrets) -> Result<Vec<WebhookSec
 }
 
 /// Resolves names through the egress guard, so that the addresses judged are those connected to.
-struct Guarded(Reach);
+pub(crate) struct Guarded(pub(crate) Reach);
 
 impl Resolve for Guarded {
     fn resolve(&self, name: Name) -> Resolving {
@@ -280,7 +280,7 @@ impl Webhook {
 }
 
 /// Whether a failure says that nothing was written, or that the peer refused our certificate and so read nothing.
-fn unreached(error: &reqwest::Error) -> Option<ConnectError> {
+pub(crate) fn unreached(error: &reqwest::Error) -> Option<ConnectError> {
     let tls = Failure::in_chain(error);
     if tls == Some(Failure::RefusedUs) {
         return Some(ConnectError::RefusedUs);

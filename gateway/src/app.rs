@@ -35,6 +35,7 @@ use crate::tls::{Protocol, ServerTls, TlsFiles, accept};
 
 mod background;
 mod callback;
+mod fhir;
 mod mllp;
 mod monitor;
 
@@ -59,11 +60,16 @@ pub struct App {
     pub mllp: BTreeMap<String, SocketAddr>,
     /// Where webhook callbacks are taken.
     pub callback: Option<SocketAddr>,
+    /// Where FHIR is served.
+    pub fhir: Option<SocketAddr>,
     /// Where metrics and health are served.
     pub monitor: Option<SocketAddr>,
     /// The log's public key.
     pub log_vkey: String,
 }
+
+/// Bytes of a mebibyte.
+const MIB: u64 = 1024 * 1024;
 
 /// Opens the database that a configuration names.
 ///
@@ -84,6 +90,7 @@ pub async fn open_store(
         mode,
         schema,
         now: SystemClock.now(),
+        free_disk_min: config.database.free_disk_min_mib * MIB,
     };
     waymark_store::open(options)
         .await
@@ -249,6 +256,7 @@ impl App {
             grpc: None,
             mllp: BTreeMap::new(),
             callback: None,
+            fhir: None,
             monitor: None,
             log_vkey,
         };
@@ -304,6 +312,12 @@ impl App {
             .await
             .with_context(|| format!("listen for callbacks on {address}"))?;
             self.callback = Some(bound);
+        }
+        if let Some(listen) = &config.listen.fhir {
+            let intake: Arc<dyn Intake> = Arc::<LateIntake>::clone(intake);
+            let bound = fhir::serve(lifecycle, listen, tls, &self.service, intake).await;
+            let bound = bound.with_context(|| format!("listen for FHIR on {}", listen.address))?;
+            self.fhir = Some(bound);
         }
         let address = config.listen.grpc;
         let listener = TcpListener::bind(address)

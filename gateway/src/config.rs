@@ -98,6 +98,8 @@ pub struct Database {
     pub url_file: Option<PathBuf>,
     /// Whether to bring an older schema up to date at start.
     pub migrate: bool,
+    /// SQLite: MiB of free disk below which nothing new is accepted, while what was accepted goes on.
+    pub free_disk_min_mib: u64,
 }
 
 /// Key material.
@@ -122,6 +124,20 @@ pub struct Listen {
     pub webhook: Option<SocketAddr>,
     /// MLLP listeners.
     pub mllp: Vec<MllpListener>,
+    /// FHIR over mutual TLS.
+    pub fhir: Option<FhirListener>,
+}
+
+/// The FHIR listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FhirListener {
+    /// Where.
+    pub address: SocketAddr,
+    /// Target identifiers of ours, as `system|value`: messages for others are refused.
+    pub targets: Vec<String>,
+    /// What is assumed of messages that cannot say it.
+    pub assume: MllpAssumptions,
 }
 
 /// One MLLP listener.
@@ -139,13 +155,13 @@ pub struct MllpListener {
     pub assume: MllpAssumptions,
 }
 
-/// What HL7 v2 cannot say and the agreement with the sender says once for all.
+/// What HL7 v2 or FHIR cannot say and the agreement with the sender says once for all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MllpAssumptions {
     /// The pathway of a referral whose reason names none.
     pub pathway: Pathway,
-    /// Pathways by the reason code of RF1-10.
+    /// Pathways by the reason code of RF1-10, or of a ServiceRequest.
     #[serde(default)]
     pub pathways: BTreeMap<String, Pathway>,
     /// The lawful basis of sharing.

@@ -9,11 +9,13 @@ mod close;
 mod collect;
 mod driver;
 mod endpoints;
+mod open;
 mod render;
 
 pub use close::{Closing, close_of};
 pub use collect::Collector;
 pub use driver::{DeliveryOptions, Driver};
+pub use open::{Bytes, open_of};
 pub use render::{render, source_of};
 
 /// The adapters, by kind.

@@ -16,6 +16,7 @@ use crate::clock::Random;
 mod admin;
 mod audit;
 mod change;
+mod conservation;
 mod directory;
 mod document;
 mod draft;
@@ -24,22 +25,24 @@ mod intake;
 mod mailbox;
 mod operate;
 mod read;
+mod reopen;
 mod status;
 mod submit;
 mod tell;
 mod undelivered;
 
-pub use admin::ConservationReport;
 pub use audit::{LogEntryView, PROOF_WAIT_MAX, Proof, ReceiptKey};
-pub use change::{Amend, Cancel, CancelCode, ChangeResult, LegEffect, LegOutcome, Withdraw};
+pub use change::{Amend, Cancel, ChangeResult, LegEffect, LegOutcome, Withdraw};
+pub use conservation::{ConservationReport, walk_conservation};
 pub use directory::{Applied, ApplyDirectory, DIRECTORY_STREAM, load_release};
 pub(crate) use document::sha256_hex;
 pub use document::{DOCUMENT_BYTES_MAX, MEDIA_TYPES, Upload};
+pub(crate) use draft::VERSION_FACT;
 pub use draft::{Drafter, actor_of};
 pub use error::ServiceError;
 pub use intake::IntakeService;
 pub use mailbox::{MAILBOX_CREDIT_MAX, MailboxItem};
-pub use operate::{Redirect, ResendPreview};
+pub use operate::{DELIVERY_STATE, LANE_ACT_MAX, Redirect, RedirectTarget, ResendPreview};
 pub use read::{ListAsk, PAGE_MAX};
 pub use status::{StatusResult, StatusUpdate};
 pub use submit::Submit;
@@ -190,6 +193,13 @@ impl Service {
         caller.speaks_for(agency) || caller.speaks_for(&directory.successor(agency, today))
     }
 
+    /// The agencies whose cases a caller's are: its own, and those that it took over.
+    fn agencies_of(&self, caller: &Principal) -> Vec<waymark_core::id::AgencyId> {
+        let today = self.now().london_date();
+        let in_force = self.in_force();
+        in_force.directory.predecessors(&caller.agency, today)
+    }
+
     /// Finds a referral and decides on access to it in one step, so that a stranger learns nothing.
     async fn find(
         &self,
@@ -206,8 +216,12 @@ impl Service {
                     .await?
             }
             Key::SenderReference(r) => {
-                let key = ReferralKey::Sender(caller.agency.clone(), r.clone());
-                self.parts.store.resolve(&key).await?
+                let mut found = None;
+                for agency in self.agencies_of(caller) {
+                    let key = ReferralKey::Sender(agency, r.clone());
+                    found = found.or(self.parts.store.resolve(&key).await?);
+                }
+                found
             }
         };
         let view = match id {

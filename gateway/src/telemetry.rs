@@ -181,6 +181,7 @@ pub struct Metrics {
     alarms: Gauge<u64>,
     conservation: Gauge<u64>,
     certificate: Gauge<f64>,
+    free_disk: Gauge<u64>,
     last_run: Gauge<f64>,
     seen: Arc<Mutex<BTreeSet<String>>>,
 }
@@ -235,6 +236,7 @@ impl Metrics {
                 "waymark.certificate.remaining",
                 "Time until the server's certificate ends",
             ),
+            free_disk: gauge("waymark.disk.free", "Bytes free on the database's disk"),
             last_run: age(
                 "waymark.task.last.run",
                 "Unix time of the last completed run, by background task",
@@ -305,6 +307,11 @@ impl Metrics {
     /// Notes what the conservation check found.
     pub fn conservation(&self, faults: u64) {
         self.conservation.record(faults, &[]);
+    }
+
+    /// Notes the bytes free on the database's disk.
+    pub fn free_disk(&self, bytes: u64) {
+        self.free_disk.record(bytes, &[]);
     }
 
     /// Notes how long the server's certificate still holds.

@@ -52,6 +52,7 @@ const TABLE: &[(&str, &str)] = &[
     ("DirectoryService/GetRelease", "oooooddu"),
     ("AuditService/GetReceipt", "oondoddu"),
     ("AuditService/GetCheckpoint", "oooooddu"),
+    ("AuditService/ListCheckpoints", "oooooddu"),
     ("AuditService/ListEntries", "ddddoddu"),
     ("AuditService/GetEntry", "ddddoddu"),
     ("AuditService/GetInclusionProof", "oooooddu"),
@@ -122,14 +123,14 @@ struct World {
     made: u32,
 }
 
-fn upload() -> Vec<Vec<u8>> {
+fn upload(request_id: String) -> Vec<Vec<u8>> {
     use v1::upload_document_request::Part;
     let content = b"a report".to_vec();
     let sha256 = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &content)
         .as_ref()
         .to_vec();
     let metadata = v1::DocumentMetadata {
-        request_id: "upload-1".to_owned(),
+        request_id,
         media_type: "application/pdf".to_owned(),
         sha256,
         size_bytes: 8,
@@ -168,7 +169,8 @@ async fn call(
 impl World {
     async fn case(&mut self, method: &str) -> anyhow::Result<Case> {
         self.made += 1;
-        let uploaded = call(&self.sender, "ReferralService/UploadDocument", upload()).await?;
+        let parts = upload(format!("upload-{}", self.made));
+        let uploaded = call(&self.sender, "ReferralService/UploadDocument", parts).await?;
         let uploaded =
             v1::UploadDocumentResponse::decode(uploaded.context("an answer")?.as_slice())?;
         let document = uploaded.document.context("a document")?;

@@ -19,7 +19,9 @@ use waymark_tests::gateway::Gateway;
 mod agency;
 mod client;
 mod corpus;
+mod fhir;
 mod mllp;
+mod mllp_in;
 mod strict;
 mod webhook;
 

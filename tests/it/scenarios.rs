@@ -2,12 +2,16 @@
 
 mod audit;
 mod cancel;
+mod consent;
 mod crash_points;
 mod directory;
+mod document;
 mod identity;
+mod operator;
 mod outage;
 mod pair;
 mod poison;
 mod routing;
 mod safety;
 mod status;
+mod status_request;

@@ -186,7 +186,7 @@ def receipt(protos, channel, options):
             file.write(found.entry)
     leaf = hashlib.sha256(b"\x00" + found.entry).digest()
     opened = [
-        hashlib.sha256(COMMIT_CONTEXT + o.tag.encode("ascii") + o.salt + o.content).digest()
+        hashlib.sha256(COMMIT_CONTEXT + bytes([o.tag]) + o.salt + o.content).digest()
         in found.entry
         for o in found.openings
         if o.content

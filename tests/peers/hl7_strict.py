@@ -3,7 +3,9 @@
     hl7_strict.py FILE...       each FILE holds one message; lines end with CR, LF or CRLF
 
 Prints one JSON object and exits 0 when every message is valid, 1 when one is not, 2 when one could not
-be read. Known gap of the library: it accepts a wrong order of segments and stray segments.
+be read. Known gaps of the library: it accepts a wrong order of segments and stray segments; of version 2.3, whose
+MSH-9 names no structure, it knows the structure of the first event of a family alone, so the others are
+validated under that event, and of its acknowledgements nothing.
 """
 
 import json
@@ -14,7 +16,9 @@ from hl7apy.consts import VALIDATION_LEVEL
 from hl7apy.exceptions import HL7apyException
 from hl7apy.parser import parse_message
 
-VERSIONS = ("2.4", "2.5")
+VERSIONS = ("2.3", "2.3.1", "2.4", "2.5", "2.5.1")
+# Version 2.3: the event whose structure the others of its family share.
+FIRST_EVENTS = {"REF": "REF^I12", "RRI": "RRI^I12", "SIU": "SIU^S12"}
 
 
 def check(path):
@@ -26,6 +30,9 @@ def check(path):
     if found["version"] not in VERSIONS:
         found["errors"].append(f"MSH-12 is {found['version']}, not one of {', '.join(VERSIONS)}")
         return found
+    if found["version"] == "2.3":
+        kind = fields[8]
+        text = text.replace(kind, FIRST_EVENTS.get(kind.split("^")[0], kind), 1)
     try:
         message = parse_message(text, validation_level=VALIDATION_LEVEL.STRICT, find_groups=True)
         message.validate()

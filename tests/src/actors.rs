@@ -8,5 +8,5 @@ mod hospital;
 mod therapy;
 
 pub use agency::MentalHealth;
-pub use hospital::{Frame, Hospital, Play, rri, send};
+pub use hospital::{Frame, Hospital, Play, rri, send, siu};
 pub use therapy::{Hook, Therapy, callback};

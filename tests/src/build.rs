@@ -190,6 +190,7 @@ impl Maker {
             service: None,
             content,
             note: None,
+            version: 1,
             due: self.now,
             deadline: self.now.plus(std::time::Duration::from_hours(72)),
             urgent: false,
@@ -200,39 +201,11 @@ impl Maker {
     /// A change that does nothing but say so.
     pub fn change(&mut self, view: &ReferralView) -> ReferralChange {
         let entry = self.entry(EntryKind::Status, view.stream);
-        ReferralChange {
-            at: self.now,
-            referral: view.id,
-            expected_version: view.version,
-            message_key: None,
-            bodies: Vec::new(),
-            content: None,
-            legs: Vec::new(),
-            new_legs: Vec::new(),
-            deliveries: Vec::new(),
-            cancel: Vec::new(),
-            supersede: Vec::new(),
-            event: NewEvent {
-                id: entry.event,
-                kind: EventKind::Status,
-                leg: None,
-                delivery: None,
-                source: agency("R1L"),
-                source_version: None,
-                state: None,
-                reception: None,
-                code: "test".to_owned(),
-                text: None,
-            },
-            status_version: None,
-            receiver_reference: None,
-            withdraws_consent: false,
-            alarms: Vec::new(),
-            resolve: Vec::new(),
-            entry,
-            openings: Vec::new(),
-            traceparent: None,
-        }
+        let event = NewEvent {
+            source: agency("R1L"),
+            ..NewEvent::of(&entry, EventKind::Status, "test")
+        };
+        ReferralChange::of((view.id, view.version), event, entry)
     }
 
     /// A request for fresh work.
@@ -293,6 +266,7 @@ impl Maker {
             evidence_due: None,
             receiver_reference: None,
             receipt: None,
+            reopen: None,
             event: None,
             tell: None,
             alarms: Vec::new(),

@@ -119,6 +119,7 @@ impl Database {
             mode: Mode::Write,
             schema: Schema::Migrate,
             now,
+            free_disk_min: 0,
         };
         Ok(waymark_store::open(options).await?)
     }

@@ -313,6 +313,20 @@ impl Gateway {
         self.running()?.metrics.prometheus()
     }
 
+    /// The ways of several identities to it, by their names.
+    ///
+    /// # Errors
+    /// When one cannot connect.
+    pub async fn clients<const N: usize>(&self, names: [&str; N]) -> anyhow::Result<[Client; N]> {
+        let mut clients = Vec::with_capacity(N);
+        for name in names {
+            clients.push(self.client(name).await?);
+        }
+        clients
+            .try_into()
+            .map_err(|_| anyhow::anyhow!("a client for each name"))
+    }
+
     /// A client by the name of its folder: `EE123456`, `admin-LA882`.
     ///
     /// # Errors
@@ -455,23 +469,23 @@ impl Gateway {
         let mut after = 0;
         loop {
             let page = store.checkpoints(after, ENTRIES_PAGE).await?;
-            let Some((last, _)) = page.last() else { break };
-            after = *last;
+            let Some(last) = page.last() else { break };
+            after = last.size;
             checkpoints.extend(page);
         }
         let tree = folder.join("tree");
         let mut writer = TreeWriter::create(&tree)?;
         writer.key(&self.verifier()?)?;
         let mut written = 0;
-        for (size, note) in checkpoints {
-            while written < size {
+        for signed in checkpoints {
+            while written < signed.size {
                 let Some(entry) = entries.get(usize::try_from(written)?) else {
                     break;
                 };
                 writer.append(entry)?;
                 written += 1;
             }
-            writer.checkpoint(&note)?;
+            writer.checkpoint(&signed.note)?;
         }
         writer.finish()?;
         Ok(tree)

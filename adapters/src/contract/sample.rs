@@ -5,11 +5,13 @@ use std::time::Duration;
 use jiff::civil::date;
 use waymark_core::delivery::{Evidence, Kind, RetryPolicy};
 use waymark_core::directory::{AdapterKind, Endpoint, Environment, Validity};
-use waymark_core::id::{AgencyId, DeliveryId, DocumentId, Reference, ReferralId, WireId};
+use waymark_core::id::{AgencyId, DeliveryId, DocumentId, LegId, Reference, ReferralId, WireId};
 use waymark_core::identifier::{NhsNumber, Upn, Urn};
 use waymark_core::leg::LegState;
 use waymark_core::personal::Personal;
-use waymark_core::port::{Outbound, Rendered, Source, StatusNotice};
+use waymark_core::port::{
+    CancelCode, Outbound, Rendered, Source, StatusNotice, StopNotice, Withdrawal,
+};
 use waymark_core::referral::{
     Address, Channel, Child, Concern, Consent, ConsentGiver, ConsentScope, ConsentStatus, Contact,
     ContactRole, Cycle, DocumentRef, ExternalId, Flag, Format, LawfulBasis, Name, Need, NeedType,
@@ -225,6 +227,24 @@ pub fn recipient() -> AgencyId {
     "R1L".parse().expect("an agency id is letters and digits")
 }
 
+/// Why a sample is cancelled or withdrawn.
+fn stop(kind: Kind) -> Option<StopNotice> {
+    match kind {
+        Kind::Cancel => Some(StopNotice::Cancelled {
+            code: CancelCode::FamilyRequest,
+            text: Some("the Quillfeather family asked".into()),
+        }),
+        Kind::Withdraw => Some(StopNotice::Withdrawn(Withdrawal {
+            scopes: std::collections::BTreeSet::from([ConsentScope::ShareHealth]),
+            by: "Wren Quillfeather".into(),
+            role: ConsentGiver::Parent,
+            date: date(2026, 3, 2),
+            evidence: Some("the Quillfeather family asked".into()),
+        })),
+        Kind::New | Kind::Amend | Kind::Status => None,
+    }
+}
+
 /// A message of a kind for [`recipient`], ready to be rendered.
 ///
 /// # Panics
@@ -237,11 +257,14 @@ pub fn source(kind: Kind) -> Source {
         .parse()
         .expect("an agency id is letters and digits");
     let content = (kind != Kind::Status).then(referral);
+    let stop = stop(kind);
     Source {
         delivery,
         wire_id: WireId::of(delivery),
         referral: referral_id,
         reference: Reference::of(referral_id),
+        leg: (kind != Kind::Status).then(|| LegId::from_bytes([8; 16])),
+        version: if kind == Kind::Status { 0 } else { 3 },
         kind,
         sender: sender.clone(),
         recipient: recipient(),
@@ -257,8 +280,10 @@ pub fn source(kind: Kind) -> Source {
             due: None,
             at,
         }),
-        reason: matches!(kind, Kind::Cancel | Kind::Withdraw)
-            .then(|| "the Quillfeather family asked".into()),
+        reason: stop.as_ref().and_then(StopNotice::words),
+        stop,
+        receiver_reference: matches!(kind, Kind::Amend | Kind::Cancel | Kind::Withdraw)
+            .then(|| "A-1".to_owned()),
         attachments: Vec::new(),
         at,
         environment: Environment::Test,

@@ -375,7 +375,7 @@ impl Round<'_> {
             .map(|f| f.name.clone())
             .filter(|n| *n != file.name)
             .collect();
-        let said = match wire::read(&manifest, &data, self.settings) {
+        let said = match wire::read(&manifest, &data, self.settings, &self.endpoint.codes) {
             Ok(said) => said,
             Err(faults) => {
                 return self
@@ -431,7 +431,8 @@ impl Round<'_> {
             Some(own) if own != manifest.environment => own,
             Some(_) | None => manifest.environment,
         });
-        inbound.attachments = documents.to_vec();
+        inbound.attachments = said.documents;
+        inbound.attachments.extend_from_slice(documents);
         inbound
     }
 

@@ -7,10 +7,10 @@
 use serde::Deserialize;
 use serde_json::Value;
 use waymark_core::delivery::Kind;
-use waymark_core::directory::{Endpoint, Environment};
+use waymark_core::directory::{CodeMap, Endpoint, Environment};
 use waymark_core::error::Violation;
 use waymark_core::personal::{Payload, Personal};
-use waymark_core::port::{InboundBody, RenderError, Rendered, Source};
+use waymark_core::port::{InboundBody, InboundDocument, RenderError, Rendered, Source};
 use waymark_core::referral::{Referral, SenderReference};
 
 use super::config::Settings;
@@ -71,7 +71,12 @@ pub(super) fn render(
                 let wrong = || Violation::new("settings.hl7v2", "is wrong");
                 RenderError::Settings(first.unwrap_or_else(wrong))
             })?;
-            hl7v2::map::outward::render(source, &dialect)?.into_bytes()
+            // Documents lie beside the message, and not in it as well.
+            let mut bare = source.clone();
+            bare.attachments.clear();
+            let message = hl7v2::map::outward::render(&bare, &dialect)?;
+            let encoded = dialect.dialect.charset.encode(&message);
+            encoded.map_err(|fault| cannot("referral", &fault.to_string()))?
         }
         (Format::Hl7v2, None) => {
             let missing = Violation::new("settings.hl7v2", "is required");
@@ -96,6 +101,8 @@ pub(super) struct Said {
     pub(super) row: Option<usize>,
     /// The environment that it names itself.
     pub(super) environment: Option<Environment>,
+    /// Documents within it.
+    pub(super) documents: Vec<InboundDocument>,
 }
 
 impl Said {
@@ -105,6 +112,7 @@ impl Said {
             claimed_sender: None,
             row: None,
             environment: None,
+            documents: Vec::new(),
         }
     }
 }
@@ -159,18 +167,19 @@ fn no_withdrawal() -> Violation {
     Violation::new("kind", why)
 }
 
-/// Reads what a data file says.
+/// Reads what a data file says; `codes` are the agency's own code lists.
 pub(super) fn read(
     manifest: &Manifest,
     data: &[u8],
     settings: &Settings,
+    codes: &CodeMap,
 ) -> Result<Vec<Said>, Vec<Violation>> {
     match manifest.format {
         Format::Canonical => canonical(manifest.kind, data)
             .map(|said| vec![said])
             .map_err(|f| vec![f]),
         Format::Csv => sheet(manifest.kind, data),
-        Format::Hl7v2 => hl7(manifest.kind, data, settings)
+        Format::Hl7v2 => hl7(manifest.kind, data, settings, codes)
             .map(|said| vec![said])
             .map_err(|f| vec![f]),
     }
@@ -258,24 +267,30 @@ fn status_row(row: &table::Row) -> Result<InboundBody, Vec<Violation>> {
     }
 }
 
-fn hl7(kind: Kind, data: &[u8], settings: &Settings) -> Result<Said, Violation> {
+fn hl7(kind: Kind, data: &[u8], settings: &Settings, codes: &CodeMap) -> Result<Said, Violation> {
     let of = |fault: hl7v2::fault::FieldFault| Violation::new("data", fault.to_string());
     let message = Message::parse(data, LineEndings::Any).map_err(of)?;
     let envelope = Envelope::read(&message).map_err(of)?;
-    let body = if envelope.message_code == "RRI" {
-        let answer = hl7v2::status::RriMessage::read(&message).map_err(of)?;
-        hl7v2::map::status::read(&answer)
-            .map(InboundBody::Status)
-            .map_err(of)?
-    } else {
-        let assume = settings.assume.as_ref().ok_or_else(|| {
-            let why =
-                "HL7 v2 referrals are not agreed with this agency: the endpoint has no [assume]";
-            Violation::new("format", why)
-        })?;
-        let referral = hl7v2::referral::RefMessage::read(&message).map_err(of)?;
-        hl7v2::map::inward::read(&referral, assume).map_err(of)?
+    let mut documents = Vec::new();
+    let body = match envelope.message_code.as_str() {
+        "RRI" => hl7v2::status::RriMessage::read(&message)
+            .and_then(|answer| hl7v2::map::status::read(&answer, codes))
+            .map(InboundBody::Status),
+        "SIU" => hl7v2::appointment::SiuMessage::read(&message)
+            .and_then(|booking| hl7v2::map::appointment::read(&booking))
+            .map(InboundBody::Status),
+        _ => {
+            let assume = settings.assume.as_ref().ok_or_else(|| {
+                let why = "HL7 v2 referrals are not agreed with this agency: the endpoint has no [assume]";
+                Violation::new("format", why)
+            })?;
+            hl7v2::referral::RefMessage::read(&message).and_then(|referral| {
+                documents = hl7v2::map::documents::inward(&referral);
+                hl7v2::map::inward::read(&referral, assume, codes)
+            })
+        }
     };
+    let body = body.map_err(of)?;
     let says = match &body {
         InboundBody::Submit(_) => Kind::New,
         InboundBody::Amend(..) => Kind::Amend,
@@ -292,6 +307,7 @@ fn hl7(kind: Kind, data: &[u8], settings: &Settings) -> Result<Said, Violation> 
     Ok(Said {
         claimed_sender: Some(format!("{app}|{facility}")),
         environment: hl7v2::map::code::environment(&envelope.processing_id),
+        documents,
         ..Said::whole(body)
     })
 }

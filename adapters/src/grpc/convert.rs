@@ -14,6 +14,7 @@ mod inward;
 mod outward;
 mod reading;
 mod states;
+mod stop;
 
 pub use code::{
     consent_scope_from_proto, consent_scope_to_proto, giver_from_proto, giver_to_proto,
@@ -25,6 +26,7 @@ pub use states::{
     fault_from_proto, fault_to_proto, kind_from_proto, kind_to_proto, leg_state_from_proto,
     leg_state_to_proto, notice_to_proto,
 };
+pub use stop::{cancellation_to_proto, withdrawal_to_proto};
 
 /// The code that stands where a sender gave words and no code.
 pub const UNCODED: &str = "uncoded";

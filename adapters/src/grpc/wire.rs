@@ -9,7 +9,7 @@ use waymark_core::directory::{Endpoint, Environment};
 use waymark_core::error::{Fault, Violation};
 use waymark_core::id::ServiceId;
 use waymark_core::personal::Payload;
-use waymark_core::port::{RenderError, Rendered, Source};
+use waymark_core::port::{RenderError, Rendered, Source, StopNotice};
 use waymark_core::time::Timestamp;
 use waymark_proto::v1;
 
@@ -19,9 +19,6 @@ use crate::limits::{BODY_BYTES_MAX, RETRY_AFTER_MAX};
 
 /// The media type of what is rendered.
 pub const MEDIA_TYPE: &str = "application/x-protobuf; messageType=waymark.v1.Dispatch";
-
-/// What stands for a reason that nobody gave: the contract requires words.
-const NO_REASON: &str = "no reason was given";
 
 /// Renders an encoded `waymark.v1.Dispatch`.
 ///
@@ -56,11 +53,12 @@ pub(crate) fn render(
 
 /// The message of a delivery, or the part of it that is missing.
 fn dispatch(source: &Source, endpoint: &Endpoint) -> Result<v1::Dispatch, &'static str> {
-    let reason = source.reason.as_ref().map(|r| r.expose().clone());
     let mut dispatch = v1::Dispatch {
         kind: convert::kind_to_proto(source.kind).into(),
         referral_id: source.referral.to_string(),
         reference: source.reference.as_str().to_owned(),
+        leg_id: source.leg.map(|id| id.to_string()).unwrap_or_default(),
+        version: source.version,
         service_id: service_text(source.service.as_ref()),
         sender_agency_id: source.sender.as_str().to_owned(),
         accepted_at: Some(convert::timestamp_to_proto(accepted_at(source))),
@@ -77,19 +75,16 @@ fn dispatch(source: &Source, endpoint: &Endpoint) -> Result<v1::Dispatch, &'stat
             dispatch.referral = Some(referral);
         }
         Kind::Cancel => {
-            dispatch.cancellation = Some(v1::Cancellation {
-                reason: v1::CancelReason::Other.into(),
-                text: reason.unwrap_or_else(|| NO_REASON.to_owned()),
-            });
+            let Some(StopNotice::Cancelled { code, text }) = &source.stop else {
+                return Err("cancellation");
+            };
+            dispatch.cancellation = Some(convert::cancellation_to_proto(*code, text.as_ref()));
         }
         Kind::Withdraw => {
-            dispatch.withdrawal = Some(v1::ConsentWithdrawal {
-                scopes: Vec::new(),
-                withdrawn_by: source.sender.as_str().to_owned(),
-                role: v1::ConsentGiverRole::Other.into(),
-                date: source.at.london_date().to_string(),
-                evidence: reason.unwrap_or_else(|| NO_REASON.to_owned()),
-            });
+            let Some(StopNotice::Withdrawn(withdrawal)) = &source.stop else {
+                return Err("withdrawal");
+            };
+            dispatch.withdrawal = Some(convert::withdrawal_to_proto(withdrawal));
         }
         Kind::Status => {
             let notice = source.status.as_ref().ok_or("status")?;
@@ -165,6 +160,12 @@ pub(super) fn failed(status: &Status) -> Outcome {
     match code {
         Code::AlreadyExists => Outcome::Duplicate { why },
         Code::ResourceExhausted | Code::Aborted => Outcome::Retry {
+            after: details.after,
+            why,
+        },
+        // Only the agency's own software adds RetryInfo: it answered, and took nothing. Without, the connection may have
+        // broken after it took the message.
+        Code::Unavailable if details.after.is_some() => Outcome::Retry {
             after: details.after,
             why,
         },
@@ -414,6 +415,23 @@ mod tests {
         assert_eq!(hint(30, 500_000_000), Some(Duration::from_millis(30_500)));
         assert_eq!(hint(i64::MAX, 0), Some(RETRY_AFTER_MAX));
         assert_eq!(hint(-1, 0), None);
+    }
+
+    #[test]
+    fn unavailable_is_later_where_the_agency_says_when_and_else_of_unknown_end() {
+        let delay = RetryInfo {
+            retry_delay: Some(pbjson_types::Duration {
+                seconds: 2,
+                nanos: 0,
+            }),
+        };
+        let said = with_details(Code::Unavailable, &[("RetryInfo", delay.encode_to_vec())]);
+        let Outcome::Retry { after, .. } = failed(&said) else {
+            panic!("{said:?}")
+        };
+        assert_eq!(after, Some(Duration::from_secs(2)));
+        let silent = with_details(Code::Unavailable, &[]);
+        assert!(matches!(failed(&silent), Outcome::Unknown { .. }));
     }
 
     #[test]

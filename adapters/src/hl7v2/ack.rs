@@ -6,6 +6,7 @@
 use jiff::Timestamp;
 
 use super::build::{AckMode, Header, Party, Processing, SegmentWriter, Version, write};
+use super::charset::Charset;
 use super::content::{Designator, Envelope, filled_text};
 use super::fault::{ErrorCode, FieldFault};
 use super::message::{Message, Segment};
@@ -90,6 +91,7 @@ impl Ack<'_> {
             control_id: self.control_id.to_owned(),
             processing: self.processing,
             ack_mode: AckMode::Original,
+            charset: Charset::Utf8,
         };
         let msh = header.segment(&["ACK", &self.answers.event, "ACK"]);
         let mut msa = SegmentWriter::new("MSA")
@@ -99,7 +101,7 @@ impl Ack<'_> {
             return write([&msh, &msa]);
         };
         let (number, text) = (fault.hl7_code.number().to_string(), fault.hl7_code.text());
-        if version == Version::V24 {
+        if version < Version::V25 {
             // MSA-3 is deprecated from 2.4 on, but it is what an operator at the far side sees.
             msa = msa
                 .text(3, &clipped(&fault.to_string()))
@@ -131,8 +133,10 @@ fn error_segment(fault: &FieldFault, version: Version, number: &str) -> SegmentW
     };
     let err = SegmentWriter::new("ERR");
     match version {
-        Version::V24 => err.set_error_location(1, [segment, occurrence, &field], fault.hl7_code),
-        Version::V25 => err
+        Version::V23 | Version::V231 | Version::V24 => {
+            err.set_error_location(1, [segment, occurrence, &field], fault.hl7_code)
+        }
+        Version::V25 | Version::V251 => err
             .set(2, &[segment, occurrence, &field])
             .set(3, &[number, fault.hl7_code.text(), "HL70357"])
             .text(4, "E")
@@ -140,19 +144,21 @@ fn error_segment(fault: &FieldFault, version: Version, number: &str) -> SegmentW
     }
 }
 
-fn party(app: &Designator, facility: &Designator) -> Party {
+pub(super) fn party(app: &Designator, facility: &Designator) -> Party {
     Party {
         app: app.name.clone(),
         facility: facility.name.clone(),
     }
 }
 
-/// Chooses the shape of an answer: senders of 2.4 and older read ERR-1, later ones ERR-3.
-fn reply_version(sender: &str) -> Version {
+/// Chooses the version of an answer: the sender's own where it is one that we write; else 2.4 for older ones, which
+/// read ERR-1, and 2.5 for later ones, which read ERR-3.
+pub(super) fn reply_version(sender: &str) -> Version {
     let old = ["2.1", "2.2", "2.3", "2.4"]
         .iter()
         .any(|old| sender.starts_with(old));
-    if old { Version::V24 } else { Version::V25 }
+    let nearest = if old { Version::V24 } else { Version::V25 };
+    Version::from_code(sender).unwrap_or(nearest)
 }
 
 /// What an acknowledgement, or an application answer with an MSA, says.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
+use super::charset::Charset;
 use super::escape;
 use super::fault::ErrorCode;
 use super::referral::ReferralEvent;
@@ -11,21 +12,38 @@ use super::separators::Separators;
 use super::timestamp;
 
 /// A version that we write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Version {
+    /// 2.3.
+    V23,
+    /// 2.3.1.
+    V231,
     /// 2.4.
     V24,
     /// 2.5.
     V25,
+    /// 2.5.1.
+    V251,
 }
 
 impl Version {
+    /// Every version, oldest first.
+    pub const ALL: [Self; 5] = [Self::V23, Self::V231, Self::V24, Self::V25, Self::V251];
+
     /// Returns what stands in MSH-12.
     pub fn code(self) -> &'static str {
         match self {
+            Self::V23 => "2.3",
+            Self::V231 => "2.3.1",
             Self::V24 => "2.4",
             Self::V25 => "2.5",
+            Self::V251 => "2.5.1",
         }
+    }
+
+    /// Finds the version of this code.
+    pub fn from_code(code: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|version| version.code() == code)
     }
 }
 
@@ -83,11 +101,19 @@ pub struct Header {
     pub processing: Processing,
     /// MSH-15 and 16.
     pub ack_mode: AckMode,
+    /// MSH-18.
+    pub charset: Charset,
 }
 
 impl Header {
-    /// Writes the header of a message of this type (the components of MSH-9).
+    /// Writes the header of a message of this type (the components of MSH-9). Version 2.3 has no third one: the
+    /// message structure came with 2.3.1.
     pub fn segment(&self, message_type: &[&str]) -> SegmentWriter {
+        let parts = match self.version {
+            Version::V23 => 2,
+            Version::V231 | Version::V24 | Version::V25 | Version::V251 => message_type.len(),
+        };
+        let message_type = message_type.get(..parts).unwrap_or(message_type);
         let acks = match self.ack_mode {
             AckMode::Original => "",
             AckMode::Enhanced => "AL",
@@ -105,7 +131,7 @@ impl Header {
             .text(15, acks)
             .text(16, acks)
             .text(17, "GBR")
-            .text(18, "UNICODE UTF-8")
+            .text(18, self.charset.name())
     }
 }
 
@@ -158,6 +184,12 @@ impl SegmentWriter {
             })
             .or_insert(written);
         self
+    }
+
+    /// Takes a field out, as it is written; empty where it was not set.
+    pub(super) fn take(mut self, field: usize) -> (Self, String) {
+        let written = self.fields.remove(&field).unwrap_or_default();
+        (self, written)
     }
 
     /// Puts an error's location (ELD) into a field: three components, then number and words of the
@@ -243,14 +275,18 @@ pub struct ReferralSegments {
     pub patient: SegmentWriter,
     /// NK1.
     pub next_of_kin: Vec<SegmentWriter>,
+    /// DG1.
+    pub diagnoses: Vec<SegmentWriter>,
     /// AL1.
     pub allergies: Vec<SegmentWriter>,
+    /// OBR and its OBX, then PV1, so that what follows belongs to the message and not to the last OBX; or nothing.
+    pub documents: Vec<SegmentWriter>,
     /// NTE.
     pub notes: Vec<SegmentWriter>,
 }
 
 impl ReferralSegments {
-    /// Writes the message: MSH RF1 {PRD} PID {NK1} {AL1} {NTE}, the same in 2.4 and 2.5.
+    /// Writes the message: MSH RF1 {PRD} PID {NK1} {DG1} {AL1} [OBR {OBX} PV1] {NTE}, the same in every version.
     pub fn write(&self, event: ReferralEvent, header: &Header) -> String {
         debug_assert!(!self.providers.is_empty(), "REF_I12 needs a provider");
         let msh = header.segment(&["REF", event.code(), "REF_I12"]);
@@ -259,7 +295,9 @@ impl ReferralSegments {
             .chain(&self.providers)
             .chain([&self.patient])
             .chain(&self.next_of_kin)
+            .chain(&self.diagnoses)
             .chain(&self.allergies)
+            .chain(&self.documents)
             .chain(&self.notes);
         write(segments)
     }
@@ -288,6 +326,7 @@ mod tests {
             control_id: "WM0000000001".into(),
             processing: Processing::Training,
             ack_mode: AckMode::Enhanced,
+            charset: Charset::Utf8,
         }
     }
 
@@ -305,6 +344,16 @@ mod tests {
             ..header()
         };
         assert!(write([&original.segment(&["REF", "I12"])]).contains("|T|2.4|||||GBR|"));
+        let oldest = Header {
+            version: Version::V23,
+            charset: Charset::Latin1,
+            ..header()
+        };
+        let written = write([&oldest.segment(&["REF", "I12", "REF_I12"])]);
+        assert!(
+            written.contains("|REF^I12|WM0000000001|T|2.3|||AL|AL|GBR|8859/1"),
+            "{written}"
+        );
     }
 
     #[test]
@@ -319,6 +368,8 @@ mod tests {
                 .repeat(3, &["1", "", "", "NHS", "NH"])
                 .repeat(3, &["2"]),
             next_of_kin: vec![SegmentWriter::new("NK1").set(2, &["Test", "Parent"])],
+            diagnoses: Vec::new(),
+            documents: Vec::new(),
             allergies: vec![
                 SegmentWriter::new("AL1")
                     .text(1, "1")

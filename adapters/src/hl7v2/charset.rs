@@ -1,6 +1,7 @@
 //! The character set a message declares in MSH-18, and reading its bytes as text.
 
 use super::fault::{ErrorCode, FieldFault};
+use super::separators::Separators;
 
 /// A character set of HL7 table 0211 that this reader knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +57,70 @@ impl Charset {
     }
 }
 
+impl Charset {
+    /// Reads the name of a set that we write.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Ascii, Self::Utf8, Self::Latin1]
+            .into_iter()
+            .find(|set| set.name() == name)
+    }
+
+    /// What stands in MSH-18.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Undeclared => "",
+            Self::Ascii => "ASCII",
+            Self::Utf8 => "UNICODE UTF-8",
+            Self::Latin1 => "8859/1",
+        }
+    }
+
+    /// Writes a whole message in this set. Typographic marks become their plain forms where the set has none; a letter
+    /// that the set does not have is refused, for a name with another letter is another name.
+    ///
+    /// # Errors
+    /// Where the letter stands, and never which it is.
+    pub fn encode(self, message: &str) -> Result<Vec<u8>, FieldFault> {
+        let highest = match self {
+            Self::Utf8 | Self::Undeclared => return Ok(message.as_bytes().to_vec()),
+            Self::Ascii => '\u{7f}',
+            Self::Latin1 => '\u{ff}',
+        };
+        let mut bytes = Vec::with_capacity(message.len());
+        for segment in message.split_inclusive('\r') {
+            let mut field = usize::from(segment.starts_with("MSH"));
+            for c in segment.chars() {
+                field += usize::from(c == Separators::STANDARD.field);
+                if c <= highest {
+                    bytes.extend(u8::try_from(u32::from(c)));
+                    continue;
+                }
+                let Some(plain) = plain(c) else {
+                    let name = segment.get(..3).unwrap_or_default();
+                    let rule = format!("holds a letter that {} does not have", self.name());
+                    let code = ErrorCode::DataType;
+                    return Err(FieldFault::field(name, field, rule, code));
+                };
+                bytes.extend_from_slice(plain.as_bytes());
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+/// The plain form of a typographic mark, which means the same.
+fn plain(c: char) -> Option<&'static str> {
+    Some(match c {
+        '\u{2018}' | '\u{2019}' | '\u{201a}' | '\u{2032}' => "'",
+        '\u{201c}' | '\u{201d}' | '\u{201e}' | '\u{2033}' => "\"",
+        '\u{2010}'..='\u{2015}' | '\u{2212}' => "-",
+        '\u{2022}' | '\u{00b7}' => "*",
+        '\u{2026}' => "...",
+        '\u{00a0}' | '\u{2002}'..='\u{200a}' | '\u{202f}' => " ",
+        _ => return None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,5 +145,29 @@ mod tests {
         assert!(Charset::Undeclared.decode(b"Zo\xeb").is_err());
         assert!(Charset::Ascii.decode("Zoë".as_bytes()).is_err());
         assert_eq!(Charset::Ascii.decode(b"Zoe").unwrap(), "Zoe");
+    }
+
+    #[test]
+    fn each_set_writes_what_it_reads_and_refuses_letters_it_does_not_have() {
+        let message = "MSH|^~\\&|A\rPID|1||2||Zoë – Test\r";
+        assert_eq!(Charset::Utf8.encode(message).unwrap(), message.as_bytes());
+        let latin = Charset::Latin1.encode(message).unwrap();
+        assert_eq!(latin, b"MSH|^~\\&|A\rPID|1||2||Zo\xeb - Test\r");
+        let fault = Charset::Ascii.encode(message).unwrap_err();
+        assert_eq!(fault.place(), "PID-5");
+        assert!(!fault.to_string().contains('ë'));
+        let fault = Charset::Latin1.encode("MSH|^~\\&|Ł\r").unwrap_err();
+        assert_eq!(fault.place(), "MSH-3");
+        let plain = Charset::Ascii.encode("\u{201c}it\u{2019}s\u{a0}so\u{2026}\u{201d}");
+        assert_eq!(plain.unwrap(), b"\"it's so...\"");
+    }
+
+    #[test]
+    fn every_name_that_is_written_is_read() {
+        for set in [Charset::Ascii, Charset::Utf8, Charset::Latin1] {
+            assert_eq!(Charset::declared(set.name().as_bytes()), Ok(set));
+            assert_eq!(Charset::from_name(set.name()), Some(set));
+        }
+        assert_eq!(Charset::from_name("8859/2"), None);
     }
 }

@@ -6,15 +6,19 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::Deserialize;
-use waymark_core::directory::Endpoint;
+use waymark_core::directory::{CodeMap, Endpoint};
 use waymark_core::error::Violation;
 use waymark_core::id::Pathway;
-use waymark_core::referral::{ConsentScope, LawfulBasis};
+use waymark_core::referral::{ConsentScope, LawfulBasis, Priority};
 
-use super::build::{AckMode, Party, Version};
+use super::build::Party;
+use super::dialect::{Dialect, StatusAs, Written};
+use super::map::code;
 
 /// The longest name of an application, facility or namespace, in characters (HL7 2.5 gives IS twenty).
 pub const PARTY_CHARS_MAX: usize = 20;
+/// The namespace of our references, unless an endpoint says otherwise.
+pub const REFERENCE_NAMESPACE: &str = "WAYMARK";
 /// The longest any timeout may be set.
 pub const TIMEOUT_MAX: Duration = Duration::from_mins(2);
 
@@ -61,10 +65,6 @@ pub struct Settings {
     pub port: u16,
     /// How the bytes travel.
     pub transport: Transport,
-    /// The version that it reads.
-    pub version: Version,
-    /// The acknowledgements that it gives.
-    pub ack_mode: AckMode,
     /// MSH-3 and 4: what it knows this gateway as.
     pub sending: Party,
     /// MSH-5 and 6: what it calls itself, and what its acknowledgements must say in MSH-3 and 4.
@@ -81,6 +81,14 @@ pub struct Settings {
     pub resend: Resend,
     /// Whether the child's address goes into PID-11.
     pub send_address: bool,
+    /// How this receiver's messages differ from everybody's.
+    pub dialect: Dialect,
+    /// How its code lists say what the canonical lists say.
+    pub codes: CodeMap,
+    /// Whether it is asked by REF^I15 where the referral stands before a cancel is written.
+    pub ask_before_cancel: bool,
+    /// Whether a connection serves one message after another.
+    pub reuse_connection: bool,
 }
 
 #[derive(Deserialize)]
@@ -88,21 +96,6 @@ pub struct Settings {
 enum RawTransport {
     Tls,
     Plain,
-}
-
-#[derive(Deserialize)]
-enum RawVersion {
-    #[serde(rename = "2.4")]
-    V24,
-    #[serde(rename = "2.5")]
-    V25,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum RawAckMode {
-    Original,
-    Enhanced,
 }
 
 #[derive(Deserialize)]
@@ -115,8 +108,18 @@ struct RawSettings {
     server_name: Option<String>,
     peer_uri: Option<String>,
     interface: Option<IpAddr>,
-    version: RawVersion,
-    ack_mode: RawAckMode,
+    version: String,
+    ack_mode: String,
+    charset: Option<String>,
+    #[serde(default)]
+    extra_segments: Vec<String>,
+    #[serde(default)]
+    status_as: StatusAs,
+    inline_bytes_max: Option<u64>,
+    #[serde(default)]
+    ask_before_cancel: bool,
+    #[serde(default = "yes")]
+    reuse_connection: bool,
     sending_app: String,
     sending_facility: String,
     receiving_app: String,
@@ -133,7 +136,7 @@ struct RawSettings {
 }
 
 fn default_namespace() -> String {
-    "WAYMARK".to_owned()
+    REFERENCE_NAMESPACE.to_owned()
 }
 
 fn yes() -> bool {
@@ -193,6 +196,18 @@ impl Settings {
             raw.application_ack_timeout_ms,
             APPLICATION_ACK_TIMEOUT_MS,
         );
+        let dialect = Dialect::read(
+            &Written {
+                version: &raw.version,
+                ack_mode: &raw.ack_mode,
+                charset: raw.charset.as_deref(),
+                extra_segments: &raw.extra_segments,
+                status_as: raw.status_as,
+                inline_bytes_max: raw.inline_bytes_max,
+            },
+            &mut faults,
+        );
+        safe_priorities(&endpoint.codes, &mut faults);
         let transport = transport(&raw, &mut faults);
         let (Some(transport), true) = (transport, faults.is_empty()) else {
             return Err(faults);
@@ -201,14 +216,6 @@ impl Settings {
             host: raw.host,
             port: raw.port,
             transport,
-            version: match raw.version {
-                RawVersion::V24 => Version::V24,
-                RawVersion::V25 => Version::V25,
-            },
-            ack_mode: match raw.ack_mode {
-                RawAckMode::Original => AckMode::Original,
-                RawAckMode::Enhanced => AckMode::Enhanced,
-            },
             sending: Party {
                 app: raw.sending_app,
                 facility: raw.sending_facility,
@@ -223,11 +230,28 @@ impl Settings {
             application_ack_timeout,
             resend: raw.resend,
             send_address: raw.send_address,
+            dialect,
+            codes: endpoint.codes.clone(),
+            ask_before_cancel: raw.ask_before_cancel,
+            reuse_connection: raw.reuse_connection && raw.resend == Resend::SameId,
         })
     }
 }
 
-fn check(good: bool, name: &str, why: &str, faults: &mut Vec<Violation>) {
+/// A code map may not make a priority later than it was: one that it leaves to the default goes out as a code that it
+/// reads as something else.
+fn safe_priorities(codes: &CodeMap, faults: &mut Vec<Violation>) {
+    for priority in Priority::ALL {
+        let sent = code::priority_out(codes, *priority);
+        let read = code::priority_in(codes, &sent.system, &sent.code);
+        if read.is_none_or(|read| read < *priority) {
+            let why = format!("{priority} would be read back as later: map it too");
+            faults.push(Violation::new("code_map.priority", why));
+        }
+    }
+}
+
+pub(super) fn check(good: bool, name: &str, why: &str, faults: &mut Vec<Violation>) {
     if !good {
         faults.push(Violation::new(format!("settings.{name}"), why));
     }
@@ -346,7 +370,7 @@ pub(super) mod tests {
             attempt_timeout: Duration::from_mins(1),
             concurrency: 4,
             retry: RetryPolicy::default(),
-            codes: waymark_core::directory::CodeMap::default(),
+            codes: CodeMap::default(),
             validity: Validity::default(),
         }
     }
@@ -416,7 +440,28 @@ pub(super) mod tests {
                 "settings.connect_timeout_ms",
             ),
             ("port = 2575", "port = 2575\nunknown = 1", "settings"),
-            ("\"2.5\"", "\"2.3\"", "settings"),
+            ("\"2.5\"", "\"2.2\"", "settings.version"),
+            ("\"original\"", "\"both\"", "settings.ack_mode"),
+            (
+                "port = 2575",
+                "port = 2575\ncharset = \"8859/2\"",
+                "settings.charset",
+            ),
+            (
+                "port = 2575",
+                "port = 2575\nextra_segments = [\"PID|1\"]",
+                "settings.extra_segments",
+            ),
+            (
+                "port = 2575",
+                "port = 2575\nextra_segments = [\"ZWM|1\\rPID|1\"]",
+                "settings.extra_segments",
+            ),
+            (
+                "port = 2575",
+                "port = 2575\ninline_bytes_max = 600000",
+                "settings.inline_bytes_max",
+            ),
         ] {
             assert_eq!(
                 faults(&PLAIN.replacen(from, to, 1)),
@@ -428,5 +473,23 @@ pub(super) mod tests {
         assert!(Settings::read(&endpoint(&edge)).is_ok());
         let edge = PLAIN.replace("port = 2575", "port = 2575\nconnect_timeout_ms = 120000");
         assert!(Settings::read(&endpoint(&edge)).is_ok());
+    }
+
+    #[test]
+    fn a_code_map_that_would_delay_a_child_is_refused() {
+        let mut endpoint = endpoint(PLAIN);
+        let wire = |code: &str| waymark_core::directory::WireCode {
+            code: code.to_owned(),
+            system: "HL70280".to_owned(),
+            display: String::new(),
+        };
+        // A is what urgent goes out as by default.
+        endpoint.codes.priority.insert(Priority::Routine, wire("A"));
+        let faults = Settings::read(&endpoint).unwrap_err();
+        assert!(faults.iter().all(|f| f.field == "code_map.priority"));
+        assert_eq!(faults.len(), 2, "{faults:?}");
+        endpoint.codes.priority.insert(Priority::Soon, wire("B"));
+        endpoint.codes.priority.insert(Priority::Urgent, wire("U"));
+        assert!(Settings::read(&endpoint).is_ok());
     }
 }

@@ -2,16 +2,14 @@
 //!
 //! These structs hold clinical text, so none of them prints it: `Debug` shows counts alone.
 
-use std::fmt;
-
 use super::fault::{ErrorCode, FieldFault};
 use super::message::{Message, Repetition, Segment};
 
 /// Implements a `Debug` that shows nothing but the type's name.
 macro_rules! opaque_debug {
     ($($name:ident),+) => {$(
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.debug_struct(stringify!($name)).finish_non_exhaustive()
             }
         }
@@ -92,6 +90,14 @@ impl EntityId {
             namespace: part(2),
             universal_id: part(3),
         })
+    }
+
+    pub(super) fn all(segment: Segment<'_>, field: usize) -> Vec<Self> {
+        segment
+            .field(field)
+            .repetitions()
+            .filter_map(Self::read)
+            .collect()
     }
 }
 
@@ -276,11 +282,7 @@ impl Rf1 {
             originating,
             effective: filled_text(rf1, 7, 1),
             reasons: Coded::all(rf1, 10),
-            external: rf1
-                .field(11)
-                .repetitions()
-                .filter_map(EntityId::read)
-                .collect(),
+            external: EntityId::all(rf1, 11),
         })
     }
 }

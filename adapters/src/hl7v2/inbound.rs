@@ -1,7 +1,8 @@
 //! The MLLP listener: takes referrals and answers in, and acknowledges what is durable.
 //!
 //! An acknowledgement is written only after the intake has answered. A message that cannot be taken is
-//! refused with segment, field and code; one whose header cannot be read closes the connection.
+//! refused with segment, field and code; one whose header cannot be read closes the connection. A status request is
+//! answered with what it asks for.
 
 mod reply;
 
@@ -21,17 +22,20 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::codec::Framed;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use waymark_core::directory::Environment;
+use waymark_core::directory::{CodeMap, Environment};
 use waymark_core::personal::Payload;
-use waymark_core::port::{Channel, Inbound, InboundBody, Intake};
+use waymark_core::port::{Channel, Inbound, InboundBody, InboundDocument, Intake, IntakeAnswer};
+use waymark_core::referral::SenderReference;
 use waymark_core::time::Clock;
 
 use self::reply::{Refusal, replies};
-use super::ack::Ack;
+use super::ack::{Ack, AckCode};
+use super::appointment::SiuMessage;
 use super::config::Assumptions;
 use super::content::Envelope;
 use super::fault::{ErrorCode, FieldFault};
 use super::map;
+use super::map::status::Answering;
 use super::message::{LineEndings, MESSAGE_BYTES_MAX, Message};
 use super::mllp::{Frame, MllpCodec, MllpError};
 use super::outbound::MEDIA_TYPE;
@@ -55,6 +59,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Gives the TLS settings of the moment: asked for each connection, so that certificates may change.
 pub type ServerTlsSource = Arc<dyn Fn() -> Arc<ServerConfig> + Send + Sync>;
 
+/// Gives the code map of who speaks on a connection, by the name that the channel proved: asked for each message, so
+/// that a release of the directory holds at once.
+pub type CodeSource = Arc<dyn Fn(&str) -> CodeMap + Send + Sync>;
+
 /// How one listener behaves.
 #[derive(Clone)]
 pub struct ListenerOptions {
@@ -66,6 +74,8 @@ pub struct ListenerOptions {
     pub environment: Environment,
     /// What is assumed of senders whose messages cannot say it.
     pub assumptions: Assumptions,
+    /// The code maps of those who speak.
+    pub codes: CodeSource,
     /// Connections at a time.
     pub connections_max: usize,
     /// How long a frame may take.
@@ -99,6 +109,7 @@ impl ListenerOptions {
             tls: None,
             environment,
             assumptions,
+            codes: Arc::new(|_| CodeMap::default()),
             connections_max: CONNECTIONS_MAX,
             frame_timeout: FRAME_TIMEOUT,
             idle_timeout: IDLE_TIMEOUT,
@@ -361,44 +372,78 @@ impl Shared {
         if let Err(refusal) = &taken {
             info!(listener = %self.options.name, "message refused: {}", refusal.fault);
         }
+        let (found, taken) = match taken {
+            Ok(found) => (found, Ok(())),
+            Err(refusal) => (None, Err(refusal)),
+        };
         let fault = taken.as_ref().err().map(|refusal| &refusal.fault);
         let answers = replies(&envelope, &taken);
-        Some(
-            answers
-                .into_iter()
-                .map(|code| {
-                    let now = self.clock.now();
-                    let nth = self.acks_written.fetch_add(1, Ordering::Relaxed) & 0xffff;
-                    Ack {
-                        answers: &envelope,
-                        control_id: &format!("WA{:X}{nth:04X}", now.as_ms()),
-                        at: jiff::Timestamp::from_millisecond(now.as_ms()).unwrap_or_default(),
-                        processing: map::code::processing(self.options.environment),
-                        code,
-                        fault,
-                    }
-                    .write()
-                })
-                .collect(),
-        )
+        let write = |code| match &found {
+            Some(found) if code == AckCode::ApplicationAccept => {
+                self.write_found(&envelope, found, identity)
+            }
+            _ => self.write_ack(&envelope, code, fault),
+        };
+        Some(answers.into_iter().map(write).collect())
     }
 
-    /// Reads a message and hands it to the intake: durable once this returns well.
+    /// MSH-10 and MSH-7 of an answer.
+    fn stamp(&self) -> (String, jiff::Timestamp) {
+        let now = self.clock.now();
+        let nth = self.acks_written.fetch_add(1, Ordering::Relaxed) & 0xffff;
+        let at = jiff::Timestamp::from_millisecond(now.as_ms()).unwrap_or_default();
+        (format!("WA{:X}{nth:04X}", now.as_ms()), at)
+    }
+
+    fn write_ack(&self, answers: &Envelope, code: AckCode, fault: Option<&FieldFault>) -> String {
+        let (control_id, at) = self.stamp();
+        Ack {
+            answers,
+            control_id: &control_id,
+            at,
+            processing: map::code::processing(self.options.environment),
+            code,
+            fault,
+        }
+        .write()
+    }
+
+    fn write_found(&self, asked: &Envelope, found: &Found, identity: &str) -> String {
+        let (control_id, at) = self.stamp();
+        Answering {
+            asked,
+            reference: &found.reference,
+            found: &found.answer,
+            control_id: &control_id,
+            at,
+            processing: map::code::processing(self.options.environment),
+            codes: &(self.options.codes)(identity),
+        }
+        .write()
+    }
+
+    /// Reads a message and hands it to the intake: durable once this returns well. What was asked for comes back.
     async fn take(
         &self,
         message: &Message,
         envelope: &Envelope,
         frame: &Frame,
         identity: &str,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Option<Found>, Refusal> {
         let environment = self.checked_environment(envelope)?;
-        let body = self.read_body(message, envelope)?;
+        let codes = (self.options.codes)(identity);
+        let (body, attachments) = self.read_body(message, envelope, &codes)?;
+        let asked = match &body {
+            InboundBody::Enquiry(reference) => Some(reference.clone()),
+            _ => None,
+        };
         let channel = Channel::Peer(identity.to_owned());
         let mut inbound = inbound(message, envelope, &frame.body, channel, body);
         inbound.environment = Some(environment);
+        inbound.attachments = attachments;
         match timeout(self.options.intake_timeout, self.intake.take(inbound)).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(reply::refusal(&error)),
+            Ok(Ok(answer)) => Ok(asked.map(|reference| Found { reference, answer })),
+            Ok(Err(error)) => Err(reply::refusal(&error, &envelope.message_code)),
             Err(_) => Err(reply::not_in_time()),
         }
     }
@@ -417,15 +462,26 @@ impl Shared {
         }
     }
 
-    fn read_body(&self, message: &Message, envelope: &Envelope) -> Result<InboundBody, Refusal> {
+    fn read_body(
+        &self,
+        message: &Message,
+        envelope: &Envelope,
+        codes: &CodeMap,
+    ) -> Result<(InboundBody, Vec<InboundDocument>), Refusal> {
+        let status = |status| (InboundBody::Status(status), Vec::new());
         match envelope.message_code.as_str() {
-            "REF" => RefMessage::read(message)
-                .and_then(|read| map::inward::read(&read, &self.options.assumptions)),
+            "REF" => RefMessage::read(message).and_then(|read| {
+                let body = map::inward::read(&read, &self.options.assumptions, codes)?;
+                Ok((body, map::documents::inward(&read)))
+            }),
             "RRI" => RriMessage::read(message)
-                .and_then(|read| map::status::read(&read))
-                .map(InboundBody::Status),
+                .and_then(|read| map::status::read(&read, codes))
+                .map(status),
+            "SIU" => SiuMessage::read(message)
+                .and_then(|read| map::appointment::read(&read))
+                .map(status),
             _ => {
-                let rule = "is neither REF nor RRI";
+                let rule = "is none of REF, RRI and SIU";
                 Err(FieldFault::field(
                     "MSH",
                     9,
@@ -438,11 +494,19 @@ impl Shared {
     }
 }
 
+/// What a status request found.
+struct Found {
+    reference: SenderReference,
+    answer: IntakeAnswer,
+}
+
 /// Reads the header of a message whose other segments cannot be read, so that it can be answered.
 fn salvaged_envelope(body: &[u8]) -> Option<Envelope> {
     let header = body.split(|byte| matches!(*byte, b'\r' | b'\n')).next()?;
     Envelope::read(&Message::parse(header, LineEndings::Cr).ok()?).ok()
 }
 
+#[cfg(test)]
+mod kinds_tests;
 #[cfg(test)]
 mod tests;

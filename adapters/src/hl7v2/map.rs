@@ -4,7 +4,9 @@
 //! form ([`note`]), safety-critical content first, each with a banner that a person reads and parts that
 //! a machine restores: so nothing critical is dropped, and a receiver that ignores notes still prints it.
 
+pub mod appointment;
 pub mod code;
+pub mod documents;
 pub mod inward;
 pub mod note;
 pub mod outward;
@@ -20,10 +22,10 @@ pub struct Loss {
 }
 
 /// Everything that a referral loses here; nothing on it is safety-critical (invariant 12).
-pub const LOSSES: [Loss; 6] = [
+pub const LOSSES: [Loss; 8] = [
     Loss {
         field: "documents",
-        what: "announced by title, kind, size and digest; the content does not travel over MLLP",
+        what: "inline up to inline_bytes_max; the rest announced by title, kind, size and digest",
     },
     Loss {
         field: "child.name, child.address",
@@ -42,10 +44,20 @@ pub const LOSSES: [Loss; 6] = [
         what: "carriage returns become line feeds, other control characters go",
     },
     Loss {
+        field: "*",
+        what: "in 8859/1 and ASCII typographic marks become plain ones; other letters are refused",
+    },
+    Loss {
+        field: "status",
+        what: "as SIU a booking has its day and no time; what needs more goes as RRI",
+    },
+    Loss {
         field: "cancel and withdrawal",
         what: "carry identity, reason and safeguarding flags, not the whole referral again",
     },
 ];
 
+#[cfg(test)]
+mod dialect_tests;
 #[cfg(test)]
 pub(super) mod tests;

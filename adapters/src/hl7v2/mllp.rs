@@ -207,6 +207,14 @@ pub fn frame(message: &[u8]) -> Result<Bytes, MllpError> {
     Ok(target.freeze())
 }
 
+/// Takes one message out of its frame; what has none is taken as it is.
+pub(super) fn unframed(frame: &[u8]) -> &[u8] {
+    let inner = frame.strip_prefix(&[START_BLOCK]).unwrap_or(frame);
+    inner
+        .strip_suffix(&[END_BLOCK, CARRIAGE_RETURN])
+        .unwrap_or(inner)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -1,46 +1,54 @@
-//! Sending over MLLP: one connection, one frame, one acknowledgement that is ours.
+//! Sending over MLLP: one frame, then one acknowledgement that is ours, on a connection that may have served before.
 //!
-//! A connection carries one message and is closed after it, so that nothing is shared between messages
-//! and no earlier acknowledgement can be taken for a later one. An acknowledgement counts only when its
-//! MSA-2 is our MSH-10: some receivers send those of earlier messages again first.
+//! A connection carries one message at a time; nothing but the connection is kept between messages ([`pool`]). An
+//! acknowledgement counts only when its MSA-2 is our MSH-10: some receivers send those of earlier messages again
+//! first. A kept connection that its receiver closed before it said anything costs nothing but a new connection: the
+//! same bytes go once more, where the receiver tells repeats by their id.
+
+mod ask;
+mod pool;
+mod talk;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use futures::{SinkExt, StreamExt};
+use futures::SinkExt;
 use rustls::ClientConfig;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout_at};
-use tokio_util::codec::Framed;
 use tracing::{debug, warn};
 use waymark_core::delivery::{Evidence, Outcome, ParkReason, Repeat, Why};
 use waymark_core::directory::{Endpoint, Environment};
 use waymark_core::error::{Fault, Violation};
 use waymark_core::personal::Payload;
 use waymark_core::port::{
-    Adapter, Channel, Deadline, Identification, InboundBody, Intake, Outbound, Probe, ProbeStage,
-    RenderError, Rendered, Source,
+    Adapter, Channel, Collected, Deadline, Identification, InboundBody, Intake, Outbound, Probe,
+    ProbeStage, RenderError, Rendered, Sent, Source,
 };
 use waymark_core::time::Clock;
 
-use super::ack::{Ack, AckCode, AckReading};
+use self::ask::Permission;
+use self::pool::{Line, Lines};
+use self::talk::{Answer, Talk, Verdict, ended_without, judge, next_answer, unknown, wrong_sender};
+use super::ack::{Ack, AckCode};
 use super::build::Processing;
-use super::config::{Resend, Settings, Transport};
-use super::fault::ErrorCode;
+use super::config::{Settings, Transport};
 use super::inbound;
 use super::map;
-use super::message::{LineEndings, Message};
-use super::mllp::{self, MllpCodec};
-use super::peer::{self, Connection, Stage, Stream, Unreachable};
+use super::mllp;
+use super::peer::{self, Stage, Stream, Unreachable};
 use super::status::RriMessage;
+
+pub use self::pool::CONNECTION_IDLE_MAX;
+pub use self::talk::FRAMES_PASSED_OVER_MAX;
 
 /// The media type of what is rendered: a whole MLLP frame.
 pub const MEDIA_TYPE: &str = "x-application/hl7-v2+er7";
-/// The most frames that are passed over while waiting for our acknowledgement.
-pub const FRAMES_PASSED_OVER_MAX: usize = 100;
+/// The most connections of one attempt: one that was kept and proves to be closed, a new one that its receiver closes
+/// after the question, one for the message.
+const CONNECTIONS_OF_ATTEMPT_MAX: u32 = 3;
 
 /// TLS settings for connecting, by the name of their profile.
 pub type TlsProfiles = BTreeMap<String, Arc<ClientConfig>>;
@@ -50,6 +58,7 @@ pub struct Hl7v2Adapter {
     profiles: TlsProfiles,
     clock: Arc<dyn Clock>,
     intake: Option<Arc<dyn Intake>>,
+    lines: Lines,
 }
 
 impl std::fmt::Debug for Hl7v2Adapter {
@@ -67,6 +76,7 @@ impl Hl7v2Adapter {
             profiles,
             clock,
             intake: None,
+            lines: Lines::default(),
         }
     }
 
@@ -82,7 +92,7 @@ impl Hl7v2Adapter {
         let Some(intake) = &self.intake else {
             return Kept::NotAsked;
         };
-        let mut status = match map::status::read(rri) {
+        let mut status = match map::status::read(rri, &talk.settings.codes) {
             Ok(status) => status,
             Err(fault) => {
                 warn!(endpoint.id = %talk.endpoint.id, "status in an answer not read: {fault}");
@@ -93,11 +103,11 @@ impl Hl7v2Adapter {
         status.answers = None;
         status.grade = Evidence::None;
         let body = InboundBody::Status(status);
-        let name = talk.uri.clone();
-        let name = name.unwrap_or_else(|| format!("mllp:{}", talk.endpoint.id));
-        let channel = Channel::Peer(name);
+        // What we asked for at an endpoint of ours is its agency's word: MSH-3 and 4 were compared with its settings.
+        let channel = Channel::Endpoint(talk.endpoint.id.clone());
         let (message, envelope) = (&answer.message, &rri.envelope);
-        let inbound = inbound::inbound(message, envelope, &answer.body, channel, body);
+        let mut inbound = inbound::inbound(message, envelope, &answer.body, channel, body);
+        inbound.claimed_sender = None;
         match timeout_at(talk.until, intake.take(inbound)).await {
             Ok(Ok(_)) => Kept::Yes,
             Ok(Err(error)) if !is_passing(error.kind) => {
@@ -106,6 +116,62 @@ impl Hl7v2Adapter {
                 Kept::Refused
             }
             Ok(Err(_)) | Err(_) => Kept::NotYet,
+        }
+    }
+
+    /// Says one message on one connection, after its question where there is one.
+    async fn say(
+        &self,
+        talk: &mut Talk<'_>,
+        message: &Outbound<'_>,
+        progress: &mut Progress,
+    ) -> Outcome {
+        if !progress.is_granted {
+            match self.ask(talk, message).await {
+                Permission::Granted => progress.is_granted = true,
+                Permission::Ended(outcome) => return outcome,
+            }
+            talk.turn();
+        }
+        progress.times_written += 1;
+        let written = write(talk.line.frames.get_mut(), message.rendered);
+        let text = match timeout_at(talk.until, written).await {
+            Ok(Ok(())) => return self.await_answer(talk, message).await,
+            Ok(Err(_)) => {
+                talk.is_lost = true;
+                "the connection broke while the message was written"
+            }
+            Err(_) => "the message could not be written in time",
+        };
+        unknown(Why::new("mllp.write", text), talk.settings)
+    }
+
+    /// A connection for the next message: one that was kept, else a new one.
+    async fn line(
+        &self,
+        settings: &Settings,
+        endpoint: &Endpoint,
+        until: Instant,
+        from: From,
+    ) -> Result<Line, Outcome> {
+        if settings.reuse_connection
+            && from == From::Kept
+            && let Some(line) = self.lines.take(endpoint, Instant::now())
+        {
+            return Ok(line);
+        }
+        let until = until.min(Instant::now() + settings.connect_timeout);
+        match timeout_at(until, peer::connect(settings, &self.profiles)).await {
+            Ok(Ok(stream)) => Ok(Line::new(stream, Instant::now())),
+            Ok(Err(unreachable)) => Err(not_sent(unreachable)),
+            Err(_) => Err(retry(Why::new("mllp.connect", "no connection in time"))),
+        }
+    }
+
+    /// Keeps a connection whose conversation ended well; every other is closed.
+    fn let_go(&self, talk: Talk<'_>) {
+        if talk.ended_well && talk.settings.reuse_connection {
+            self.lines.keep(talk.endpoint, talk.line, Instant::now());
         }
     }
 
@@ -129,17 +195,25 @@ impl Hl7v2Adapter {
                         .min(Instant::now() + settings.application_ack_timeout);
                     committed = Some(answer);
                 }
-                Verdict::Accepted => return self.accepted(talk, answer).await,
-                Verdict::Ended(outcome) => return outcome,
+                Verdict::Accepted => {
+                    let outcome = self.accepted(talk, answer).await;
+                    talk.ended_well = true;
+                    return outcome;
+                }
+                Verdict::Ended(outcome) => {
+                    talk.ended_well = true;
+                    return outcome;
+                }
             }
         }
     }
 
     /// Ends an attempt that the application accepted, keeping the status that may come with it.
     async fn accepted(&self, talk: &mut Talk<'_>, answer: Answer) -> Outcome {
+        let settings = talk.settings;
         let mut receiver_reference = None;
         if let Some(rri) = &answer.rri {
-            if map::status::refuses_cancel(rri) {
+            if map::status::refuses_cancel(rri, &settings.codes) {
                 let why = Why::new("mllp.cancel_refused", "the receiver will not cancel");
                 return Outcome::Reject {
                     why,
@@ -181,31 +255,43 @@ impl Hl7v2Adapter {
             fault: None,
         };
         let written = ack.write();
-        let sent = timeout_at(talk.until, talk.frames.send(written.as_bytes())).await;
+        let sent = timeout_at(talk.until, talk.line.frames.send(written.as_bytes())).await;
         if !matches!(sent, Ok(Ok(()))) {
             debug!(endpoint.id = %talk.endpoint.id, "answer could not be acknowledged");
         }
     }
 }
 
-/// One message's conversation with one endpoint.
-struct Talk<'a> {
-    settings: &'a Settings,
-    endpoint: &'a Endpoint,
-    frames: Framed<Box<dyn Stream>, MllpCodec>,
-    /// The SAN URI that the peer proved.
-    uri: Option<String>,
-    /// The end of the attempt.
-    until: Instant,
-    passed_over: usize,
+/// Where the connection of a message may come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum From {
+    /// One that was kept, if there is one.
+    Kept,
+    /// A new one alone.
+    New,
 }
 
-/// An answer that speaks of our message.
-struct Answer {
-    reading: AckReading,
-    message: Message,
-    rri: Option<RriMessage>,
-    body: Bytes,
+/// How far one attempt has come, over all its connections.
+struct Progress {
+    /// Whether the message may be written: it needs no question, or its question was answered.
+    is_granted: bool,
+    /// On how many connections it was written, or begun to be.
+    times_written: u32,
+}
+
+impl Progress {
+    /// What an attempt's end is worth after bytes went out more than once.
+    fn settled(&self, outcome: Outcome, settings: &Settings) -> Outcome {
+        match outcome {
+            // It is this attempt's own bytes that it knows: the next one may count on that, this one may not.
+            Outcome::Duplicate { why } if self.times_written > 1 => Outcome::Unknown { why },
+            // No new connection, and nobody knows what became of what went before.
+            Outcome::Retry { why, .. } if self.times_written > 0 && is_connecting(&why) => {
+                unknown(why, settings)
+            }
+            outcome => outcome,
+        }
+    }
 }
 
 /// What became of a status that came with an answer.
@@ -236,152 +322,6 @@ fn is_passing(kind: waymark_core::error::ErrorKind) -> bool {
         | ErrorKind::Conflict
         | ErrorKind::Precondition => false,
     }
-}
-
-/// Reads frames until one acknowledges our message, passing over a bounded number of others.
-async fn next_answer(talk: &mut Talk<'_>, wire_id: &str, until: Instant) -> Result<Answer, Why> {
-    while talk.passed_over < FRAMES_PASSED_OVER_MAX {
-        let frame = match timeout_at(until, talk.frames.next()).await {
-            Err(_) => return Err(Why::new("mllp.no_ack", "no acknowledgement in time")),
-            Ok(None) => {
-                return Err(Why::new(
-                    "mllp.closed",
-                    "the receiver closed the connection",
-                ));
-            }
-            Ok(Some(Err(error))) => return Err(Why::new("mllp.frame", error.to_string())),
-            Ok(Some(Ok(frame))) => frame,
-        };
-        if frame.junk_before > 0 {
-            let junk = frame.junk_before;
-            warn!(endpoint.id = %talk.endpoint.id, "skipped {junk} bytes outside any frame");
-        }
-        let parsed = Message::parse(&frame.body, LineEndings::Cr);
-        let Ok(message) = parsed else {
-            talk.passed_over += 1;
-            continue;
-        };
-        match AckReading::read(&message) {
-            Ok(reading) if reading.control_id == wire_id => {
-                let rri = status_in(&message, talk.endpoint);
-                return Ok(Answer {
-                    reading,
-                    message,
-                    rri,
-                    body: frame.body,
-                });
-            }
-            Ok(_) | Err(_) => talk.passed_over += 1,
-        }
-    }
-    Err(Why::new(
-        "mllp.no_ack",
-        "too many frames, none of them about this message",
-    ))
-}
-
-/// Reads the status that an answer may be.
-fn status_in(message: &Message, endpoint: &Endpoint) -> Option<RriMessage> {
-    match RriMessage::read(message) {
-        Ok(rri) => Some(rri),
-        Err(fault) if fault.hl7_code == ErrorCode::UnsupportedMessageType => None,
-        Err(fault) => {
-            warn!(endpoint.id = %endpoint.id, "status in an answer not read: {fault}");
-            None
-        }
-    }
-}
-
-/// Ends an attempt whose acknowledgement did not come.
-fn ended_without(committed: Option<Answer>, why: Why, settings: &Settings) -> Outcome {
-    match committed {
-        // The receiver holds it safely; its application's answer may still come by its own way.
-        Some(answer) => Outcome::Delivered {
-            grade: Evidence::TransportAck,
-            awaiting: Some(Evidence::ApplicationAck),
-            receiver_reference: None,
-            receipt: Some(Payload::new(answer.body.to_vec())),
-        },
-        None => unknown(why, settings),
-    }
-}
-
-/// Bytes may have arrived: they are sent again only where the receiver tells repeats by their id.
-fn unknown(why: Why, settings: &Settings) -> Outcome {
-    match settings.resend {
-        Resend::SameId => Outcome::Unknown { why },
-        Resend::Never => Outcome::Park {
-            reason: ParkReason::Refused,
-            why,
-        },
-    }
-}
-
-/// Refuses an acknowledgement that names somebody else as its sender. A blank name names nobody.
-fn wrong_sender(reading: &AckReading, settings: &Settings) -> Option<Outcome> {
-    let differs = |said: &str, bound: &str| !said.is_empty() && said != bound;
-    let wrong = differs(&reading.sending_app, &settings.receiving.app)
-        || differs(&reading.sending_facility, &settings.receiving.facility);
-    wrong.then(|| Outcome::Park {
-        reason: ParkReason::WrongRecipient,
-        why: Why::new(
-            "mllp.wrong_recipient",
-            "MSH-3 and 4 of the answer are not the endpoint's",
-        ),
-    })
-}
-
-enum Verdict {
-    /// Safely stored; the application has yet to answer.
-    Committed,
-    /// The application took it.
-    Accepted,
-    /// The attempt is over.
-    Ended(Outcome),
-}
-
-/// Says what an acknowledgement means (ruling 10).
-fn judge(reading: &AckReading) -> Verdict {
-    let code = reading.code;
-    let why = || match reading.error_code {
-        Some(number) => Why::new(
-            format!("mllp.{}.{number}", code.code().to_lowercase()),
-            format!("the receiver answered {} with error {number}", code.code()),
-        ),
-        None => Why::new(
-            format!("mllp.{}", code.code().to_lowercase()),
-            format!(
-                "the receiver answered {} without an error code",
-                code.code()
-            ),
-        ),
-    };
-    let is_reject = match code {
-        AckCode::CommitAccept => return Verdict::Committed,
-        AckCode::ApplicationAccept => return Verdict::Accepted,
-        AckCode::ApplicationReject | AckCode::CommitReject => true,
-        AckCode::ApplicationError | AckCode::CommitError => false,
-    };
-    Verdict::Ended(match reading.error_code {
-        Some(205) => Outcome::Duplicate { why: why() },
-        Some(206 | 207) => Outcome::Retry {
-            after: None,
-            why: why(),
-        },
-        Some(number @ 100..=204) if is_reject => {
-            let fault = if number < 200 {
-                Fault::Send
-            } else {
-                Fault::Rec
-            };
-            Outcome::Reject { why: why(), fault }
-        }
-        _ if is_reject => Outcome::SoftReject { why: why() },
-        _ => Outcome::Park {
-            reason: ParkReason::Refused,
-            why: why(),
-        },
-    })
 }
 
 #[async_trait]
@@ -419,7 +359,11 @@ impl Adapter for Hl7v2Adapter {
             RenderError::Settings(first.unwrap_or_else(|| Violation::new("settings", "are wrong")))
         })?;
         let message = map::outward::render(source, &settings)?;
-        let frame = mllp::frame(message.as_bytes()).map_err(|error| {
+        let bytes = settings.dialect.charset.encode(&message);
+        let bytes = bytes.map_err(|fault| {
+            RenderError::CannotCarry(Violation::new("referral", fault.to_string()))
+        })?;
+        let frame = mllp::frame(&bytes).map_err(|error| {
             RenderError::CannotCarry(Violation::new("referral", error.to_string()))
         })?;
         Ok(Rendered {
@@ -444,30 +388,51 @@ impl Adapter for Hl7v2Adapter {
                 why,
             };
         }
-        let connect_until = until.min(Instant::now() + settings.connect_timeout);
-        let connection =
-            match timeout_at(connect_until, peer::connect(&settings, &self.profiles)).await {
-                Ok(Ok(connection)) => connection,
-                Ok(Err(unreachable)) => return not_sent(unreachable),
-                Err(_) => return retry(Why::new("mllp.connect", "no connection in time")),
-            };
-        let Connection { stream, uri } = connection;
-        let frames = Framed::new(stream, MllpCodec::default());
-        let endpoint = message.endpoint;
-        let mut talk = Talk {
-            settings: &settings,
-            endpoint,
-            frames,
-            uri,
-            until,
-            passed_over: 0,
+        let mut progress = Progress {
+            is_granted: !ask::is_asked_first(message, &settings),
+            times_written: 0,
         };
-        let written = timeout_at(until, write(talk.frames.get_mut(), message.rendered)).await;
-        if !matches!(written, Ok(Ok(()))) {
-            let text = "the connection broke while the message was written";
-            return unknown(Why::new("mllp.write", text), &settings);
+        let mut from = From::Kept;
+        let mut ended = retry(Why::new(
+            "mllp.closed",
+            "the receiver closes every connection",
+        ));
+        for _ in 0..CONNECTIONS_OF_ATTEMPT_MAX {
+            let line = match self.line(&settings, message.endpoint, until, from).await {
+                Ok(line) => line,
+                Err(outcome) => return progress.settled(outcome, &settings),
+            };
+            let mut talk = Talk::new(&settings, message.endpoint, line, until);
+            let outcome = self.say(&mut talk, message, &mut progress).await;
+            let is_stale = talk.is_stale();
+            self.let_go(talk);
+            ended = progress.settled(outcome, &settings);
+            if !is_stale {
+                break;
+            }
+            from = From::New;
         }
-        self.await_answer(&mut talk, message).await
+        ended
+    }
+
+    fn inline_bytes_max(&self, endpoint: &Endpoint) -> u64 {
+        Settings::read(endpoint).map_or(0, |settings| settings.dialect.inline_bytes_max)
+    }
+
+    /// Nothing waits for us at an MLLP receiver: the round closes connections that have been idle too long.
+    fn collect_every(&self, _endpoint: &Endpoint) -> Option<Duration> {
+        Some(CONNECTION_IDLE_MAX)
+    }
+
+    async fn collect(
+        &self,
+        _endpoint: &Endpoint,
+        _sent: &[Sent],
+        _intake: &dyn Intake,
+        _deadline: Deadline,
+    ) -> Collected {
+        self.lines.close_idle(Instant::now());
+        Collected::default()
     }
 
     async fn probe(&self, endpoint: &Endpoint, deadline: Deadline) -> Probe {
@@ -507,10 +472,7 @@ async fn write(stream: &mut Box<dyn Stream>, rendered: &Rendered) -> std::io::Re
 }
 
 fn retry(why: Why) -> Outcome {
-    Outcome::Retry {
-        after: None::<Duration>,
-        why,
-    }
+    Outcome::Retry { after: None, why }
 }
 
 /// Nothing was written: try again, unless somebody else answered in the receiver's place.
@@ -522,6 +484,15 @@ fn not_sent(unreachable: Unreachable) -> Outcome {
             why: unreachable.why,
         },
     }
+}
+
+/// Whether a cause is that no connection was had.
+fn is_connecting(why: &Why) -> bool {
+    let stages = Stage::ALL.into_iter().map(Stage::word);
+    why.code == "mllp.connect"
+        || stages
+            .into_iter()
+            .any(|word| why.code == format!("mllp.{word}"))
 }
 
 fn stage(stage: Stage, passed: Option<bool>, detail: impl Into<String>) -> ProbeStage {
@@ -551,5 +522,7 @@ fn stages(settings: &Settings, failed: Option<&(Stage, String)>) -> Vec<ProbeSta
     stages
 }
 
+#[cfg(test)]
+mod reuse_tests;
 #[cfg(test)]
 mod tests;

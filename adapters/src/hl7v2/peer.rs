@@ -8,13 +8,14 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use waymark_core::delivery::Why;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::config::{Settings, Transport};
+use crate::egress::Reach;
 
 /// A stream of bytes, whatever carries it.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
@@ -75,25 +76,14 @@ impl Unreachable {
     }
 }
 
-/// A connection to the bound endpoint, and how its peer is known.
-pub(super) struct Connection {
-    /// The bytes.
-    pub(super) stream: Box<dyn Stream>,
-    /// The SAN URI that names the peer, where its certificate has one.
-    pub(super) uri: Option<String>,
-}
-
 /// Connects to an endpoint and checks that the peer is who the settings say.
 pub(super) async fn connect(
     settings: &Settings,
     profiles: &BTreeMap<String, Arc<ClientConfig>>,
-) -> Result<Connection, Unreachable> {
+) -> Result<Box<dyn Stream>, Unreachable> {
     let stream = connect_tcp(settings).await?;
     match &settings.transport {
-        Transport::Plain { .. } => Ok(Connection {
-            stream: Box::new(stream),
-            uri: None,
-        }),
+        Transport::Plain { .. } => Ok(Box::new(stream)),
         Transport::Tls {
             profile,
             server_name,
@@ -109,26 +99,23 @@ pub(super) async fn connect(
                 .await
                 .map_err(|error| Unreachable::io(Stage::Tls, &error))?;
             let uris = san_uris(stream.get_ref().1.peer_certificates());
-            let uri = match peer_uri {
-                None => identity(uris),
-                Some(expected) if uris.contains(expected) => Some(expected.clone()),
-                Some(_) => {
-                    let text = "the certificate does not carry the endpoint's peer_uri";
-                    return Err(Unreachable::new(Stage::Identity, text));
-                }
-            };
-            Ok(Connection {
-                stream: Box::new(stream),
-                uri,
-            })
+            if let Some(expected) = peer_uri
+                && !uris.contains(expected)
+            {
+                let text = "the certificate does not carry the endpoint's peer_uri";
+                return Err(Unreachable::new(Stage::Identity, text));
+            }
+            Ok(Box::new(stream))
         }
     }
 }
 
 async fn connect_tcp(settings: &Settings) -> Result<TcpStream, Unreachable> {
-    let addresses = lookup_host((settings.host.as_str(), settings.port))
+    // MLLP lives on private networks; where clouds keep credentials, and what no host has, is never connected to.
+    let addresses = Reach::Private
+        .resolve(&settings.host, settings.port)
         .await
-        .map_err(|error| Unreachable::io(Stage::Name, &error))?;
+        .map_err(|error| Unreachable::new(Stage::Name, error.to_string()))?;
     let mut last = Unreachable::new(Stage::Name, "the name has no address");
     for address in addresses {
         let connected = match &settings.transport {

@@ -1,4 +1,4 @@
-//! Reading a referral message: REF^I12 (new), I13 (changed), I14 (cancelled).
+//! Reading a referral message: REF^I12 (new), I13 (changed), I14 (cancelled), I15 (where does it stand).
 //!
 //! Valid is what parses, has MSH, PID, at least one PRD, and RF1-6. Everything else is taken as it
 //! comes; what this reader has no meaning for is kept.
@@ -9,6 +9,7 @@ use super::content::{
     Allergy, Coded, Envelope, Identifier, KeptSegment, Name, Note, Provider, Rf1, contact,
     filled_text, opaque_debug,
 };
+use super::document::Document;
 use super::fault::{ErrorCode, FieldFault};
 use super::message::{Message, Segment};
 
@@ -24,6 +25,8 @@ pub enum ReferralEvent {
     Modify,
     /// I14: the end of one.
     Cancel,
+    /// I15: where one stands.
+    Enquire,
 }
 
 impl ReferralEvent {
@@ -33,6 +36,7 @@ impl ReferralEvent {
             Self::New => "I12",
             Self::Modify => "I13",
             Self::Cancel => "I14",
+            Self::Enquire => "I15",
         }
     }
 
@@ -50,8 +54,9 @@ impl ReferralEvent {
             "I12" => Ok(Self::New),
             "I13" => Ok(Self::Modify),
             "I14" => Ok(Self::Cancel),
+            "I15" => Ok(Self::Enquire),
             _ => {
-                let rule = "is none of the events I12, I13 and I14";
+                let rule = "is none of the events I12 to I15";
                 Err(FieldFault::field(
                     "MSH",
                     9,
@@ -78,8 +83,12 @@ pub struct RefMessage {
     pub patient: Patient,
     /// Parents and others.
     pub next_of_kin: Vec<Kin>,
+    /// DG1-3 of every diagnosis.
+    pub diagnoses: Vec<Coded>,
     /// Allergies.
     pub allergies: Vec<Allergy>,
+    /// Documents among the observations.
+    pub documents: Vec<Document>,
     /// Notes, wherever they stand.
     pub notes: Vec<Note>,
     /// Every other segment, Z-segments among them, as it came.
@@ -121,7 +130,12 @@ impl RefMessage {
                 .segments_named("NK1")
                 .filter_map(Kin::read)
                 .collect(),
+            diagnoses: message
+                .segments_named("DG1")
+                .filter_map(|dg1| Coded::first(dg1, 3))
+                .collect(),
             allergies: Allergy::read_all(message)?,
+            documents: Document::read_all(message)?,
             notes: Note::read_all(message),
             kept: KeptSegment::all_but(message, &READ_SEGMENTS),
         })
@@ -380,7 +394,7 @@ mod tests {
             (swap("SM0000000001", ""), "MSH-10", 101),
             (swap("REF^I12^REF_I12", ""), "MSH-9", 101),
             (swap("REF^I12^REF_I12", "ADT^A01"), "MSH-9", 200),
-            (swap("REF^I12^REF_I12", "REF^I15"), "MSH-9", 201),
+            (swap("REF^I12^REF_I12", "REF^I16"), "MSH-9", 201),
             (
                 swap("PRD|RT^Referred to Provider^HL70286", "PRD|"),
                 "PRD[2]-1",

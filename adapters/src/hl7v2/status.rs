@@ -1,6 +1,9 @@
-//! Reading an answer to a referral: RRI^I12, I13 and I14.
+//! Reading an answer to a referral: RRI^I12 to I15.
 
 use std::fmt;
+
+use waymark_core::directory::CodeMap;
+use waymark_core::leg::LegState;
 
 use super::ack::AckCode;
 use super::content::{Envelope, KeptSegment, Note, Provider, Rf1, filled_text};
@@ -24,36 +27,34 @@ pub enum ReferralStatus {
 }
 
 impl ReferralStatus {
-    fn read(rf1: &Rf1) -> Result<Self, FieldFault> {
-        let code = rf1.status.as_ref().map(|status| status.code.as_str());
+    /// Reads a code of table 0283.
+    pub fn from_code(code: &str) -> Option<Self> {
         match code {
-            Some("A") => Ok(Self::Accepted),
-            Some("E") => Ok(Self::Expired),
-            Some("P") => Ok(Self::Pending),
-            Some("R") => Ok(Self::Rejected),
-            Some("") | None => Err(FieldFault::missing_field("RF1", 1)),
-            Some(_) => {
-                let rule = "is none of A, E, P and R";
-                Err(FieldFault::field(
-                    "RF1",
-                    1,
-                    rule,
-                    ErrorCode::TableValueNotFound,
-                ))
-            }
+            "A" => Some(Self::Accepted),
+            "E" => Some(Self::Expired),
+            "P" => Some(Self::Pending),
+            "R" => Some(Self::Rejected),
+            _ => None,
         }
     }
+}
+
+/// What RF1-1 tells, by whichever list it is coded in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// A code of table 0283.
+    Table(ReferralStatus),
+    /// A code of the receiver's own list, as its code map reads it.
+    Mapped(LegState),
 }
 
 /// An answer as it was sent, before it means anything here.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RriMessage {
-    /// The header; its event is I12, I13 or I14.
+    /// The header; its event is one of I12 to I15.
     pub envelope: Envelope,
     /// MSA-1 and MSA-2, where the answer follows a message of ours.
     pub answers: Option<(AckCode, String)>,
-    /// RF1-1.
-    pub status: ReferralStatus,
     /// The referral: RF1-6 echoed, RF1-11 the answering side's own references.
     pub rf1: Rf1,
     /// Who answers.
@@ -68,7 +69,6 @@ impl fmt::Debug for RriMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RriMessage")
             .field("event", &self.envelope.event)
-            .field("status", &self.status)
             .finish_non_exhaustive()
     }
 }
@@ -89,8 +89,8 @@ impl RriMessage {
                 ErrorCode::UnsupportedMessageType,
             ));
         }
-        if !matches!(envelope.event.as_str(), "I12" | "I13" | "I14") {
-            let rule = "is none of the events I12, I13 and I14";
+        if !matches!(envelope.event.as_str(), "I12" | "I13" | "I14" | "I15") {
+            let rule = "is none of the events I12 to I15";
             return Err(FieldFault::field(
                 "MSH",
                 9,
@@ -102,12 +102,27 @@ impl RriMessage {
         Ok(Self {
             envelope,
             answers: read_msa(message)?,
-            status: ReferralStatus::read(&rf1)?,
             rf1,
             providers: Provider::read_all(message)?,
             notes: Note::read_all(message),
             kept: KeptSegment::all_but(message, &READ_SEGMENTS),
         })
+    }
+
+    /// Reads RF1-1: the receiver's own code first, then table 0283.
+    ///
+    /// # Errors
+    /// RF1-1 missing, or of neither list.
+    pub fn status(&self, codes: &CodeMap) -> Result<Told, FieldFault> {
+        let coded = self.rf1.status.as_ref().filter(|it| !it.code.is_empty());
+        let coded = coded.ok_or_else(|| FieldFault::missing_field("RF1", 1))?;
+        if let Some(state) = codes.status_of(&coded.system, &coded.code) {
+            return Ok(Told::Mapped(state));
+        }
+        let rule = "is none of A, E, P and R, and of no list agreed with the receiver";
+        ReferralStatus::from_code(&coded.code)
+            .map(Told::Table)
+            .ok_or_else(|| FieldFault::field("RF1", 1, rule, ErrorCode::TableValueNotFound))
     }
 }
 
@@ -126,6 +141,8 @@ fn read_msa(message: &Message) -> Result<Option<(AckCode, String)>, FieldFault> 
 
 #[cfg(test)]
 mod tests {
+    use waymark_core::directory::WireCode;
+
     use super::*;
     use crate::hl7v2::message::LineEndings;
 
@@ -135,10 +152,15 @@ mod tests {
         RriMessage::read(&Message::parse(text.as_bytes(), LineEndings::Any)?)
     }
 
+    fn told(text: &str, codes: &CodeMap) -> Result<Told, FieldFault> {
+        read(text)?.status(codes)
+    }
+
     #[test]
     fn answer_is_read_with_both_references_and_its_note() {
         let answer = read(ACCEPTED).unwrap();
-        assert_eq!(answer.status, ReferralStatus::Accepted);
+        let status = answer.status(&CodeMap::default()).unwrap();
+        assert_eq!(status, Told::Table(ReferralStatus::Accepted));
         assert_eq!(
             answer.answers,
             Some((AckCode::ApplicationAccept, "WM0000000001".to_owned()))
@@ -152,19 +174,37 @@ mod tests {
 
     #[test]
     fn every_status_of_table_0283_is_read_and_no_other() {
-        let with =
-            |code: &str| read(&ACCEPTED.replacen("RF1|A^Accepted", &format!("RF1|{code}"), 1));
-        assert_eq!(with("E").unwrap().status, ReferralStatus::Expired);
-        assert_eq!(with("P").unwrap().status, ReferralStatus::Pending);
-        assert_eq!(with("R").unwrap().status, ReferralStatus::Rejected);
+        let with = |code: &str| {
+            let text = ACCEPTED.replacen("RF1|A^Accepted", &format!("RF1|{code}"), 1);
+            told(&text, &CodeMap::default())
+        };
+        assert_eq!(with("E"), Ok(Told::Table(ReferralStatus::Expired)));
+        assert_eq!(with("P"), Ok(Told::Table(ReferralStatus::Pending)));
+        assert_eq!(with("R"), Ok(Told::Table(ReferralStatus::Rejected)));
+        for (code, fault) in [
+            ("X", ErrorCode::TableValueNotFound),
+            ("", ErrorCode::RequiredFieldMissing),
+        ] {
+            assert_eq!(with(code).unwrap_err().hl7_code, fault);
+        }
+    }
+
+    #[test]
+    fn a_receivers_own_code_is_read_before_the_table() {
+        let mut codes = CodeMap::default();
+        let wire = WireCode {
+            code: "A".to_owned(),
+            system: "LOCAL".to_owned(),
+            display: String::new(),
+        };
+        codes.status.insert(LegState::Waiting, wire);
         assert_eq!(
-            with("X").unwrap_err().hl7_code,
-            ErrorCode::TableValueNotFound
+            told(ACCEPTED, &codes),
+            Ok(Told::Table(ReferralStatus::Accepted)),
+            "of another list"
         );
-        assert_eq!(
-            with("").unwrap_err().hl7_code,
-            ErrorCode::RequiredFieldMissing
-        );
+        let local = ACCEPTED.replacen("RF1|A^Accepted^HL70283", "RF1|A^Listed^LOCAL", 1);
+        assert_eq!(told(&local, &codes), Ok(Told::Mapped(LegState::Waiting)));
     }
 
     #[test]
@@ -176,7 +216,7 @@ mod tests {
             ("MSA|AA", "MSA|ZZ", "MSA-1"),
             ("|WM0000000001", "|", "MSA-2"),
             ("WM-7QK2^", "^", "RF1-6"),
-            ("RRI^I12^RRI_I12", "RRI^I15", "MSH-9"),
+            ("RRI^I12^RRI_I12", "RRI^I16", "MSH-9"),
             ("RRI^I12^RRI_I12", "ACK^I12", "MSH-9"),
         ] {
             assert_eq!(swap(from, to).unwrap_err().place(), place, "{from} -> {to}");

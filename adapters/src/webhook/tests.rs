@@ -9,62 +9,17 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use axum::serve::Listener;
 use http::{HeaderMap, StatusCode};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use waymark_core::delivery::Kind;
 use waymark_core::directory::AdapterKind;
 
 use super::*;
 use crate::contract::{self, FarSide, HINT, Received, Script, sample};
-use crate::far_side::{self, AGENCY, Drawer, NOW, Notes, OTHER_SYSTEM, Pki, SECRETS};
+use crate::far_side::{
+    self, AGENCY, Drawer, NOW, Notes, OTHER_SYSTEM, Pki, SECRETS, Secured, acceptor,
+};
 use crate::settings::Address;
-
-/// TLS before HTTP.
-struct Secured {
-    listener: TcpListener,
-    acceptor: TlsAcceptor,
-}
-
-impl Listener for Secured {
-    type Io = TlsStream<TcpStream>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        loop {
-            let (stream, from) = self.listener.accept().await.unwrap();
-            // A peer that gives up during the handshake is no reason to stop.
-            if let Ok(stream) = self.acceptor.accept(stream).await {
-                return (stream, from);
-            }
-        }
-    }
-
-    fn local_addr(&self) -> std::io::Result<Self::Addr> {
-        self.listener.local_addr()
-    }
-}
-
-fn acceptor(pki: &Pki) -> TlsAcceptor {
-    let issued = pki.issue(AGENCY);
-    let chain = CertificateDer::pem_slice_iter(issued.chain.as_bytes())
-        .map(Result::unwrap)
-        .collect();
-    let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .unwrap();
-    TlsAcceptor::from(Arc::new(config))
-}
 
 async fn take(State(notes): State<Arc<Notes>>, headers: HeaderMap, body: Bytes) -> Response {
     let texts = headers

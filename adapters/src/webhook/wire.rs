@@ -178,7 +178,7 @@ pub(super) fn refused(status: StatusCode, headers: &HeaderMap, now: Timestamp) -
 }
 
 /// `Retry-After`: seconds, or an HTTP date (RFC 9110, 10.2.3).
-fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+pub(crate) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let hint = if text.bytes().all(|b| b.is_ascii_digit()) {
         // Digits that do not fit are longer than any limit.

@@ -33,6 +33,8 @@ pub enum AlarmKind {
     NetworkIdentity,
     /// What waits at the far side cannot be collected. Subject: endpoint.
     NotCollected,
+    /// The database's disk is low, and nothing new is accepted. Subject: `database`.
+    LowDisk,
 }
 
 impl AlarmKind {
@@ -50,6 +52,7 @@ impl AlarmKind {
         Self::Conservation,
         Self::NetworkIdentity,
         Self::NotCollected,
+        Self::LowDisk,
     ];
 
     /// The kind as text, as stored.
@@ -67,6 +70,7 @@ impl AlarmKind {
             Self::Conservation => "conservation",
             Self::NetworkIdentity => "network_identity",
             Self::NotCollected => "not_collected",
+            Self::LowDisk => "low_disk",
         }
     }
 

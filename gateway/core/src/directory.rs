@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::access::Role;
 use crate::delivery::{Evidence, RetryPolicy};
-use crate::id::{AgencyId, EndpointId, Pathway, RuleId, ServiceId};
+use crate::id::{AgencyId, CodeMapId, EndpointId, Pathway, RuleId, ServiceId};
 use crate::leg::Owner;
 use crate::referral::{ConsentScope, NeedType, Priority, SettingKind};
 
@@ -23,12 +23,15 @@ mod load;
 pub(crate) mod sample;
 
 pub use check::{Finding, Severity, check};
-pub use codes::{CodeMap, WireCode};
+pub use codes::{CodeList, CodeMap, CodeTest, Expected, WireCode};
 pub use diff::{Change, ChangeKind, diff};
 pub use load::{
     ENTRIES_MAX, FILE_BYTES_MAX, FILES_MAX, RULES_MAX, SECRET_NAME_LENGTH_MAX, SourceFile, bundle,
     secret_names, unbundle,
 };
+
+/// Agencies that one agency answers for, itself among them, at most.
+pub const PREDECESSORS_MAX: usize = 16;
 
 /// A directory that loaded without errors.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +52,10 @@ pub struct Directory {
     pub tests: Vec<RouteTest>,
     /// Successions of agencies.
     pub successions: Vec<Succession>,
+    /// Code maps by id.
+    pub code_maps: BTreeMap<CodeMapId, CodeMap>,
+    /// Tests of the code maps.
+    pub code_tests: Vec<CodeTest>,
     /// Where things stand, for reports, by kind and id, e.g. `agency R1L`.
     pub places: BTreeMap<String, Place>,
 }
@@ -145,6 +152,20 @@ impl Sector {
     }
 }
 
+/// Whether sharing with a sector still stands once scopes of consent were withdrawn. Of an agency whose sector is not
+/// known nothing shows that it does.
+pub fn consent_stands(withdrawn: &BTreeSet<ConsentScope>, sector: Option<Sector>) -> bool {
+    if withdrawn.contains(&ConsentScope::Referral) {
+        return false;
+    }
+    match sector {
+        Some(sector) => !withdrawn.contains(&sector.consent_scope()),
+        None => withdrawn
+            .iter()
+            .all(|scope| *scope == ConsentScope::FamilyMessages),
+    }
+}
+
 /// What an authenticated channel proves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -158,6 +179,8 @@ pub struct Identity {
     pub acts_for: BTreeSet<AgencyId>,
     /// HL7 v2 sending applications and facilities (MSH-3.1, MSH-4.1) that must agree, as `APP|FACILITY`.
     pub hl7_senders: BTreeSet<String>,
+    /// How its code lists say what the canonical lists say; empty when it names no map.
+    pub codes: CodeMap,
     /// When it holds.
     pub validity: Validity,
 }
@@ -203,6 +226,8 @@ pub enum AdapterKind {
     Webhook,
     /// HL7 v2 over MLLP.
     Hl7v2,
+    /// FHIR R4: the Booking and Referral Standard, or plain.
+    Fhir,
     /// Files in a folder or over SFTP.
     File,
 }
@@ -215,6 +240,7 @@ impl AdapterKind {
             Self::Mailbox => "mailbox",
             Self::Webhook => "webhook",
             Self::Hl7v2 => "hl7v2",
+            Self::Fhir => "fhir",
             Self::File => "file",
         }
     }
@@ -348,6 +374,8 @@ impl Directory {
             rules: Vec::new(),
             tests: Vec::new(),
             successions: Vec::new(),
+            code_maps: BTreeMap::new(),
+            code_tests: Vec::new(),
             places: BTreeMap::new(),
         })
     }
@@ -366,6 +394,29 @@ impl Directory {
             }
         }
         now
+    }
+
+    /// The agencies that `agency` answers for on a day: itself, and those that it took over. A directory has few
+    /// successions; at most [`PREDECESSORS_MAX`] agencies are answered.
+    pub fn predecessors(&self, agency: &AgencyId, day: Date) -> Vec<AgencyId> {
+        let mut answered = vec![agency.clone()];
+        let former = self.successions.iter().map(|s| &s.from);
+        for from in former {
+            if answered.len() < PREDECESSORS_MAX
+                && !answered.contains(from)
+                && self.successor(from, day) == *agency
+            {
+                answered.push(from.clone());
+            }
+        }
+        answered
+    }
+
+    /// The sector of an agency, or of the one that answers for it on a day.
+    pub fn sector_of(&self, agency: &AgencyId, day: Date) -> Option<Sector> {
+        let own = self.agencies.get(agency);
+        own.or_else(|| self.agencies.get(&self.successor(agency, day)))
+            .map(|agency| agency.sector)
     }
 
     /// Where a thing stands, by its kind and id.

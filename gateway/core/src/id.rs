@@ -109,10 +109,14 @@ code_ids! {
     ServiceId(64);
     /// A place where messages for an agency go.
     EndpointId(64);
+    /// A map of code lists, e.g. `trust-x`.
+    CodeMapId(64);
     /// A routing rule.
     RuleId(64);
     /// A pathway, e.g. `autism-assessment`.
     Pathway(64);
+    /// A lane as it is shown: an endpoint, and what stands for one child there and nowhere else.
+    LaneId(128);
 }
 
 /// The id that every attempt of one delivery carries on the wire: 1 to 20 of A-Z and 0-9, so that it fits MSH-10.

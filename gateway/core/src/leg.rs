@@ -221,6 +221,18 @@ impl LegState {
     }
 }
 
+/// The state that a leg comes to when these reports are taken in their order: what a refused cancel gives back.
+pub fn replayed(reports: impl IntoIterator<Item = LegState>) -> LegState {
+    reports
+        .into_iter()
+        .fold(LegState::Submitted, |state, reported| {
+            match state.receive(reported, Seen::New) {
+                Reception::Applied => reported,
+                _ => state,
+            }
+        })
+}
+
 /// Whether the (source, version) of an update came before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
@@ -279,6 +291,15 @@ mod tests {
             LegState::Booked.receive(LegState::Cancelled, Seen::New),
             Reception::Applied
         );
+    }
+
+    #[test]
+    fn a_refused_cancel_gives_back_what_was_reported_before_and_meanwhile() {
+        use LegState::*;
+        assert_eq!(replayed([]), Submitted);
+        assert_eq!(replayed([Accepted, Booked]), Booked);
+        assert_eq!(replayed([Booked, Accepted, Waiting]), Booked);
+        assert_eq!(replayed([Accepted, Declined, Booked]), Declined);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The ports: what the domain asks of a store, of an adapter and of whoever takes in what adapters receive.
 
 mod adapter;
+mod stop;
 mod store;
 
 pub use adapter::{
@@ -8,4 +9,5 @@ pub use adapter::{
     InboundDocument, InboundStatus, Intake, IntakeAnswer, IntakeError, Outbound, Probe, ProbeStage,
     Reconciliation, RenderError, Rendered, Sent, Source, StatusNotice, Undelivered,
 };
+pub use stop::{CancelCode, StopNotice, Withdrawal};
 pub use store::*;

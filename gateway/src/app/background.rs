@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tracing::{error, info, warn};
-use waymark_core::alarm::AlarmKind;
+use waymark_core::alarm::{AlarmKind, NewAlarm};
 use waymark_core::port::OpenOnly;
 use waymark_tlog::note::SigningKey;
 
@@ -197,6 +197,7 @@ async fn sample(
             warn!(alarm.kind = alarm.kind.as_str(), alarm.subject = %alarm.subject, "alarm opened: {}", alarm.text);
         }
     }
+    disk(service, metrics).await?;
     let alarms = store.alarms(OpenOnly::Yes, 1_000).await?;
     for kind in AlarmKind::ALL {
         let open = alarms.iter().filter(|a| a.alarm.kind == *kind).count();
@@ -204,6 +205,39 @@ async fn sample(
     }
     metrics.certificate(tls.not_after().since(now));
     metrics.ran("sample", now);
+    Ok(())
+}
+
+/// Looks at the disk, and tells the area's triage owner while it is low.
+async fn disk(service: &Service, metrics: &Metrics) -> Result<(), waymark_core::port::StoreError> {
+    const SUBJECT: &str = "database";
+    let store = service.store();
+    let Some(disk) = store.disk() else {
+        return Ok(());
+    };
+    metrics.free_disk(disk.free);
+    let now = service.now();
+    if !disk.is_low() {
+        return store.resolve_alarm(AlarmKind::LowDisk, SUBJECT, now).await;
+    }
+    let in_force = service.in_force();
+    let directory = &in_force.directory;
+    let Some(triage) = directory.services.get(&directory.area.triage) else {
+        return Ok(());
+    };
+    let alarm = NewAlarm {
+        kind: AlarmKind::LowDisk,
+        subject: SUBJECT.to_owned(),
+        owner: triage.agency.clone(),
+        role: triage.owner_role.clone(),
+        text: format!(
+            "{} MiB of disk are free, below database.free_disk_min_mib: nothing new is accepted until there is room",
+            disk.free / (1024 * 1024)
+        ),
+    };
+    if store.raise_alarm(&alarm, now).await? {
+        error!("{}", alarm.text);
+    }
     Ok(())
 }
 

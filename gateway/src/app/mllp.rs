@@ -29,6 +29,12 @@ pub(super) async fn serve(
         consent_scope: listen.assume.consent_scope.clone(),
     };
     let mut options = ListenerOptions::new(listen.name.clone(), service.environment(), assumptions);
+    let directory = service.clone();
+    options.codes = Arc::new(move |identity| {
+        let in_force = directory.in_force();
+        let known = in_force.directory.identities.get(identity);
+        known.map(|known| known.codes.clone()).unwrap_or_default()
+    });
     if listen.tls {
         let tls = tls.clone();
         options.tls = Some(Arc::new(move || tls.config(Protocol::Plain)));

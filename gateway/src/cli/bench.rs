@@ -242,6 +242,7 @@ impl Bed {
             mode: waymark_store::Mode::Write,
             schema: waymark_store::Schema::Migrate,
             now: app.service.now(),
+            free_disk_min: 0,
         })
         .await
         .context("open the bare database")?;

@@ -89,12 +89,11 @@ pub(super) fn save(
     })
 }
 
-/// An opening as its file has it. The contract writes the tag as the one byte that is hashed.
+/// An opening as its file has it.
 fn opening(opening: &v1::Opening) -> anyhow::Result<(CommitmentTag, Vec<u8>)> {
-    let tag = match opening.tag.as_bytes() {
-        [number] => CommitmentTag::from_number(u32::from(*number)),
-        _ => None,
-    };
+    let tag = u32::try_from(opening.tag)
+        .ok()
+        .and_then(CommitmentTag::from_number);
     let tag = tag.context("the receipt has an opening of a tag that this program does not know")?;
     Ok((
         tag,
@@ -149,7 +148,7 @@ mod tests {
             entry,
             tlog_proof: proof.encode().into_bytes(),
             openings: vec![v1::Opening {
-                tag: "\u{1}".to_owned(),
+                tag: v1::CommitmentTag::Payload.into(),
                 salt: vec![1; 32],
                 content: b"body".to_vec(),
             }],
@@ -186,15 +185,15 @@ mod tests {
             .unwrap()
             .verifier();
         assert!(save(dir.path(), &good, Some(&other)).is_err());
-        let escaping = v1::Opening {
-            tag: "../x".to_owned(),
+        let unknown = v1::Opening {
+            tag: 99,
             ..v1::Opening::default()
         };
-        let escaping = v1::Receipt {
-            openings: vec![escaping],
+        let unknown = v1::Receipt {
+            openings: vec![unknown],
             ..good
         };
-        assert!(save(dir.path(), &escaping, Some(&key)).is_err());
+        assert!(save(dir.path(), &unknown, Some(&key)).is_err());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

@@ -1,4 +1,5 @@
-//! `waymark send`: referrals from files, as JSON over gRPC and as HL7 v2 over MLLP, one answer for each file.
+//! `waymark send`: referrals from files, as JSON over gRPC, as HL7 v2 over MLLP and as FHIR messages over HTTPS, one
+//! answer for each file.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,6 +12,7 @@ use super::client::{ClientArgs, ClientDuty};
 use super::failure::Failure;
 use super::output::{self, Format};
 
+mod fhir;
 mod grpc;
 mod mllp;
 mod outcome;
@@ -32,7 +34,7 @@ const IN_FLIGHT: usize = 16;
 Files:
   *.json  a referral in the canonical form (`waymark send --example` prints one)
   *.hl7   one HL7 v2 message; lines may end in CR, LF or CRLF
-  FHIR (*.xml, or JSON with a resourceType) is not taken yet.
+  *.json with a resourceType  one FHIR message bundle (BaRS), sent to $process-message; FHIR as XML is not taken
 A folder stands for its *.json, *.hl7 and *.xml files in the order of their names. A JSON file is sent under the
 SHA-256 of its bytes as its message key, so sending the same file again is harmless and answered as a repeat.
 
@@ -59,6 +61,9 @@ pub(super) struct Options {
     /// Speak plain MLLP to the address given; a listener of waymark.toml says itself.
     #[arg(long, requires = "mllp")]
     mllp_plain: bool,
+    /// FHIR listener, in place of the one in waymark.toml.
+    #[arg(long, value_name = "HOST:PORT")]
+    fhir: Option<String>,
     /// Print an example referral and end.
     #[arg(long, exclusive = true)]
     example: bool,
@@ -130,6 +135,7 @@ impl Options {
             match run.first().map(|s| s.kind) {
                 Some(Kind::Json) => grpc::send(&mut sending, run).await?,
                 Some(Kind::Hl7) => mllp::send(&mut sending, run).await?,
+                Some(Kind::Message) => fhir::send(&mut sending, run).await?,
                 Some(Kind::Fhir | Kind::Other) | None => {
                     for source in run {
                         sending.done(source, Outcome::Refused(source::not_taken(source)))?;

@@ -86,6 +86,7 @@ fn announce(app: &App, config: &Config) {
         grpc = app.grpc.map(|a| a.to_string()),
         metrics = app.monitor.map(|a| a.to_string()),
         webhook = app.callback.map(|a| a.to_string()),
+        fhir = app.fhir.map(|a| a.to_string()),
         "waymark is ready"
     );
     for (name, address) in &app.mllp {

@@ -38,6 +38,8 @@ pub mod limits {
     pub const DIRECTORY_REFRESH_MAX: Duration = Duration::from_secs(4);
     /// Most MLLP listeners.
     pub const MLLP_LISTENERS_MAX: usize = 64;
+    /// Most services that a FHIR listener answers for.
+    pub const FHIR_TARGETS_MAX: usize = 64;
 }
 
 impl Config {
@@ -151,6 +153,20 @@ impl Config {
     }
 
     fn check_listeners(&self, found: &mut Vec<Violation>) {
+        if let Some(fhir) = &self.listen.fhir {
+            let targets = &fhir.targets;
+            let good = |target: &String| {
+                let parts = target.rsplit_once('|');
+                parts.is_some_and(|(system, value)| system.contains(':') && !value.is_empty())
+            };
+            if targets.is_empty()
+                || targets.len() > limits::FHIR_TARGETS_MAX
+                || !targets.iter().all(good)
+            {
+                let why = "names 1 to 64 services of ours as `system|value`";
+                found.push(Violation::new("listen.fhir.targets", why));
+            }
+        }
         let mllp = &self.listen.mllp;
         if mllp.len() > limits::MLLP_LISTENERS_MAX {
             found.push(Violation::new(
@@ -186,6 +202,12 @@ impl Config {
         ]
         .into_iter()
         .chain([("listen.webhook", self.listen.webhook)])
+        .chain(
+            self.listen
+                .fhir
+                .iter()
+                .map(|l| ("listen.fhir", Some(l.address))),
+        )
         .chain(mllp.iter().map(|l| ("listen.mllp", Some(l.address))));
         for (key, address) in all.filter_map(|(key, address)| Some((key, address?))) {
             // Port 0 asks the system for a free one.

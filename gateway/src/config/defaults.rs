@@ -31,6 +31,7 @@ impl Default for Database {
             url: DatabaseUrl::new("sqlite://waymark.db"),
             url_file: None,
             migrate: true,
+            free_disk_min_mib: 512,
         }
     }
 }
@@ -52,6 +53,7 @@ impl Default for Listen {
             metrics,
             webhook: None,
             mllp: Vec::new(),
+            fhir: None,
         }
     }
 }

@@ -7,13 +7,15 @@ use waymark_core::directory::{Directory, Endpoint};
 use waymark_core::id::AgencyId;
 use waymark_core::leg::LegState;
 use waymark_core::port::{
-    CloseAttempt, EventKind, Leased, NewBody, NewDelivery, NewEvent, StatusNotice,
+    CloseAttempt, EventKind, Leased, LegChange, NewBody, NewDelivery, NewEvent, StatusNotice,
 };
 use waymark_core::time::Timestamp;
 
 use super::SYSTEM_IDENTITY;
 use crate::service::{Drafter, Telling, actor_of, tell_sender};
 
+/// The code of a cancel that its receiver refused.
+const CANCEL_REFUSED: &str = "cancel_refused";
 /// Media type of an acknowledgement kept as it came.
 const RECEIPT: &str = "application/octet-stream";
 
@@ -28,6 +30,8 @@ pub struct Closing<'a> {
     pub outcome: Outcome,
     /// Where the delivery goes.
     pub next: Next,
+    /// The leg that a refused cancel gives back.
+    pub reopen: Option<LegChange>,
     /// The endpoint in force; absent when it is gone.
     pub endpoint: Option<&'a Endpoint>,
     /// The directory in force.
@@ -52,6 +56,7 @@ pub fn close_of(draft: &Drafter<'_>, closing: Closing<'_>) -> CloseAttempt {
         number,
         outcome,
         next,
+        reopen,
         endpoint,
         directory,
         at,
@@ -69,6 +74,12 @@ pub fn close_of(draft: &Drafter<'_>, closing: Closing<'_>) -> CloseAttempt {
         .code("evidence", next.evidence.as_str());
     if let Some(why) = &why {
         entry = entry.code("why", &why.code);
+    }
+    if let Some(leg) = &reopen {
+        entry = entry
+            .code("event", CANCEL_REFUSED)
+            .code("leg", leg.leg.to_string())
+            .code("leg_state", leg.state.as_str());
     }
     let word = outcome.word();
     let (receiver_reference, receipt) = match outcome {
@@ -95,11 +106,13 @@ pub fn close_of(draft: &Drafter<'_>, closing: Closing<'_>) -> CloseAttempt {
         delivery: Some(leased.token.delivery),
         source: leased.recipient.clone(),
         source_version: None,
-        state: None,
+        state: reopen.as_ref().map(|leg| leg.state),
         reception: None,
-        code: why
-            .as_ref()
-            .map_or_else(|| word.to_owned(), |w| w.code.clone()),
+        code: match (&reopen, &why) {
+            (Some(_), _) => CANCEL_REFUSED.to_owned(),
+            (None, Some(why)) => why.code.clone(),
+            (None, None) => word.to_owned(),
+        },
         text: None,
     });
     let failed = matches!(next.state, DeliveryState::Parked | DeliveryState::Rejected);
@@ -114,7 +127,7 @@ pub fn close_of(draft: &Drafter<'_>, closing: Closing<'_>) -> CloseAttempt {
         Vec::new()
     };
     let tell = (failed && leased.kind != Kind::Status)
-        .then(|| notice_of(draft, leased, next.state, directory, at))
+        .then(|| notice_of(draft, leased, (next.state, reopen.as_ref()), directory, at))
         .flatten();
     let resolve = resolved_by(leased, next.state);
     let evidence_due = (next.state == DeliveryState::AwaitingEvidence)
@@ -130,6 +143,7 @@ pub fn close_of(draft: &Drafter<'_>, closing: Closing<'_>) -> CloseAttempt {
         evidence_due,
         receiver_reference,
         receipt,
+        reopen,
         event,
         tell,
         alarms,
@@ -143,16 +157,20 @@ pub fn close_of(draft: &Drafter<'_>, closing: Closing<'_>) -> CloseAttempt {
 fn notice_of(
     draft: &Drafter<'_>,
     leased: &Leased,
-    state: DeliveryState,
+    (state, reopen): (DeliveryState, Option<&LegChange>),
     directory: &Directory,
     at: Timestamp,
 ) -> Option<(NewBody, NewDelivery)> {
-    let parked = state == DeliveryState::Parked;
+    let code = match (state, reopen) {
+        (_, Some(_)) => CANCEL_REFUSED,
+        (DeliveryState::Parked, None) => "undeliverable",
+        _ => "rejected",
+    };
     let notice = StatusNotice {
         from: leased.recipient.clone(),
         service: leased.service.clone(),
-        state: LegState::Submitted,
-        code: if parked { "undeliverable" } else { "rejected" }.to_owned(),
+        state: reopen.map_or(LegState::Submitted, |leg| leg.state),
+        code: code.to_owned(),
         text: None,
         due: None,
         at,

@@ -10,19 +10,19 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, warn};
 use waymark_core::alarm::{AlarmKind, NewAlarm};
-use waymark_core::audit::{CommitmentTag, EntryKind};
 use waymark_core::delivery::{
-    DeliveryState, Evidence, Next, Outcome, ParkReason, Repeat, Standing, Why, next,
+    DeliveryState, Evidence, Kind, Next, Outcome, ParkReason, Repeat, Standing, Why, next,
 };
 use waymark_core::directory::{AdapterKind, Endpoint};
 use waymark_core::id::{DeliveryId, EndpointId, WorkerId};
 use waymark_core::port::{
-    Adapter, Deadline, LeaseAsk, LeaseToken, Leased, OpenAttempt, Outbound, Reconciliation,
+    Adapter, Deadline, DeliveryQuery, LeaseAsk, LeaseToken, Leased, Outbound, Reconciliation,
     Rendered, StoreError, WorkClass,
 };
 
 use super::close::{Closing, close_of};
 use super::endpoints::{Answered, Endpoints, Turned};
+use super::open::{Bytes, open_of};
 use super::render::{attachments, render_caught, source_of};
 use super::{AdapterFor, SYSTEM_IDENTITY};
 use crate::clock::{Random, jitter};
@@ -52,6 +52,8 @@ impl Default for DeliveryOptions {
 
 /// Endpoints served in one round; the next round takes the rest.
 const ENDPOINTS_PER_ROUND_MAX: usize = 1_000;
+/// Earlier deliveries of a referral that are looked through for what the receiver calls it.
+const EARLIER_MAX: u32 = 200;
 /// What an adapter gets beyond its deadline before its attempt is given up.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -289,12 +291,13 @@ impl Driver {
         let store = self.inner.service.store();
         let content = store.content(leased).await?;
         let now = self.inner.service.now();
-        let (rendered, fresh) = match content.rendered.clone() {
-            Some(rendered) => (rendered, false),
+        let (rendered, bytes) = match content.rendered.clone() {
+            Some(rendered) => (rendered, Bytes::Stored),
             None => {
                 let service = &self.inner.service;
                 let rendered = match source_of(leased, &content, service.environment(), now) {
                     Ok(mut source) => {
+                        source.receiver_reference = self.receiver_reference(leased).await?;
                         let most = adapter.inline_bytes_max(endpoint);
                         match attachments(&**store, leased, &source, most).await? {
                             Ok(opened) => {
@@ -307,7 +310,7 @@ impl Driver {
                     Err(outcome) => Err(outcome),
                 };
                 match rendered {
-                    Ok(rendered) => (rendered, true),
+                    Ok(rendered) => (rendered, Bytes::Fresh),
                     Err(outcome) => {
                         return self
                             .close(leased, 0, outcome, Some(endpoint), in_force)
@@ -317,7 +320,7 @@ impl Driver {
             }
         };
         let number = leased.attempts + 1;
-        self.open(leased, number, &rendered, fresh).await?;
+        self.open(leased, (&rendered, bytes)).await?;
         let outbound = Outbound {
             delivery: leased.token.delivery,
             wire_id: &leased.wire_id,
@@ -337,39 +340,29 @@ impl Driver {
             .await
     }
 
-    async fn open(
-        &self,
-        leased: &Leased,
-        number: u32,
-        rendered: &Rendered,
-        fresh: bool,
-    ) -> Result<(), StoreError> {
-        let inner = &self.inner;
-        let at = inner.service.now();
-        let draft = Drafter::new(&*inner.random);
-        let mut entry = draft
-            .entry_by(
-                EntryKind::Attempt,
-                leased.stream,
-                actor_of(SYSTEM_IDENTITY),
-                &leased.recipient,
-                at,
-            )
-            .code("delivery", leased.token.delivery.to_string())
-            .code("wire_id", leased.wire_id.as_str())
-            .code("attempt", number.to_string())
-            .code("phase", "opened")
-            .code("endpoint", leased.endpoint.as_str())
-            .code("kind", leased.kind.as_str());
-        let opening = draft.commit(&mut entry, CommitmentTag::Rendered, rendered.bytes.expose());
-        let open = OpenAttempt {
-            token: leased.token.clone(),
-            number,
-            at,
-            rendered: fresh.then(|| (draft.body_id(at), rendered.clone())),
-            entry,
-            openings: vec![opening],
+    /// What the receiver called the referral when it answered an earlier delivery of the same leg.
+    async fn receiver_reference(&self, leased: &Leased) -> Result<Option<String>, StoreError> {
+        if leased.leg.is_none() || leased.kind == Kind::New {
+            return Ok(None);
+        }
+        let query = DeliveryQuery {
+            referral: Some(leased.referral),
+            limit: EARLIER_MAX,
+            ..DeliveryQuery::default()
         };
+        let page = self.inner.service.store().deliveries(&query).await?;
+        let mut earlier = page
+            .into_iter()
+            .rev()
+            .filter(|view| view.delivery.leg == leased.leg);
+        Ok(earlier.find_map(|view| view.receiver_reference))
+    }
+
+    async fn open(&self, leased: &Leased, rendered: (&Rendered, Bytes)) -> Result<(), StoreError> {
+        let inner = &self.inner;
+        let draft = Drafter::new(&*inner.random);
+        let gateway = (actor_of(SYSTEM_IDENTITY), &leased.recipient);
+        let open = open_of(&draft, leased, rendered, gateway, inner.service.now());
         inner.service.store().open_attempt(open).await
     }
 
@@ -397,11 +390,13 @@ impl Driver {
         let policy = endpoint.map_or_else(Default::default, |e| e.retry);
         let next: Next = next(&standing, &outcome, &policy, now, jitter(&*inner.random));
         let actor = Closing::system(leased);
+        let reopen = inner.service.reopened(leased, next.state).await?;
         let closing = Closing {
             leased,
             number,
             outcome: outcome.clone(),
             next,
+            reopen,
             endpoint,
             directory: &in_force.directory,
             at: now,

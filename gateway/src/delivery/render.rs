@@ -2,10 +2,9 @@
 
 use waymark_core::delivery::{Kind, Outcome, ParkReason, Why};
 use waymark_core::directory::{Endpoint, Environment};
-use waymark_core::personal::Personal;
 use waymark_core::port::{
     Adapter, Attachment, DeliveryContent, Leased, RenderError, Rendered, Source, StatusNotice,
-    Store, StoreError,
+    StopNotice, Store, StoreError,
 };
 use waymark_core::referral::Referral;
 use waymark_core::time::Timestamp;
@@ -35,7 +34,7 @@ pub fn source_of(
         }
         None => None,
     };
-    let (status, reason) = match (&content.note, leased.kind) {
+    let (status, stop) = match (&content.note, leased.kind) {
         (None, _) => (None, None),
         (Some(bytes), Kind::Status) => {
             let notice: StatusNotice =
@@ -43,9 +42,9 @@ pub fn source_of(
             (Some(notice), None)
         }
         (Some(bytes), _) => {
-            let text: Personal<String> =
+            let stop: StopNotice =
                 serde_json::from_slice(bytes.expose()).map_err(|_| broken("reason"))?;
-            (None, Some(text))
+            (None, Some(stop))
         }
     };
     if referral.is_none() && status.is_none() {
@@ -56,14 +55,18 @@ pub fn source_of(
         wire_id: leased.wire_id.clone(),
         referral: leased.referral,
         reference: leased.reference.clone(),
+        leg: leased.leg,
+        version: leased.version,
         kind: leased.kind,
         sender: leased.sender.clone(),
         recipient: leased.recipient.clone(),
         service: leased.service.clone(),
         sender_reference: referral.as_ref().and_then(|r| r.sender_reference.clone()),
+        receiver_reference: None,
         content: referral,
         status,
-        reason,
+        reason: stop.as_ref().and_then(StopNotice::words),
+        stop,
         attachments: Vec::new(),
         at,
         environment,

@@ -12,10 +12,10 @@ use waymark_proto::v1::admin_service_server::AdminService;
 use waymark_proto::v1::{park_lane_request, resume_lane_request};
 
 use super::face::{Face, caller};
-use super::referral::required;
+use super::referral::{purpose, required};
 use super::status::{CHANGED_MEANWHILE, field, refusal};
 use super::write;
-use crate::service::{PAGE_MAX, ServiceError};
+use crate::service::{Service, ServiceError};
 
 mod act;
 mod list;
@@ -54,11 +54,20 @@ impl AdminService for Admin {
         let ask = request.into_inner();
         let answer = async {
             let id: DeliveryId = required("delivery_id", &ask.delivery_id)?;
-            let view = self.face.service.delivery(&caller.principal, id).await?;
+            let service = &self.face.service;
+            let view = service.delivery(&caller.principal, id).await?;
+            let sha256 = if ask.include_body_sha256 {
+                let purpose = purpose("purpose", ask.purpose)?;
+                service
+                    .body_sha256(&caller.principal, &view, purpose)
+                    .await?
+            } else {
+                None
+            };
             let delivery = Some(self.whole(&caller.principal, &view).await?);
             Ok::<_, ServiceError>(v1::GetDeliveryResponse {
                 delivery,
-                attempts: write::attempts(&view),
+                attempts: write::attempts(&view, &sha256.unwrap_or_default()),
             })
         };
         answer.await.map(Response::new).map_err(|e| refusal(&e))
@@ -113,16 +122,23 @@ impl AdminService for Admin {
         let caller = caller(&request)?;
         let ask = request.into_inner();
         let answer = async {
-            let id = match ask.target {
-                Some(Target::DeliveryId(id)) => Some(id),
-                Some(Target::LaneId(_)) => return Err(no_lane_ids()),
-                None => None,
+            let service = &self.face.service;
+            let moved = match ask.target {
+                Some(Target::DeliveryId(id)) => {
+                    let id = required("delivery_id", &id)?;
+                    service.park(&caller.principal, id, &ask.reason).await?
+                }
+                Some(Target::LaneId(lane)) => {
+                    let lane = required("lane_id", &lane)?;
+                    service
+                        .park_lane(&caller.principal, &lane, &ask.reason)
+                        .await?
+                }
+                None => return Err(no_target(service, &caller.principal)),
             };
-            let id = required("delivery_id", &id.unwrap_or_default())?;
-            let moved = self.parked(&caller.principal, id, &ask.reason).await?;
             let parked = u32::try_from(moved.len()).unwrap_or(u32::MAX);
             Ok::<_, ServiceError>(v1::ParkLaneResponse {
-                deliveries: moved,
+                deliveries: self.all_shown(&caller.principal, &moved).await?,
                 parked,
             })
         };
@@ -137,16 +153,23 @@ impl AdminService for Admin {
         let caller = caller(&request)?;
         let ask = request.into_inner();
         let answer = async {
-            let id = match ask.target {
-                Some(Target::DeliveryId(id)) => Some(id),
-                Some(Target::LaneId(_)) => return Err(no_lane_ids()),
-                None => None,
+            let service = &self.face.service;
+            let moved = match ask.target {
+                Some(Target::DeliveryId(id)) => {
+                    let id = required("delivery_id", &id)?;
+                    service.resume(&caller.principal, id, &ask.reason).await?
+                }
+                Some(Target::LaneId(lane)) => {
+                    let lane = required("lane_id", &lane)?;
+                    service
+                        .resume_lane(&caller.principal, &lane, &ask.reason)
+                        .await?
+                }
+                None => return Err(no_target(service, &caller.principal)),
             };
-            let id = required("delivery_id", &id.unwrap_or_default())?;
-            let moved = self.resumed(&caller.principal, id, &ask.reason).await?;
             let resumed = u32::try_from(moved.len()).unwrap_or(u32::MAX);
             Ok::<_, ServiceError>(v1::ResumeLaneResponse {
-                deliveries: moved,
+                deliveries: self.all_shown(&caller.principal, &moved).await?,
                 resumed,
             })
         };
@@ -202,11 +225,15 @@ impl Admin {
         let told = self.told(principal, std::slice::from_ref(view)).await?;
         let mut shown = self.shown(view, &told);
         if view.state.is_terminal() {
-            let siblings = self.of_referral(principal, view, None).await?;
-            let newer = siblings
-                .iter()
-                .find(|other| other.delivery.replaces == Some(view.delivery.id));
+            let query = DeliveryQuery {
+                referral: Some(view.referral),
+                replaces: Some(view.delivery.id),
+                limit: 1,
+                ..DeliveryQuery::default()
+            };
+            let newer = self.face.service.deliveries(principal, query).await?;
             shown.replaced_by_delivery_id = newer
+                .first()
                 .map(|other| other.delivery.id.to_string())
                 .unwrap_or_default();
         }
@@ -240,22 +267,6 @@ impl Admin {
         self.face.service.alarms(principal, OpenOnly::Yes).await
     }
 
-    /// The newest deliveries of the same referral, in a state or in any.
-    async fn of_referral(
-        &self,
-        principal: &Principal,
-        view: &DeliveryView,
-        state: Option<DeliveryState>,
-    ) -> Result<Vec<DeliveryView>, ServiceError> {
-        let query = DeliveryQuery {
-            state,
-            referral: Some(view.referral),
-            limit: PAGE_MAX,
-            ..DeliveryQuery::default()
-        };
-        self.face.service.deliveries(principal, query).await
-    }
-
     /// A delivery as the caller saw it when it decided to act.
     async fn as_seen(
         &self,
@@ -283,9 +294,8 @@ impl Admin {
     }
 }
 
-fn no_lane_ids() -> ServiceError {
-    field(
-        "lane_id",
-        "lanes are not named in this release: name a delivery of the lane by its delivery_id",
-    )
+/// Whoever may not act is told so, whatever it left out.
+fn no_target(service: &Service, principal: &Principal) -> ServiceError {
+    let missing = || field("target", "is required: name a lane or a delivery");
+    service.may_operate(principal).err().unwrap_or_else(missing)
 }

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use tonic::{Request, Response, Status};
+use waymark_adapters::grpc::convert::timestamp_to_proto;
 use waymark_core::audit::{LogEntry, leaf_hash};
 use waymark_core::error::ErrorKind;
 use waymark_core::id::{EventId, StreamId};
-use waymark_core::port::LogState;
+use waymark_core::port::{LogState, SignedCheckpoint};
 use waymark_proto::v1;
 use waymark_proto::v1::audit_service_server::AuditService;
 use waymark_proto::v1::{get_entry_request, get_inclusion_proof_request, get_receipt_request};
@@ -83,14 +84,23 @@ impl AuditService for Audits {
         let caller = caller(&request)?;
         let answer = async {
             let state = self.face.service.log_state(&caller.principal).await?;
-            let note = state
+            let newest = state
                 .checkpoint
                 .ok_or_else(|| ServiceError::new(ErrorKind::NotFound, "EMPTY_LOG"))?;
             Ok::<_, ServiceError>(v1::GetCheckpointResponse {
-                checkpoint: Some(self.checkpoint(note)?),
+                checkpoint: Some(self.checkpoint(newest)?),
             })
         };
         answer.await.map(Response::new).map_err(|e| refusal(&e))
+    }
+
+    async fn list_checkpoints(
+        &self,
+        request: Request<v1::ListCheckpointsRequest>,
+    ) -> Result<Response<v1::ListCheckpointsResponse>, Status> {
+        let caller = caller(&request)?;
+        let answer = self.checkpoints(&caller, request.into_inner()).await;
+        answer.map(Response::new).map_err(|e| refusal(&e))
     }
 
     async fn list_entries(
@@ -159,6 +169,36 @@ fn show(index: u64, bytes: Vec<u8>) -> Result<v1::Entry, ServiceError> {
 }
 
 impl Audits {
+    async fn checkpoints(
+        &self,
+        caller: &Caller,
+        ask: v1::ListCheckpointsRequest,
+    ) -> Result<v1::ListCheckpointsResponse, ServiceError> {
+        if ask.after_size > 0 && !ask.page_token.is_empty() {
+            return Err(field(
+                "after_size",
+                "does not go with a token: leave it out",
+            ));
+        }
+        let bare = v1::ListCheckpointsRequest::default();
+        let scope = page_scope(&caller.principal, &bare);
+        let page = Page::read(Kind::Checkpoints, scope, ask.page_size, &ask.page_token)?;
+        let after = page.number().unwrap_or(ask.after_size);
+        let service = &self.face.service;
+        let found = service
+            .checkpoints(&caller.principal, after, page.size)
+            .await?;
+        let last = found.last().filter(|_| found.len() == page.len());
+        let next_page_token = last
+            .map(|signed| page.token(&signed.size.to_be_bytes()))
+            .unwrap_or_default();
+        let checkpoints = found.into_iter().map(|signed| self.checkpoint(signed));
+        Ok(v1::ListCheckpointsResponse {
+            checkpoints: checkpoints.collect::<Result<_, _>>()?,
+            next_page_token,
+        })
+    }
+
     async fn entries(
         &self,
         caller: &Caller,
@@ -296,7 +336,7 @@ impl Audits {
         };
         let hashes = service.inclusion(index, size).await?;
         let (mut checkpoint, mut tlog_proof) = (None, Vec::new());
-        if let Some(note) = self.note(&state, size).await? {
+        if let Some(signed) = self.signed(&state, size).await? {
             let entries = service.store().entries(index, 1).await?;
             let (_, bytes) = entries
                 .first()
@@ -305,7 +345,7 @@ impl Audits {
             let proof = TlogProof {
                 index,
                 hashes: hashes.clone(),
-                checkpoint_note: note.clone(),
+                checkpoint_note: signed.note.clone(),
                 extra: None,
             };
             // What does not verify is never handed out.
@@ -313,7 +353,7 @@ impl Audits {
                 .verify(&Hash::from_bytes(leaf_hash(bytes)), &self.key()?)
                 .map_err(|_| corrupt())?;
             tlog_proof = proof.encode().into_bytes();
-            checkpoint = Some(self.checkpoint(note)?);
+            checkpoint = Some(self.checkpoint(signed)?);
         }
         Ok(v1::GetInclusionProofResponse {
             index,
@@ -347,12 +387,16 @@ impl Audits {
             hashes: hashes.iter().map(|hash| hash.as_bytes().to_vec()).collect(),
             from_root_hash: self.root(&state, ask.from_size).await?,
             to_root_hash: self.root(&state, to).await?,
-            checkpoint: newest.map(|note| self.checkpoint(note)).transpose()?,
+            checkpoint: newest.map(|signed| self.checkpoint(signed)).transpose()?,
         })
     }
 
     /// The checkpoint that was signed at a size, if one was.
-    async fn note(&self, state: &LogState, size: u64) -> Result<Option<String>, ServiceError> {
+    async fn signed(
+        &self,
+        state: &LogState,
+        size: u64,
+    ) -> Result<Option<SignedCheckpoint>, ServiceError> {
         if size == state.size {
             return Ok(state.checkpoint.clone());
         }
@@ -381,14 +425,14 @@ impl Audits {
         VerifierKey::parse(self.face.service.log_vkey()).map_err(|_| corrupt())
     }
 
-    fn checkpoint(&self, note: String) -> Result<v1::Checkpoint, ServiceError> {
-        let read = Checkpoint::open(&note, &self.key()?).map_err(|_| corrupt())?;
+    fn checkpoint(&self, signed: SignedCheckpoint) -> Result<v1::Checkpoint, ServiceError> {
+        let read = Checkpoint::open(&signed.note, &self.key()?).map_err(|_| corrupt())?;
         Ok(v1::Checkpoint {
             origin: read.origin().to_owned(),
             tree_size: read.size(),
             root_hash: read.root().as_bytes().to_vec(),
-            note: note.into_bytes(),
-            signed_at: None,
+            note: signed.note.into_bytes(),
+            signed_at: Some(timestamp_to_proto(signed.at)),
         })
     }
 }

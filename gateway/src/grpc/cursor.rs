@@ -26,6 +26,8 @@ pub(super) enum Kind {
     Services,
     /// A list of log entries.
     Entries,
+    /// A list of checkpoints.
+    Checkpoints,
     /// A list of alarms.
     Alarms,
     /// A list of directory releases.
@@ -45,6 +47,7 @@ impl Kind {
             Self::Alarms => 6,
             Self::Releases => 7,
             Self::Loan => 8,
+            Self::Checkpoints => 9,
         }
     }
 }

@@ -118,7 +118,7 @@ impl Directories {
         let after = position
             .as_ref()
             .map_or("", |position| position.after.as_str());
-        let mut found = release.directory.services.values().filter(|service| {
+        let found = release.directory.services.values().filter(|service| {
             service.id.as_str() > after
                 && service.validity.valid_to.is_none_or(|last| last >= today)
                 && pathway
@@ -128,13 +128,11 @@ impl Directories {
                     .as_ref()
                     .is_none_or(|agency| service.agency == *agency)
         });
-        let shown: Vec<&directory::Service> = found.by_ref().take(page.len()).collect();
-        let more = found.next().and(shown.last());
+        let (shown, next_page_token) =
+            page.cut(found, |last| Position::write(release.number, &last.id));
         Ok(v1::ListServicesResponse {
-            services: shown.iter().copied().map(service).collect(),
-            next_page_token: more
-                .map(|last| page.token(&Position::write(release.number, &last.id)))
-                .unwrap_or_default(),
+            services: shown.into_iter().map(service).collect(),
+            next_page_token,
             directory_release: release.number,
         })
     }

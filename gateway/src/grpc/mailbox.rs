@@ -12,7 +12,7 @@ use waymark_adapters::mailbox::receipt_keys;
 use waymark_core::delivery::{DeliveryState, Evidence, Why};
 use waymark_core::id::{DeliveryId, ServiceId};
 use waymark_core::personal::Payload;
-use waymark_core::port::{DeliveryView, LeaseToken, Leased};
+use waymark_core::port::DeliveryView;
 use waymark_proto::v1;
 use waymark_proto::v1::mailbox_service_server::MailboxService;
 
@@ -185,7 +185,7 @@ impl Mailboxes {
             .face
             .service
             .store()
-            .content(&as_leased(view, fence))
+            .content(&view.leased(fence))
             .await?;
         let Some(body) = content.rendered else {
             return Ok(Evidence::ApplicationAck);
@@ -281,36 +281,6 @@ fn printable<'t>(name: &str, text: &'t str, max: usize) -> Result<&'t str, Servi
         ));
     }
     Ok(text)
-}
-
-/// A stored delivery as the holder of a loan names it: its bodies are found by the delivery alone.
-fn as_leased(view: &DeliveryView, fence: i64) -> Leased {
-    Leased {
-        token: LeaseToken {
-            delivery: view.delivery.id,
-            fence,
-        },
-        referral: view.referral,
-        reference: view.reference.clone(),
-        stream: view.stream,
-        sender: view.sender.clone(),
-        leg: view.delivery.leg,
-        kind: view.delivery.kind,
-        endpoint: view.delivery.endpoint.clone(),
-        recipient: view.delivery.recipient.clone(),
-        service: view.delivery.service.clone(),
-        wire_id: view.delivery.wire_id.clone(),
-        state: view.state,
-        attempts: view.attempts_opened,
-        failures: 0,
-        soft_rejects: 0,
-        unfinished: 0,
-        evidence: view.evidence,
-        deadline: view.delivery.deadline,
-        urgent: view.delivery.urgent,
-        queued: view.queued,
-        traceparent: None,
-    }
 }
 
 #[cfg(test)]

@@ -71,6 +71,18 @@ impl Page {
         self.position.as_deref().and_then(cursor::number)
     }
 
+    /// The items of this page out of all that follow its position, and the token of the next page where more do.
+    pub(super) fn cut<T>(
+        &self,
+        mut rest: impl Iterator<Item = T>,
+        place: impl FnOnce(&T) -> Vec<u8>,
+    ) -> (Vec<T>, String) {
+        let shown: Vec<T> = rest.by_ref().take(self.len()).collect();
+        let last = rest.next().and(shown.last());
+        let token = last.map(|last| self.token(&place(last)));
+        (shown, token.unwrap_or_default())
+    }
+
     /// The token of the page that begins at a position.
     pub(super) fn token(&self, position: &[u8]) -> String {
         cursor::write_text(self.kind, &self.scope, position)
@@ -90,6 +102,21 @@ mod tests {
         assert_eq!(read(0, "").unwrap().size, PAGE_SIZE_DEFAULT);
         assert_eq!(read(PAGE_SIZE_MAX, "").unwrap().size, PAGE_SIZE_MAX);
         assert!(read(PAGE_SIZE_MAX + 1, "").is_err());
+    }
+
+    #[test]
+    fn a_page_is_cut_where_it_is_full_and_names_the_next_one_only_where_there_is_more() {
+        let all = || (1..=4_u64).map(|n| n * 10);
+        let cut = |size, from: u64| {
+            let page = read(size, "").unwrap();
+            page.cut(all().filter(|n| *n > from), |n| n.to_be_bytes().to_vec())
+        };
+        let (shown, token) = cut(3, 0);
+        assert_eq!(shown, [10, 20, 30]);
+        assert_eq!(read(3, &token).unwrap().number(), Some(30));
+        assert_eq!(cut(3, 30), (vec![40], String::new()));
+        assert_eq!(cut(4, 0), (all().collect(), String::new()));
+        assert_eq!(cut(3, 40), (Vec::new(), String::new()));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use waymark_proto::v1;
 
 use super::face::Face;
 use super::write::service_of;
-use crate::service::ServiceError;
+use crate::service::{ServiceError, VERSION_FACT};
 
 /// The longest wait for a proof (ruling 15).
 const PROOF_WAIT: Duration = Duration::from_secs(2);
@@ -86,7 +86,9 @@ pub(super) async fn of_event(
     let store = face.service.store();
     let gone = || ServiceError::new(ErrorKind::Corrupt, "STORED_DATA_CORRUPT");
     let entry = store.entry_of(event).await?.ok_or_else(gone)?;
-    let at = LogEntry::decode(&entry).map_err(|_| gone())?.at;
+    let said = LogEntry::decode(&entry).map_err(|_| gone())?;
+    // As it was at the event, and not as it has become since.
+    let version = said.fact(VERSION_FACT).and_then(|text| text.parse().ok());
     let salts = store.openings(event).await?;
     let legs = view.legs.iter().map(|leg| v1::ReceiptLeg {
         leg_id: leg.leg.id.to_string(),
@@ -110,14 +112,14 @@ pub(super) async fn of_event(
         event_id: event.to_string(),
         stream_id: view.stream.as_bytes().to_vec(),
         leaf_hash: leaf_hash(&entry).to_vec(),
-        accepted_at: Some(timestamp_to_proto(at)),
+        accepted_at: Some(timestamp_to_proto(said.at)),
         directory_release: view.release,
         legs: legs.collect(),
         duplicate: repeated,
         openings: openings(&salts, &entry, shown),
         tlog_proof: proof(face, event, proven).await?,
         entry,
-        version: view.version,
+        version: version.unwrap_or(view.version),
     })
 }
 
@@ -140,7 +142,7 @@ fn openings(salts: &[Opening], entry: &[u8], content: Option<&[u8]>) -> Vec<v1::
     salts
         .iter()
         .map(|opening| v1::Opening {
-            tag: tag(opening.tag),
+            tag: tag(opening.tag).into(),
             salt: opening.salt.to_vec(),
             content: content
                 .filter(|bytes| opens(opening, bytes))
@@ -150,11 +152,13 @@ fn openings(salts: &[Opening], entry: &[u8], content: Option<&[u8]>) -> Vec<v1::
         .collect()
 }
 
-/// The bytes that stand for a commitment's tag within it, as text: whoever opens it hashes exactly these.
-fn tag(tag: CommitmentTag) -> String {
-    char::from_u32(tag.number())
-        .map(String::from)
-        .unwrap_or_default()
+const fn tag(tag: CommitmentTag) -> v1::CommitmentTag {
+    match tag {
+        CommitmentTag::Payload => v1::CommitmentTag::Payload,
+        CommitmentTag::Rendered => v1::CommitmentTag::Rendered,
+        CommitmentTag::Answer => v1::CommitmentTag::Answer,
+        CommitmentTag::RoutingInputs => v1::CommitmentTag::RoutingInputs,
+    }
 }
 
 #[cfg(test)]
@@ -187,13 +191,23 @@ mod tests {
             salt,
         }];
         let opened = openings(&salts, &entry, Some(content));
-        // Commitment = SHA-256("waymark/commit/v1" || 0x00 || tag || salt || content), in the contract's words.
+        // Commitment = SHA-256("waymark/commit/v1" || 0x00 || tag, as one byte || salt || content), in the contract's words.
         let mut input = b"waymark/commit/v1\0".to_vec();
-        input.extend_from_slice(opened[0].tag.as_bytes());
+        input.push(u8::try_from(opened[0].tag).unwrap());
         input.extend_from_slice(&opened[0].salt);
         input.extend_from_slice(&opened[0].content);
         let committed = LogEntry::decode(&entry).unwrap().commitments[0].hash;
         assert_eq!(digest(&SHA256, &input).as_ref(), committed);
+
+        for known in [
+            CommitmentTag::Payload,
+            CommitmentTag::Rendered,
+            CommitmentTag::Answer,
+            CommitmentTag::RoutingInputs,
+        ] {
+            let shown = u32::try_from(i32::from(tag(known))).unwrap();
+            assert_eq!(shown, known.number(), "the number shown is the byte hashed");
+        }
 
         assert!(
             openings(&salts, &entry, Some(b"other"))[0]

@@ -30,7 +30,7 @@ mod watch;
 pub use document::CHUNK_BYTES;
 pub use watch::{HEARTBEAT, WATCHED_MAX};
 
-pub(super) use read::{agency_id, key, parsed, required, service_id};
+pub(super) use read::{agency_id, key, parsed, purpose, required, service_id};
 
 /// A stream of answers.
 pub(super) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -92,7 +92,7 @@ impl ReferralService for Referrals {
             let service = &self.face.service;
             let purpose = ask
                 .include_content
-                .then(|| read::purpose("purpose", ask.purpose))
+                .then(|| purpose("purpose", ask.purpose))
                 .transpose()?;
             let view = service.referral(&caller.principal, &key).await?;
             let key = Key::Id(view.id);
@@ -132,10 +132,6 @@ impl ReferralService for Referrals {
         let caller = caller(&request)?;
         let ask = request.into_inner();
         let answer = async {
-            if !ask.answers_leg_ids.is_empty() {
-                let why = "an amendment answers every leg that asked: leave it empty";
-                return Err(field("answers_leg_ids", why));
-            }
             if ask.expected_version == 0 {
                 return Err(field(
                     "expected_version",
@@ -150,6 +146,7 @@ impl ReferralService for Referrals {
                 key: key("key", ask.key)?,
                 expected_version: Some(ask.expected_version),
                 referral,
+                answers: read::answers(&ask.answers_leg_ids)?,
                 traceparent: caller.traceparent.clone(),
             };
             let done = self.face.service.amend(&caller.principal, amend).await?;
@@ -210,7 +207,7 @@ impl ReferralService for Referrals {
             let withdraw = Withdraw {
                 request_id: ask.request_id,
                 key: key("key", ask.key)?,
-                text: Some(read::withdrawal(ask.withdrawal, today)?),
+                withdrawal: read::withdrawal(ask.withdrawal, today)?,
                 traceparent: caller.traceparent.clone(),
             };
             let done = self

@@ -135,6 +135,7 @@ pub(super) fn leg_effect(effect: &LegEffect) -> v1::LegEffect {
         LegOutcome::Queued => v1::CancelEffect::Queued,
         LegOutcome::Requested => v1::CancelEffect::Requested,
         LegOutcome::AlreadyEnded => v1::CancelEffect::AlreadyEnded,
+        LegOutcome::Unaffected => v1::CancelEffect::Unaffected,
     };
     v1::LegEffect {
         leg_id: effect.leg.to_string(),
@@ -226,7 +227,7 @@ pub(super) fn delivery(view: &DeliveryView, in_force: &InForce) -> v1::Delivery 
             .unwrap_or_default(),
         agency_id: own.recipient.to_string(),
         endpoint_id: own.endpoint.to_string(),
-        lane_id: String::new(),
+        lane_id: view.lane.to_string(),
         wire_id: own.wire_id.to_string(),
         state: delivery_state_to_proto(view.state).into(),
         evidence: evidence_to_proto(view.evidence).into(),
@@ -273,10 +274,16 @@ const fn park_words(reason: ParkReason) -> &'static str {
     }
 }
 
-/// The newest attempts of a delivery, oldest first.
-pub(super) fn attempts(view: &DeliveryView) -> Vec<v1::Attempt> {
+/// The newest attempts of a delivery, oldest first, with the digest of what each of them sent where the caller may see it.
+pub(super) fn attempts(view: &DeliveryView, body_sha256: &[u8]) -> Vec<v1::Attempt> {
     let skip = view.attempts.len().saturating_sub(ATTEMPTS_MAX);
-    view.attempts.iter().skip(skip).map(attempt).collect()
+    let shown = view.attempts.iter().skip(skip);
+    shown
+        .map(|view| v1::Attempt {
+            body_sha256: body_sha256.to_vec(),
+            ..attempt(view)
+        })
+        .collect()
 }
 
 fn attempt(view: &AttemptView) -> v1::Attempt {
@@ -309,7 +316,6 @@ fn attempt(view: &AttemptView) -> v1::Attempt {
         } else {
             0
         },
-        peer: String::new(),
         body_sha256: Vec::new(),
     }
 }
@@ -351,7 +357,7 @@ pub(super) fn release(release: &Release, in_force: u64) -> v1::DirectoryRelease 
         comment: release.note.clone(),
         sha256: hex::decode(&release.sha256).unwrap_or_default(),
         current: release.number == in_force,
-        event_id: String::new(),
+        event_id: release.event.to_string(),
     }
 }
 

@@ -7,7 +7,9 @@ use waymark_core::access::{Action, Principal, Relationship, permit};
 use waymark_core::audit::{EntryKind, LogEntry, leaf_hash};
 use waymark_core::error::ErrorKind;
 use waymark_core::id::EventId;
-use waymark_core::port::{Accepted, AcceptedLeg, LogState, ReferralKey, ReferralView};
+use waymark_core::port::{
+    Accepted, AcceptedLeg, LogState, ReferralKey, ReferralView, SignedCheckpoint,
+};
 use waymark_tlog::note::VerifierKey;
 use waymark_tlog::{
     Hash, TileId, TlogProof, consistency_proof, inclusion_proof, tiles_for_consistency,
@@ -79,7 +81,7 @@ impl Service {
     async fn proof_at(&self, index: u64) -> Result<Proof, ServiceError> {
         let corrupt = || ServiceError::new(ErrorKind::Corrupt, "LOG_PROOF");
         let state = self.parts.store.log_state().await?;
-        let checkpoint = state.checkpoint.ok_or_else(corrupt)?;
+        let checkpoint = state.checkpoint.ok_or_else(corrupt)?.note;
         let entries = self.parts.store.entries(index, 1).await?;
         let (_, bytes) = entries
             .first()
@@ -159,14 +161,18 @@ impl Service {
         Ok(self.parts.store.log_state().await?)
     }
 
-    /// The signed note of a checkpoint by size.
+    /// Checkpoints after a size, by ascending size.
     ///
     /// # Errors
-    /// `NotFound` when no checkpoint of that size was signed.
-    pub async fn checkpoint(&self, caller: &Principal, size: u64) -> Result<String, ServiceError> {
+    /// `Denied` for callers without a part in the log.
+    pub async fn checkpoints(
+        &self,
+        caller: &Principal,
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<SignedCheckpoint>, ServiceError> {
         permit(caller, Action::ReadCheckpoint, Relationship::None)?;
-        let note = self.parts.store.checkpoint(size).await?;
-        note.ok_or_else(|| ServiceError::new(ErrorKind::NotFound, "NO_SUCH_CHECKPOINT"))
+        Ok(self.parts.store.checkpoints(after, page(limit)).await?)
     }
 
     /// The log's public key, as a vkey line.

@@ -1,20 +1,25 @@
 //! What a sender does after submit: amend, cancel, withdraw consent (rulings 3, 4).
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 use waymark_core::access::{Action, Principal};
 use waymark_core::audit::{CommitmentTag, EntryDraft, EntryKind};
 use waymark_core::delivery::Kind;
+use waymark_core::directory::consent_stands;
 use waymark_core::error::ErrorKind;
-use waymark_core::id::{BodyId, EventId, LegId};
+use waymark_core::id::{AgencyId, EventId, LegId};
+use waymark_core::leg::LegState;
 use waymark_core::personal::{Payload, Personal};
 use waymark_core::port::{
-    EventKind, MessageKey, NewEvent, Opening, ReferralChange, ReferralView, StoreError,
+    CancelCode, EventKind, MessageKey, NewEvent, Opening, ReferralChange, ReferralView, StopNotice,
+    StoreError, Withdrawal,
 };
-use waymark_core::referral::Referral;
+use waymark_core::referral::{ConsentScope, Referral};
 use waymark_core::time::Timestamp;
 
-use super::draft::{CANONICAL, NOTE};
-use super::submit::{canonical, check_request_id, request_key};
+use super::draft::{CANONICAL, NOTE, VERSION_FACT};
+use super::submit::{canonical, check_request_id, documents_of, request_key};
 use super::{Key, STALE_RETRIES_MAX, Service, ServiceError};
 
 mod step;
@@ -32,37 +37,10 @@ pub struct Amend {
     pub expected_version: Option<u64>,
     /// The content, whole.
     pub referral: Referral,
+    /// The legs whose request for information it answers; all that made one where none is named.
+    pub answers: BTreeSet<LegId>,
     /// W3C trace context.
     pub traceparent: Option<String>,
-}
-
-/// Why a sender cancels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CancelCode {
-    /// No longer needed.
-    NoLongerNeeded,
-    /// Entered in error.
-    EnteredInError,
-    /// The child moved away.
-    Moved,
-    /// The family asked.
-    FamilyRequest,
-    /// Anything else, in words.
-    Other,
-}
-
-impl CancelCode {
-    /// The code as text.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::NoLongerNeeded => "no_longer_needed",
-            Self::EnteredInError => "entered_in_error",
-            Self::Moved => "moved",
-            Self::FamilyRequest => "family_request",
-            Self::Other => "other",
-        }
-    }
 }
 
 /// A cancel.
@@ -87,8 +65,8 @@ pub struct Withdraw {
     pub request_id: String,
     /// The referral.
     pub key: Key,
-    /// In words.
-    pub text: Option<Personal<String>>,
+    /// What is withdrawn, by whom and when.
+    pub withdrawal: Withdrawal,
     /// W3C trace context.
     pub traceparent: Option<String>,
 }
@@ -103,6 +81,8 @@ pub enum LegOutcome {
     Queued,
     /// Assessment had begun: the receiver is asked, and decides.
     Requested,
+    /// Nothing of what was withdrawn is what sharing with its receiver rests on: it goes on.
+    Unaffected,
     /// The leg had ended.
     AlreadyEnded,
 }
@@ -142,45 +122,48 @@ pub(super) enum SenderAct {
         content: Vec<u8>,
         referral: Box<Referral>,
         expected: Option<u64>,
+        answers: BTreeSet<LegId>,
     },
-    Cancel {
-        code: &'static str,
-        text: Option<Personal<String>>,
-    },
-    Withdraw {
-        text: Option<Personal<String>>,
-    },
+    Stop(StopNotice),
 }
 
 impl SenderAct {
     const fn action(&self) -> Action {
         match self {
             Self::Amend { .. } => Action::Amend,
-            Self::Cancel { .. } | Self::Withdraw { .. } => Action::Cancel,
+            Self::Stop(_) => Action::Cancel,
         }
     }
 
     const fn event(&self) -> EventKind {
         match self {
             Self::Amend { .. } => EventKind::Amended,
-            Self::Cancel { .. } => EventKind::Cancelled,
-            Self::Withdraw { .. } => EventKind::ConsentWithdrawn,
+            Self::Stop(StopNotice::Cancelled { .. }) => EventKind::Cancelled,
+            Self::Stop(StopNotice::Withdrawn(_)) => EventKind::ConsentWithdrawn,
         }
     }
 
     const fn delivery(&self) -> Kind {
         match self {
             Self::Amend { .. } => Kind::Amend,
-            Self::Cancel { .. } => Kind::Cancel,
-            Self::Withdraw { .. } => Kind::Withdraw,
+            Self::Stop(StopNotice::Cancelled { .. }) => Kind::Cancel,
+            Self::Stop(StopNotice::Withdrawn(_)) => Kind::Withdraw,
         }
     }
 
     const fn code(&self) -> &'static str {
         match self {
             Self::Amend { .. } => "amended",
-            Self::Cancel { code, .. } => code,
-            Self::Withdraw { .. } => "consent_withdrawn",
+            Self::Stop(StopNotice::Cancelled { code, .. }) => code.as_str(),
+            Self::Stop(StopNotice::Withdrawn(_)) => "consent_withdrawn",
+        }
+    }
+
+    /// The scopes of consent that it withdraws.
+    fn withdraws(&self) -> BTreeSet<ConsentScope> {
+        match self {
+            Self::Stop(StopNotice::Withdrawn(withdrawal)) => withdrawal.withdrawn(),
+            _ => BTreeSet::new(),
         }
     }
 }
@@ -197,13 +180,18 @@ impl Service {
     ) -> Result<ChangeResult, ServiceError> {
         check_request_id(&ask.request_id)?;
         let content = canonical(&ask.referral)?;
+        let mut compared = content.clone();
+        for leg in &ask.answers {
+            compared.extend_from_slice(leg.as_bytes());
+        }
         let message = SenderMessage {
             key: request_key(&ask.request_id),
-            content: Payload::new(content.clone()),
+            content: Payload::new(compared),
             act: SenderAct::Amend {
                 content,
                 referral: Box::new(ask.referral),
                 expected: ask.expected_version,
+                answers: ask.answers,
             },
             traceparent: ask.traceparent,
         };
@@ -219,23 +207,16 @@ impl Service {
         caller: &Principal,
         ask: Cancel,
     ) -> Result<ChangeResult, ServiceError> {
-        check_request_id(&ask.request_id)?;
-        let text = ask.text.as_ref().map_or("", |t| t.expose().as_str());
-        let message = SenderMessage {
-            key: request_key(&ask.request_id),
-            content: Payload::new(
-                format!("cancel|{:?}|{}|{text}", ask.key, ask.code.as_str()).into_bytes(),
-            ),
-            act: SenderAct::Cancel {
-                code: ask.code.as_str(),
-                text: ask.text,
-            },
-            traceparent: ask.traceparent,
+        let stop = StopNotice::Cancelled {
+            code: ask.code,
+            text: ask.text,
         };
-        self.sender_change(caller, &ask.key, &message).await
+        self.stop(caller, (&ask.request_id, &ask.key), stop, ask.traceparent)
+            .await
     }
 
-    /// Withdraws consent: nothing more is sent, and who was told is told of the withdrawal.
+    /// Withdraws consent, whole or in part: whoever it no longer covers is sent nothing more, and told if it was told
+    /// before.
     ///
     /// # Errors
     /// As [`Service::cancel`].
@@ -244,15 +225,28 @@ impl Service {
         caller: &Principal,
         ask: Withdraw,
     ) -> Result<ChangeResult, ServiceError> {
-        check_request_id(&ask.request_id)?;
-        let text = ask.text.as_ref().map_or("", |t| t.expose().as_str());
+        let stop = StopNotice::Withdrawn(ask.withdrawal);
+        self.stop(caller, (&ask.request_id, &ask.key), stop, ask.traceparent)
+            .await
+    }
+
+    async fn stop(
+        &self,
+        caller: &Principal,
+        (request_id, key): (&str, &Key),
+        stop: StopNotice,
+        traceparent: Option<String>,
+    ) -> Result<ChangeResult, ServiceError> {
+        check_request_id(request_id)?;
+        let mut compared = format!("{key:?}|").into_bytes();
+        compared.extend(encoded(&stop)?);
         let message = SenderMessage {
-            key: request_key(&ask.request_id),
-            content: Payload::new(format!("withdraw|{:?}|{text}", ask.key).into_bytes()),
-            act: SenderAct::Withdraw { text: ask.text },
-            traceparent: ask.traceparent,
+            key: request_key(request_id),
+            content: Payload::new(compared),
+            act: SenderAct::Stop(stop),
+            traceparent,
         };
-        self.sender_change(caller, &ask.key, &message).await
+        self.sender_change(caller, key, &message).await
     }
 
     /// Decides a sender's change on the referral as it is, and decides anew when it moved meanwhile.
@@ -264,7 +258,11 @@ impl Service {
     ) -> Result<ChangeResult, ServiceError> {
         for _ in 0..STALE_RETRIES_MAX {
             let (view, _permit) = self.find(caller, key, message.act.action()).await?;
-            let (change, effects) = self.decide_change(caller, &view, message)?;
+            let (change, effects) = match self.decide_change(caller, &view, message) {
+                Ok(decided) => decided,
+                // What was done once is refused no more, however the referral has moved since.
+                Err(refused) => return self.done_before(view, message, refused).await,
+            };
             match self.parts.store.change(change).await {
                 Err(StoreError::Stale) => {}
                 Err(error) => return Err(error.into()),
@@ -288,6 +286,25 @@ impl Service {
         ))
     }
 
+    /// The answer to a message that was applied before; else its refusal stands.
+    async fn done_before(
+        &self,
+        view: ReferralView,
+        message: &SenderMessage,
+        refused: ServiceError,
+    ) -> Result<ChangeResult, ServiceError> {
+        let key = message.key_of(&view);
+        match self.parts.store.answered(&key, view.id).await? {
+            Some(event) => Ok(ChangeResult {
+                referral: view,
+                event,
+                effects: Vec::new(),
+                repeated: true,
+            }),
+            None => Err(refused),
+        }
+    }
+
     fn decide_change(
         &self,
         caller: &Principal,
@@ -296,50 +313,42 @@ impl Service {
     ) -> Result<(ReferralChange, Vec<LegEffect>), ServiceError> {
         let now = self.now();
         if let SenderAct::Amend {
-            referral, expected, ..
+            referral,
+            expected,
+            answers,
+            ..
         } = &message.act
         {
             check_amend(view, referral, *expected, now)?;
+            check_answers(view, answers)?;
         }
         let draft = self.drafter();
-        let (bodies, content, note) = self.bodies_of(&message.act, now)?;
         let (entry, openings) = self.change_entry(caller, view, message, now);
+        let body = match &message.act {
+            SenderAct::Amend { content, .. } => draft.body(now, CANONICAL, content.clone()),
+            SenderAct::Stop(stop) => draft.body(now, NOTE, encoded(stop)?),
+        };
+        let id = body.id;
+        let (content, note) = match &message.act {
+            SenderAct::Amend { .. } => (Some(id), None),
+            SenderAct::Stop(_) => (None, Some(id)),
+        };
+        let event = NewEvent {
+            text: note,
+            ..NewEvent::of(&entry, message.act.event(), message.act.code())
+        };
         let mut change = ReferralChange {
-            at: now,
-            referral: view.id,
-            expected_version: view.version,
-            message_key: Some(MessageKey {
-                sender: view.sender.clone(),
-                key: Personal::new(message.key.clone()),
-                content: message.content.clone(),
-            }),
-            bodies,
+            message_key: Some(message.key_of(view)),
+            bodies: vec![body],
             content,
-            legs: Vec::new(),
-            new_legs: Vec::new(),
-            deliveries: Vec::new(),
-            cancel: Vec::new(),
-            supersede: Vec::new(),
-            event: NewEvent {
-                id: entry.event,
-                kind: message.act.event(),
-                leg: None,
-                delivery: None,
-                source: caller.agency.clone(),
-                source_version: None,
-                state: None,
-                reception: None,
-                code: message.act.code().to_owned(),
-                text: note,
+            documents: match &message.act {
+                SenderAct::Amend { referral, .. } => documents_of(referral),
+                SenderAct::Stop(_) => Vec::new(),
             },
-            status_version: None,
-            receiver_reference: None,
-            withdraws_consent: matches!(message.act, SenderAct::Withdraw { .. }),
-            alarms: Vec::new(),
-            resolve: Vec::new(),
-            entry,
+            withdraws: message.act.withdraws(),
             openings,
             traceparent: message.traceparent.clone(),
+            ..ReferralChange::of((view.id, view.version), event, entry)
         };
         let mut effects = Vec::new();
         for leg in &view.legs {
@@ -358,47 +367,6 @@ impl Service {
         Ok((change, effects))
     }
 
-    #[expect(
-        clippy::type_complexity,
-        reason = "bodies to seal, and which of them is content and which is the note"
-    )]
-    fn bodies_of(
-        &self,
-        act: &SenderAct,
-        now: Timestamp,
-    ) -> Result<
-        (
-            Vec<waymark_core::port::NewBody>,
-            Option<BodyId>,
-            Option<BodyId>,
-        ),
-        ServiceError,
-    > {
-        let draft = self.drafter();
-        Ok(match act {
-            SenderAct::Amend { content, .. } => {
-                let body = draft.body(now, CANONICAL, content.clone());
-                let id = body.id;
-                (vec![body], Some(id), None)
-            }
-            SenderAct::Cancel { text: None, .. } | SenderAct::Withdraw { text: None } => {
-                (Vec::new(), None, None)
-            }
-            SenderAct::Cancel {
-                text: Some(text), ..
-            }
-            | SenderAct::Withdraw { text: Some(text) } => {
-                let bytes = serde_json::to_vec(text).map_err(|e| ServiceError {
-                    cause: Some(Box::new(e)),
-                    ..ServiceError::new(ErrorKind::Internal, "ENCODE")
-                })?;
-                let body = draft.body(now, NOTE, bytes);
-                let id = body.id;
-                (vec![body], None, Some(id))
-            }
-        })
-    }
-
     fn change_entry(
         &self,
         caller: &Principal,
@@ -410,14 +378,68 @@ impl Service {
         let mut entry = draft
             .entry(EntryKind::Status, view.stream, caller, now)
             .code("event", message.act.event().as_str())
-            .code("reason", message.act.code());
+            .code("reason", message.act.code())
+            .code(VERSION_FACT, (view.version + 1).to_string());
+        let scopes = message.act.withdraws();
+        if !scopes.is_empty() {
+            let scopes: Vec<&str> = scopes.iter().map(|scope| scope.as_str()).collect();
+            entry = entry.code("scopes", scopes.join(","));
+        }
         let openings = match &message.act {
             SenderAct::Amend { content, .. } => {
                 vec![draft.commit(&mut entry, CommitmentTag::Payload, content)]
             }
-            SenderAct::Cancel { .. } | SenderAct::Withdraw { .. } => Vec::new(),
+            SenderAct::Stop(_) => Vec::new(),
         };
         (entry, openings)
+    }
+
+    /// Whether sharing with an agency still stands once some scopes are withdrawn.
+    pub(super) fn consent_covers(
+        &self,
+        withdrawn: &BTreeSet<ConsentScope>,
+        agency: &AgencyId,
+    ) -> bool {
+        let today = self.now().london_date();
+        consent_stands(
+            withdrawn,
+            self.in_force().directory.sector_of(agency, today),
+        )
+    }
+}
+
+impl SenderMessage {
+    fn key_of(&self, view: &ReferralView) -> MessageKey {
+        MessageKey {
+            sender: view.sender.clone(),
+            key: Personal::new(self.key.clone()),
+            content: self.content.clone(),
+        }
+    }
+}
+
+fn encoded(stop: &StopNotice) -> Result<Vec<u8>, ServiceError> {
+    serde_json::to_vec(stop).map_err(|e| ServiceError {
+        cause: Some(Box::new(e)),
+        ..ServiceError::new(ErrorKind::Internal, "ENCODE")
+    })
+}
+
+/// Only a leg that asked for information is answered.
+fn check_answers(view: &ReferralView, answers: &BTreeSet<LegId>) -> Result<(), ServiceError> {
+    let asked = |id: &LegId| {
+        view.legs
+            .iter()
+            .any(|leg| leg.leg.id == *id && leg.state == LegState::InfoNeeded)
+    };
+    match answers.iter().find(|id| !asked(id)) {
+        None => Ok(()),
+        Some(id) => Err(
+            ServiceError::new(ErrorKind::Precondition, "CANNOT_AMEND").with_violation(
+                "answers_leg_ids",
+                format!("{id} is not a leg of this referral in INFO_NEEDED: leave it out"),
+            ),
+        ),
     }
 }
 
@@ -437,7 +459,7 @@ fn check_amend(
         );
         return refused("expected_version", &why);
     }
-    if view.consent_withdrawn {
+    if view.withdrawn.contains(&ConsentScope::Referral) {
         return refused(
             "referral",
             "consent was withdrawn: submit a new referral once consent is given again",

@@ -6,9 +6,10 @@ use waymark_core::audit::{CommitmentTag, EntryKind};
 use waymark_core::error::ErrorKind;
 use waymark_core::id::DocumentId;
 use waymark_core::personal::{Payload, Personal};
-use waymark_core::port::{DocumentView, InboundDocument, NewDocument};
+use waymark_core::port::{DocumentView, InboundDocument, MessageKey, NewDocument, Uploaded};
 use waymark_core::referral::DocumentRef;
 
+use super::submit::check_request_id;
 use super::{Key, Service, ServiceError};
 
 /// Bytes in one document.
@@ -27,6 +28,8 @@ pub const MEDIA_TYPES: &[&str] = &[
 /// A document to keep.
 #[derive(Clone, Debug)]
 pub struct Upload {
+    /// The message key; uploads have keys of their own.
+    pub request_id: String,
     /// Media type.
     pub media_type: String,
     /// SHA-256 as the sender has it, lower-case hex.
@@ -41,55 +44,18 @@ pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
 }
 
 impl Service {
-    /// Keeps a document under a subject of its own until a referral takes it along.
+    /// Keeps a document under a subject of its own until a referral takes it along; the same upload again is the document
+    /// kept before.
     ///
     /// # Errors
-    /// `Invalid` when it is too large, of a type not taken, or not what its digest says.
+    /// `Conflict` for a key used for other bytes; `Invalid` when it is too large, of a type not taken, or not what its digest says.
     pub async fn upload(
         &self,
         caller: &Principal,
         upload: Upload,
-    ) -> Result<DocumentId, ServiceError> {
-        let id = self.drafter().document(self.now());
-        self.keep_document(caller, id, upload).await?;
-        Ok(id)
-    }
-
-    /// Keeps a document that came inline with a message, and says how a referral names it.
-    ///
-    /// # Errors
-    /// As [`Service::upload`]; the sender's own digest is compared where it gave one.
-    pub(super) async fn keep_inbound(
-        &self,
-        caller: &Principal,
-        id: DocumentId,
-        document: InboundDocument,
-    ) -> Result<DocumentRef, ServiceError> {
-        let sha256 = sha256_hex(document.bytes.expose());
-        let kept = DocumentRef {
-            id,
-            sha256: sha256.clone(),
-            media_type: document.media_type.clone(),
-            size_bytes: u64::try_from(document.bytes.expose().len()).unwrap_or(u64::MAX),
-            title: document.title,
-            kind: document.kind,
-        };
-        let upload = Upload {
-            media_type: document.media_type,
-            sha256: document.sha256.unwrap_or(sha256),
-            bytes: document.bytes,
-        };
-        self.keep_document(caller, id, upload).await?;
-        Ok(kept)
-    }
-
-    async fn keep_document(
-        &self,
-        caller: &Principal,
-        id: DocumentId,
-        upload: Upload,
-    ) -> Result<(), ServiceError> {
+    ) -> Result<Uploaded, ServiceError> {
         permit(caller, Action::UploadDocument, Relationship::None)?;
+        check_request_id(&upload.request_id)?;
         if upload.bytes.expose().is_empty() || upload.bytes.expose().len() > DOCUMENT_BYTES_MAX {
             let why = format!("is 1 to {DOCUMENT_BYTES_MAX} bytes: split or compress it");
             return Err(ServiceError::field("size_bytes", why));
@@ -108,6 +74,7 @@ impl Service {
         }
         let now = self.now();
         let draft = self.drafter();
+        let id = draft.document(now);
         let mut entry = draft
             .entry(EntryKind::AdminAction, draft.stream(), caller, now)
             .code("action", "upload")
@@ -117,6 +84,13 @@ impl Service {
         let document = NewDocument {
             id,
             sender: caller.agency.clone(),
+            message_key: MessageKey {
+                sender: caller.agency.clone(),
+                key: Personal::new(format!("grpc-upload:{}", upload.request_id)),
+                content: Payload::new(
+                    format!("{}|{}", upload.media_type, upload.sha256).into_bytes(),
+                ),
+            },
             body,
             sha256: Personal::new(upload.sha256),
             at: now,
@@ -124,6 +98,36 @@ impl Service {
             openings: vec![opening],
         };
         Ok(self.parts.store.put_document(document).await?)
+    }
+
+    /// Keeps a document that came inline with a message, and says how a referral names it. `request_id` follows from the
+    /// message, so that the same message again keeps nothing twice.
+    ///
+    /// # Errors
+    /// As [`Service::upload`]; the sender's own digest is compared where it gave one.
+    pub(super) async fn keep_inbound(
+        &self,
+        caller: &Principal,
+        request_id: String,
+        document: InboundDocument,
+    ) -> Result<DocumentRef, ServiceError> {
+        let sha256 = sha256_hex(document.bytes.expose());
+        let size = document.bytes.expose().len();
+        let upload = Upload {
+            request_id,
+            media_type: document.media_type.clone(),
+            sha256: document.sha256.unwrap_or_else(|| sha256.clone()),
+            bytes: document.bytes,
+        };
+        let kept = self.upload(caller, upload).await?;
+        Ok(DocumentRef {
+            id: kept.id,
+            sha256,
+            media_type: document.media_type,
+            size_bytes: u64::try_from(size).unwrap_or(u64::MAX),
+            title: document.title,
+            kind: document.kind,
+        })
     }
 
     /// A document's bytes, for its uploader and for the parties of the referral that it went with; logged first.

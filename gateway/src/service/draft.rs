@@ -17,6 +17,9 @@ pub(crate) const CANONICAL: &str = "application/vnd.waymark.referral+json";
 /// The media type of words, reasons and notices.
 pub(crate) const NOTE: &str = "application/json";
 
+/// The fact of an entry that says which version of its referral it made.
+pub(crate) const VERSION_FACT: &str = "version";
+
 /// The id that stands for an identity of the directory in the delivery log. Identities name systems, not people.
 pub fn actor_of(identity: &str) -> [u8; 16] {
     let mut input = b"waymark/actor/v1\0".to_vec();

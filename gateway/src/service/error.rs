@@ -5,7 +5,7 @@ use std::time::Duration;
 use waymark_core::access::Refusal;
 use waymark_core::calendar::BeyondHorizon;
 use waymark_core::error::{ErrorKind, Fault, Violation};
-use waymark_core::port::{ConflictKey, StoreError};
+use waymark_core::port::{ConflictKey, LOW_DISK, StoreError};
 
 /// How long a caller should wait before it repeats a call that met a passing fault.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -95,6 +95,7 @@ impl From<StoreError> for ServiceError {
             StoreError::Stale => Self::new(kind, "CHANGED_MEANWHILE"),
             StoreError::LeaseLost => Self::new(kind, "LEASE_LOST"),
             StoreError::NotFound(_) => Self::new(kind, "NOT_FOUND"),
+            StoreError::Exhausted { limit: LOW_DISK } => Self::new(kind, "LOW_DISK"),
             StoreError::Exhausted { .. } => Self::new(kind, "OVERLOADED"),
             StoreError::Unavailable(_) => Self::new(kind, "STORE_UNAVAILABLE"),
             StoreError::Corrupt { .. } => Self::new(kind, "STORED_DATA_CORRUPT"),

@@ -7,18 +7,18 @@ use waymark_core::access::{Action, Principal, Role};
 use waymark_core::audit::{CommitmentTag, EntryKind};
 use waymark_core::delivery::Evidence;
 use waymark_core::error::{ErrorKind, Violation};
-use waymark_core::id::{DocumentId, Reference, ReferralId, WireId};
+use waymark_core::id::{Reference, ReferralId, WireId};
 use waymark_core::leg::{LegState, Reception, referral_state};
 use waymark_core::personal::Payload;
 use waymark_core::port::{
-    Channel, EventKind, Inbound, InboundBody, InboundDocument, InboundStatus, Intake, IntakeAnswer,
-    IntakeError, NewEvent, RaiseEvidence, ReferralKey, ReferralView,
+    CancelCode, Channel, EventKind, Inbound, InboundBody, InboundDocument, InboundStatus, Intake,
+    IntakeAnswer, IntakeError, NewEvent, RaiseEvidence, ReferralKey, ReferralView, StopNotice,
 };
 use waymark_core::referral::{Referral, SenderReference};
 
 use super::change::{SenderAct, SenderMessage};
 use super::submit::{Envelope, canonical};
-use super::{Key, Service, ServiceError, StatusUpdate, actor_of};
+use super::{Key, Service, ServiceError, StatusUpdate, actor_of, sha256_hex};
 
 /// Takes in what adapters receive.
 #[derive(Clone)]
@@ -84,6 +84,7 @@ impl Intake for IntakeService {
                     content,
                     referral,
                     expected: None,
+                    answers: BTreeSet::new(),
                 };
                 let message = SenderMessage {
                     key: message.message_key,
@@ -94,10 +95,8 @@ impl Intake for IntakeService {
                 self.sender(&caller, reference, message).await?
             }
             InboundBody::Cancel(reference, text) => {
-                let act = SenderAct::Cancel {
-                    code: "cancelled_by_sender",
-                    text,
-                };
+                let code = CancelCode::CancelledBySender;
+                let act = SenderAct::Stop(StopNotice::Cancelled { code, text });
                 let message = SenderMessage {
                     key: message.message_key,
                     content: message.original,
@@ -138,10 +137,12 @@ impl IntakeService {
         reference: SenderReference,
         message: SenderMessage,
     ) -> Result<IntakeAnswer, IntakeError> {
-        let result = self
-            .service
-            .sender_change(caller, &Key::SenderReference(reference), &message)
-            .await?;
+        // BaRS names a referral by the id that our answer to it gave.
+        let key = match reference.value.parse::<ReferralId>() {
+            Ok(id) if reference.namespace.is_empty() => Key::Id(id),
+            _ => Key::SenderReference(reference),
+        };
+        let result = self.service.sender_change(caller, &key, &message).await?;
         Ok(IntakeAnswer {
             referral: result.referral.id,
             state: state_of(&result.referral),
@@ -160,23 +161,18 @@ impl IntakeService {
         referral: &mut Referral,
     ) -> Result<(), ServiceError> {
         for (index, document) in attached.into_iter().enumerate() {
-            let id = document_of(&caller.identity, message_key, index);
-            let kept = self.service.keep_inbound(caller, id, document).await?;
+            let request = request_of(&caller.identity, message_key, index);
+            let kept = self.service.keep_inbound(caller, request, document).await?;
             referral.documents.push(kept);
         }
         Ok(())
     }
 }
 
-/// The id of a document that came inline: the first 16 bytes of a digest over who sent it, in which message and where.
-fn document_of(identity: &str, message_key: &str, index: usize) -> DocumentId {
+/// The request id of a document that came inline: a digest over who sent it, in which message and where.
+fn request_of(identity: &str, message_key: &str, index: usize) -> String {
     let text = format!("waymark/inbound-document/v1\0{identity}\0{message_key}\0{index}");
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
-    let mut id = [0u8; 16];
-    for (slot, byte) in id.iter_mut().zip(digest.as_ref()) {
-        *slot = *byte;
-    }
-    DocumentId::from_bytes(id)
+    format!("inline-{:.32}", sha256_hex(text.as_bytes()))
 }
 
 /// The referral's own state: a pure function of its legs.
@@ -256,14 +252,23 @@ impl Service {
         caller: &Principal,
         reference: SenderReference,
     ) -> Result<IntakeAnswer, ServiceError> {
-        let key = if let Ok(reference) = reference.value.parse::<Reference>() {
-            Key::Reference(reference)
-        } else if let Ok(id) = reference.value.parse::<ReferralId>() {
-            Key::Id(id)
+        let own = if let Ok(reference) = reference.value.parse::<Reference>() {
+            Some(Key::Reference(reference))
         } else {
-            Key::SenderReference(reference)
+            reference.value.parse::<ReferralId>().ok().map(Key::Id)
         };
-        let (view, _permit) = self.find(caller, &key, Action::ReadReferral).await?;
+        let found = match &own {
+            Some(key) => self.find(caller, key, Action::ReadReferral).await,
+            None => Err(ServiceError::new(ErrorKind::NotFound, "NO_SUCH_REFERRAL")),
+        };
+        let (view, _permit) = match found {
+            // What looks like a reference of ours may be another gateway's, and here its sender's own.
+            Err(error) if error.kind == ErrorKind::NotFound => {
+                let key = Key::SenderReference(reference);
+                self.find(caller, &key, Action::ReadReferral).await?
+            }
+            found => found?,
+        };
         Ok(IntakeAnswer {
             referral: view.id,
             state: state_of(&view),
@@ -319,6 +324,7 @@ impl Service {
             due: status.due,
             at: status.at,
             receiver_reference: status.receiver_reference,
+            owner_role: None,
             traceparent,
         };
         let result = self.update_status(caller, update).await?;

@@ -3,20 +3,17 @@
 use std::time::Duration;
 
 use waymark_core::access::{Action, Principal, Relationship, permit};
-use waymark_core::audit::{CommitmentTag, EntryKind};
 use waymark_core::delivery::{Evidence, Outcome, Repeat, RetryPolicy, Standing, Why, next};
 use waymark_core::directory::{AdapterKind, Endpoint};
 use waymark_core::error::{ErrorKind, Fault};
 use waymark_core::id::{DeliveryId, ServiceId, WorkerId};
 use waymark_core::personal::Payload;
-use waymark_core::port::{
-    DeliveryView, LeaseAsk, LeaseToken, Leased, OpenAttempt, Rendered, WorkClass,
-};
+use waymark_core::port::{DeliveryView, LeaseAsk, Leased, Rendered, WorkClass};
 use waymark_core::time::Timestamp;
 
 use super::{InForce, Service, ServiceError};
 use crate::clock::{jitter, random_16};
-use crate::delivery::{Closing, close_of, render, source_of};
+use crate::delivery::{Bytes, Closing, close_of, open_of, render, source_of};
 
 /// Items under lease at a time, for one call.
 pub const MAILBOX_CREDIT_MAX: u32 = 100;
@@ -117,13 +114,13 @@ impl Service {
     ) -> Result<Option<MailboxItem>, ServiceError> {
         let now = self.now();
         let content = self.parts.store.content(&leased).await?;
-        let (body, fresh) = match content.rendered.clone() {
-            Some(rendered) => (rendered, false),
+        let (body, bytes) = match content.rendered.clone() {
+            Some(rendered) => (rendered, Bytes::Stored),
             None => {
                 let rendered = source_of(&leased, &content, self.parts.environment, now)
                     .and_then(|source| render(&*self.parts.mailbox, &source, endpoint));
                 match rendered {
-                    Ok(rendered) => (rendered, true),
+                    Ok(rendered) => (rendered, Bytes::Fresh),
                     Err(outcome) => {
                         self.close_item(caller, &leased, 0, outcome, endpoint, in_force)
                             .await?;
@@ -132,25 +129,9 @@ impl Service {
                 }
             }
         };
-        let draft = self.drafter();
-        let attempt = leased.attempts + 1;
-        let mut entry = draft
-            .entry(EntryKind::Attempt, leased.stream, caller, now)
-            .code("delivery", leased.token.delivery.to_string())
-            .code("wire_id", leased.wire_id.as_str())
-            .code("attempt", attempt.to_string())
-            .code("phase", "opened")
-            .code("endpoint", leased.endpoint.as_str())
-            .code("kind", leased.kind.as_str());
-        let opening = draft.commit(&mut entry, CommitmentTag::Rendered, body.bytes.expose());
-        let open = OpenAttempt {
-            token: leased.token.clone(),
-            number: attempt,
-            at: now,
-            rendered: fresh.then(|| (draft.body_id(now), body.clone())),
-            entry,
-            openings: vec![opening],
-        };
+        let who = (caller.actor, &caller.agency);
+        let open = open_of(&self.drafter(), &leased, (&body, bytes), who, now);
+        let attempt = open.number;
         self.parts.store.open_attempt(open).await?;
         Ok(Some(MailboxItem {
             leased,
@@ -225,7 +206,7 @@ impl Service {
         {
             return Ok(view);
         }
-        let leased = leased_of(&view, fence);
+        let leased = view.leased(fence);
         self.close_item(
             caller,
             &leased,
@@ -265,11 +246,13 @@ impl Service {
             now,
             jitter(&*self.parts.random),
         );
+        let reopen = self.reopened(leased, next.state).await?;
         let closing = Closing {
             leased,
             number,
             outcome,
             next,
+            reopen,
             endpoint: Some(endpoint),
             directory: &in_force.directory,
             at: now,
@@ -280,35 +263,5 @@ impl Service {
             .store
             .close_attempt(close_of(&self.drafter(), closing))
             .await?)
-    }
-}
-
-/// A stored delivery under the lease that the caller says it holds; the store checks the fence.
-fn leased_of(view: &DeliveryView, fence: i64) -> Leased {
-    Leased {
-        token: LeaseToken {
-            delivery: view.delivery.id,
-            fence,
-        },
-        referral: view.referral,
-        reference: view.reference.clone(),
-        stream: view.stream,
-        sender: view.sender.clone(),
-        leg: view.delivery.leg,
-        kind: view.delivery.kind,
-        endpoint: view.delivery.endpoint.clone(),
-        recipient: view.delivery.recipient.clone(),
-        service: view.delivery.service.clone(),
-        wire_id: view.delivery.wire_id.clone(),
-        state: view.state,
-        attempts: view.attempts_opened,
-        failures: 0,
-        soft_rejects: 0,
-        unfinished: 0,
-        evidence: view.evidence,
-        deadline: view.delivery.deadline,
-        urgent: view.delivery.urgent,
-        queued: view.queued,
-        traceparent: None,
     }
 }

@@ -5,19 +5,24 @@ use waymark_core::alarm::{AlarmKind, NewAlarm};
 use waymark_core::audit::{CommitmentTag, EntryDraft, EntryKind};
 use waymark_core::delivery::{DeliveryState, Evidence, Kind, ParkReason};
 use waymark_core::error::ErrorKind;
-use waymark_core::id::{DeliveryId, ServiceId, WireId};
-use waymark_core::leg::LegState;
+use waymark_core::id::{AgencyId, DeliveryId, WireId};
 use waymark_core::port::{
-    Act, DeliveryView, EventKind, LegChange, NewBody, NewDelivery, NewEvent, Opening, Operation,
-    ReferralChange, ReferralView, StoreError,
+    Act, DeliveryQuery, DeliveryView, EventKind, NewBody, NewDelivery, NewEvent, Opening,
+    Operation, ReferralChange, ReferralView, StoreError,
 };
-use waymark_core::routing::{Decision, Destination};
 use waymark_core::time::Timestamp;
 
 use super::draft::NOTE;
-use super::submit::first_delivery;
-use super::{Drafter, STALE_RETRIES_MAX, Service, ServiceError};
+use super::{Drafter, PAGE_MAX, Service, ServiceError};
 
+mod lane;
+mod redirect;
+
+pub use lane::LANE_ACT_MAX;
+pub use redirect::{Redirect, RedirectTarget};
+
+/// The reason of a refusal that a delivery's state decides.
+pub const DELIVERY_STATE: &str = "DELIVERY_STATE";
 /// Characters in a reason.
 pub(super) const REASON_MAX: usize = 1_000;
 
@@ -28,21 +33,12 @@ pub struct ResendPreview {
     pub delivery: DeliveryView,
     /// Deliveries of the same leg that the receiver already has evidence for, best first.
     pub already: Vec<(DeliveryId, Evidence)>,
+    /// How many later deliveries of its lane wait behind it, counted up to a page of each state.
+    pub behind: usize,
     /// Whether it may be resent now.
     pub allowed: bool,
     /// Words for the operator: what will happen, or why it may not.
     pub warning: String,
-}
-
-/// Where a delivery is redirected to.
-#[derive(Clone, Debug)]
-pub struct Redirect {
-    /// The delivery.
-    pub delivery: DeliveryId,
-    /// The service that takes it instead.
-    pub service: ServiceId,
-    /// Why.
-    pub reason: String,
 }
 
 fn check_reason(reason: &str) -> Result<(), ServiceError> {
@@ -141,6 +137,7 @@ impl Service {
             ),
         };
         Ok(ResendPreview {
+            behind: self.waiting_behind(&view).await?,
             delivery: view,
             already,
             allowed,
@@ -160,8 +157,12 @@ impl Service {
     ) -> Result<DeliveryView, ServiceError> {
         let (view, referral, permit) = self.operated(caller, id, reason).await?;
         match view.state {
-            DeliveryState::Parked => self.resume(caller, id, reason).await,
+            DeliveryState::Parked => {
+                self.resume(caller, id, reason).await?;
+                self.seen(id).await
+            }
             DeliveryState::Rejected | DeliveryState::Done => {
+                self.check_consent(&referral, view.delivery.kind, &view.delivery.recipient)?;
                 let now = self.now();
                 let fresh = self.drafter().delivery(now);
                 let deadline = self.deadline_of(&view, now);
@@ -191,136 +192,7 @@ impl Service {
         }
     }
 
-    /// Sends a leg to another service: a new leg and delivery, linked, keeping the first start of the wait.
-    ///
-    /// # Errors
-    /// `Precondition` while an outcome is unknown; `Invalid` for a service that is not in force.
-    pub async fn redirect(
-        &self,
-        caller: &Principal,
-        ask: &Redirect,
-    ) -> Result<DeliveryView, ServiceError> {
-        for _ in 0..STALE_RETRIES_MAX {
-            let (view, referral, permit) = self.operated(caller, ask.delivery, &ask.reason).await?;
-            if in_flight(view.state) {
-                return Err(refuse_state(view.state));
-            }
-            match self.redirect_once(&permit, &view, &referral, ask).await {
-                Err(error) if error.reason == "CHANGED_MEANWHILE" => {}
-                other => return other,
-            }
-        }
-        Err(ServiceError::new(
-            ErrorKind::Unavailable,
-            "CHANGED_MEANWHILE",
-        ))
-    }
-
-    async fn redirect_once(
-        &self,
-        permit: &Permit,
-        view: &DeliveryView,
-        referral: &ReferralView,
-        ask: &Redirect,
-    ) -> Result<DeliveryView, ServiceError> {
-        let now = self.now();
-        let in_force = self.in_force();
-        let today = now.london_date();
-        let service = in_force
-            .directory
-            .service(&ask.service, today)
-            .ok_or_else(|| {
-                ServiceError::field(
-                    "service_id",
-                    "is not a service in force: list services for those that are",
-                )
-            })?;
-        let old = referral
-            .legs
-            .iter()
-            .find(|l| Some(l.leg.id) == view.delivery.leg)
-            .ok_or_else(|| {
-                ServiceError::field(
-                    "delivery_id",
-                    "is a status to the sender, which is not redirected",
-                )
-            })?;
-        let destination = Destination {
-            service: service.id.clone(),
-            agency: service.agency.clone(),
-            endpoint: service.endpoint.clone(),
-            owner: service.owner(),
-            rule: None,
-        };
-        let decision = Decision {
-            destinations: vec![destination.clone()],
-            rule: None,
-            triage: None,
-            withheld: Vec::new(),
-        };
-        let draft = self.drafter();
-        let started = old.leg.clock_started;
-        let leg = self.leg_for(
-            &destination,
-            &decision,
-            draft.leg(now),
-            &referral.sender,
-            started,
-            now,
-        )?;
-        let fresh = draft.delivery(now);
-        let mut delivery = first_delivery(
-            &in_force.directory,
-            &destination,
-            leg.id,
-            fresh,
-            Kind::New,
-            referral.content,
-            now,
-            view.delivery.urgent,
-        )?;
-        delivery.replaces = Some(view.delivery.id);
-        let ended = !old.state.is_terminal();
-        self.operator_change(permit, referral, "redirect", &ask.reason, |change| {
-            change.new_legs.push(leg.clone());
-            change.deliveries.push(delivery.clone());
-            if !view.state.is_terminal() {
-                change.supersede.push(view.delivery.id);
-            }
-            if ended {
-                change.legs.push(LegChange {
-                    leg: old.leg.id,
-                    state: LegState::Redirected,
-                    owner: old.owner.clone(),
-                    clock: None,
-                    next_action: None,
-                });
-            }
-            change.resolve.extend([
-                (AlarmKind::Parked, view.delivery.id.to_string()),
-                (AlarmKind::Rejected, view.delivery.id.to_string()),
-                (AlarmKind::Unrouted, old.leg.id.to_string()),
-            ]);
-            change.event.delivery = Some(fresh);
-            change.event.leg = Some(leg.id);
-            // Both sides by name, so that the log alone says who had it and who has it now.
-            say(
-                change,
-                &[
-                    ("delivery", fresh.to_string()),
-                    ("replaces", view.delivery.id.to_string()),
-                    ("from", old.leg.agency.to_string()),
-                    ("from_service", old.leg.service.to_string()),
-                    ("to", destination.agency.to_string()),
-                    ("to_service", destination.service.to_string()),
-                ],
-            );
-        })
-        .await?;
-        self.seen(fresh).await
-    }
-
-    /// Takes a delivery out of its lane.
+    /// Takes a delivery out of its lane; answers it and what it took along.
     ///
     /// # Errors
     /// `Precondition` while an outcome is unknown, or once it ended.
@@ -329,17 +201,21 @@ impl Service {
         caller: &Principal,
         id: DeliveryId,
         reason: &str,
-    ) -> Result<DeliveryView, ServiceError> {
+    ) -> Result<Vec<DeliveryView>, ServiceError> {
         let (view, _referral, permit) = self.operated(caller, id, reason).await?;
         if in_flight(view.state) || view.state.is_terminal() || view.state == DeliveryState::Parked
         {
             return Err(refuse_state(view.state));
         }
+        let before = self.parked_of(&view).await?;
         self.operate(&permit, &view, Act::Park(ParkReason::Operator), reason)
-            .await
+            .await?;
+        let mut moved = self.parked_of(&view).await?;
+        moved.retain(|now| before.iter().all(|b| b.delivery.id != now.delivery.id));
+        Ok(moved)
     }
 
-    /// Puts a parked delivery back, under the same id.
+    /// Puts a parked delivery back, under the same id; answers it and what goes on with it.
     ///
     /// # Errors
     /// `Precondition` when it is not parked.
@@ -348,12 +224,55 @@ impl Service {
         caller: &Principal,
         id: DeliveryId,
         reason: &str,
-    ) -> Result<DeliveryView, ServiceError> {
+    ) -> Result<Vec<DeliveryView>, ServiceError> {
         let (view, _referral, permit) = self.operated(caller, id, reason).await?;
         if view.state != DeliveryState::Parked {
             return Err(refuse_state(view.state));
         }
-        self.operate(&permit, &view, Act::Resume, reason).await
+        let before = self.parked_of(&view).await?;
+        self.operate(&permit, &view, Act::Resume, reason).await?;
+        let mut moved = self.as_now(&before).await?;
+        moved.retain(|now| now.state != DeliveryState::Parked);
+        Ok(moved)
+    }
+
+    /// What is parked of a delivery's referral, oldest first.
+    async fn parked_of(&self, view: &DeliveryView) -> Result<Vec<DeliveryView>, ServiceError> {
+        let query = DeliveryQuery {
+            state: Some(DeliveryState::Parked),
+            referral: Some(view.referral),
+            limit: PAGE_MAX,
+            ..DeliveryQuery::default()
+        };
+        Ok(self.parts.store.deliveries(&query).await?)
+    }
+
+    /// Deliveries as they are now.
+    async fn as_now(&self, views: &[DeliveryView]) -> Result<Vec<DeliveryView>, ServiceError> {
+        let mut now = Vec::with_capacity(views.len());
+        for view in views {
+            now.push(self.seen(view.delivery.id).await?);
+        }
+        Ok(now)
+    }
+
+    /// Nothing more is shared with whom consent no longer covers.
+    fn check_consent(
+        &self,
+        referral: &ReferralView,
+        kind: Kind,
+        agency: &AgencyId,
+    ) -> Result<(), ServiceError> {
+        let shares = matches!(kind, Kind::New | Kind::Amend);
+        if !shares || self.consent_covers(&referral.withdrawn, agency) {
+            return Ok(());
+        }
+        Err(
+            ServiceError::new(ErrorKind::Precondition, "CONSENT_WITHDRAWN").with_violation(
+                "delivery_id",
+                format!("consent to share this referral with {agency} was withdrawn"),
+            ),
+        )
     }
 
     async fn operate(
@@ -362,7 +281,7 @@ impl Service {
         view: &DeliveryView,
         act: Act,
         reason: &str,
-    ) -> Result<DeliveryView, ServiceError> {
+    ) -> Result<(), ServiceError> {
         let now = self.now();
         let id = view.delivery.id;
         let word = match act {
@@ -376,16 +295,10 @@ impl Service {
             .code("delivery", id.to_string());
         let (note, opening) = sealed_reason(&draft, &mut entry, reason, now)?;
         let event = NewEvent {
-            id: entry.event,
-            kind: EventKind::Operator,
             leg: view.delivery.leg,
             delivery: Some(id),
-            source: permit.principal().agency.clone(),
-            source_version: None,
-            state: None,
-            reception: None,
-            code: word.to_owned(),
             text: Some(note.id),
+            ..NewEvent::of(&entry, EventKind::Operator, word)
         };
         let parked = NewAlarm {
             kind: AlarmKind::Parked,
@@ -419,8 +332,7 @@ impl Service {
             .map_err(|e| match e {
                 StoreError::Stale => refuse_state(view.state),
                 other => other.into(),
-            })?;
-        self.seen(id).await
+            })
     }
 
     fn deadline_of(&self, view: &DeliveryView, now: Timestamp) -> Timestamp {
@@ -449,38 +361,14 @@ impl Service {
             .entry(EntryKind::Routed, referral.stream, who, now)
             .code("action", word);
         let (note, opening) = sealed_reason(&draft, &mut entry, reason, now)?;
+        let event = NewEvent {
+            text: Some(note.id),
+            ..NewEvent::of(&entry, EventKind::Operator, word)
+        };
         let mut change = ReferralChange {
-            at: now,
-            referral: referral.id,
-            expected_version: referral.version,
-            message_key: None,
-            content: None,
-            legs: Vec::new(),
-            new_legs: Vec::new(),
-            deliveries: Vec::new(),
-            cancel: Vec::new(),
-            supersede: Vec::new(),
-            event: NewEvent {
-                id: entry.event,
-                kind: EventKind::Operator,
-                leg: None,
-                delivery: None,
-                source: who.agency.clone(),
-                source_version: None,
-                state: None,
-                reception: None,
-                code: word.to_owned(),
-                text: Some(note.id),
-            },
             bodies: vec![note],
-            status_version: None,
-            receiver_reference: None,
-            withdraws_consent: false,
-            alarms: Vec::new(),
-            resolve: Vec::new(),
-            entry,
             openings: vec![opening],
-            traceparent: None,
+            ..ReferralChange::of((referral.id, referral.version), event, entry)
         };
         fill(&mut change);
         self.parts.store.change(change).await?;
@@ -496,7 +384,7 @@ fn say(change: &mut ReferralChange, facts: &[(&str, String)]) {
 }
 
 fn refuse_state(state: DeliveryState) -> ServiceError {
-    ServiceError::new(ErrorKind::Precondition, "DELIVERY_STATE").with_violation(
+    ServiceError::new(ErrorKind::Precondition, DELIVERY_STATE).with_violation(
         "delivery_id",
         format!("is {state}: this is possible once its outcome is known and while it has not been replaced"),
     )

@@ -15,7 +15,7 @@ use super::{Key, Service, ServiceError};
 /// Items on one page.
 pub const PAGE_MAX: u32 = 200;
 /// Events of one referral shown at once.
-const TIMELINE_MAX: u32 = 1_000;
+pub(super) const TIMELINE_MAX: u32 = 1_000;
 /// Log entries looked at for one window of a feed.
 const FEED_WINDOW: u32 = 1_000;
 /// Characters in a purpose.
@@ -109,7 +109,7 @@ impl Service {
         Ok(self.parts.store.timeline(view.id, TIMELINE_MAX).await?)
     }
 
-    /// Referrals that the caller's agency sent or receives; all of the area for an administrator or auditor.
+    /// Referrals that the caller's agency, or one that it took over, sent or receives; all of the area for an administrator or auditor.
     ///
     /// # Errors
     /// `Denied` for an identity that may read none.
@@ -133,7 +133,7 @@ impl Service {
             (None, None) => None,
         };
         let query = ReferralQuery {
-            agency: (!area_wide).then(|| caller.agency.clone()),
+            agencies: (!area_wide).then(|| self.agencies_of(caller)),
             pathway: ask.pathway.clone(),
             subject,
             before: ask.before,
@@ -149,7 +149,7 @@ impl Service {
     pub async fn feed(&self, caller: &Principal, from: u64) -> Result<FeedPage, ServiceError> {
         permit(caller, Action::Watch, Relationship::None)?;
         let query = FeedQuery {
-            agency: caller.agency.clone(),
+            agencies: self.agencies_of(caller),
             from,
             window: FEED_WINDOW,
         };

@@ -13,7 +13,7 @@ use waymark_core::port::{
 };
 use waymark_core::time::Timestamp;
 
-use super::draft::NOTE;
+use super::draft::{NOTE, VERSION_FACT};
 use super::{Key, STALE_RETRIES_MAX, Service, ServiceError, Telling, tell_sender};
 
 /// A status of a leg.
@@ -37,6 +37,8 @@ pub struct StatusUpdate {
     pub at: Option<Timestamp>,
     /// The receiver's own reference.
     pub receiver_reference: Option<String>,
+    /// The role within the receiver's agency that acts next; unchanged where none is named.
+    pub owner_role: Option<String>,
     /// W3C trace context.
     pub traceparent: Option<String>,
 }
@@ -161,12 +163,65 @@ impl Service {
             .code("leg", leg.leg.id.to_string())
             .code("state", update.state.as_str())
             .code("reception", reception.as_str())
-            .code("source_version", update.source_version.to_string());
+            .code("source_version", update.source_version.to_string())
+            .code(VERSION_FACT, (view.version + 1).to_string());
         // The log keeps what it is told for ever: only what looks like a code may stand there in clear.
-        match update.reason_code.as_deref() {
-            Some(code) if looks_like_a_code(code) => entry.code("reason", code),
-            _ => entry,
+        let told = [
+            ("reason", update.reason_code.as_deref()),
+            ("owner_role", update.owner_role.as_deref()),
+        ];
+        told.into_iter().fold(entry, |entry, (name, text)| {
+            match text.filter(|text| looks_like_a_code(text)) {
+                Some(code) => entry.code(name, code),
+                None => entry,
+            }
+        })
+    }
+
+    /// What becomes of the leg: it moves with an applied update, and a repeated state may still name who acts next.
+    fn leg_after(
+        &self,
+        view: &ReferralView,
+        leg: &LegView,
+        update: &StatusUpdate,
+        reception: Reception,
+    ) -> Result<Vec<LegChange>, ServiceError> {
+        let receiver = Owner {
+            agency: leg.leg.agency.clone(),
+            role: update
+                .owner_role
+                .clone()
+                .unwrap_or_else(|| self.role_of(leg)),
+        };
+        let (owner, clock, next_action) = match reception {
+            Reception::Applied => {
+                let duty = self.duty_of(update.state, &receiver, &view.sender, self.now())?;
+                // The service's own day stands before the gateway's default.
+                let day = |default: String| update.due.map_or(default, |own| own.to_string());
+                (duty.0, duty.1, duty.2.map(day))
+            }
+            Reception::Unchanged if update.owner_role.is_some() && leg.waits_for_receiver() => {
+                (receiver, leg.clock.clone(), leg.next_action.clone())
+            }
+            _ => return Ok(Vec::new()),
+        };
+        Ok(vec![LegChange {
+            leg: leg.leg.id,
+            state: update.state,
+            owner,
+            clock,
+            next_action,
+        }])
+    }
+
+    /// The role that acts for a leg's receiver: its own while it is the receiver's turn, else the directory's.
+    pub(super) fn role_of(&self, leg: &LegView) -> String {
+        if leg.waits_for_receiver() {
+            return leg.owner.role.clone();
         }
+        let in_force = self.in_force();
+        let service = in_force.directory.services.get(&leg.leg.service);
+        service.map_or_else(|| leg.owner.role.clone(), |s| s.owner_role.clone())
     }
 
     fn status_change(
@@ -191,7 +246,7 @@ impl Service {
                 bodies.last().map(|b| b.id)
             }
         };
-        let mut legs = Vec::new();
+        let legs = self.leg_after(view, leg, update, reception)?;
         let mut deliveries = Vec::new();
         let mut resolve = Vec::new();
         let state = if reception == Reception::Applied {
@@ -200,21 +255,6 @@ impl Service {
             leg.state
         };
         if reception == Reception::Applied {
-            let receiver = Owner {
-                agency: leg.leg.agency.clone(),
-                role: leg.leg.owner.role.clone(),
-            };
-            let (owner, clock, next_action) =
-                self.duty_of(update.state, &receiver, &view.sender, now)?;
-            // The service's own day stands before the gateway's default.
-            let next_action = next_action.map(|day| update.due.map_or(day, |d| d.to_string()));
-            legs.push(LegChange {
-                leg: leg.leg.id,
-                state: update.state,
-                owner,
-                clock,
-                next_action,
-            });
             resolve.push((AlarmKind::Unrouted, leg.leg.id.to_string()));
         }
         let notice = StatusNotice {
@@ -239,41 +279,30 @@ impl Service {
             bodies.push(body);
             deliveries.push(delivery);
         }
+        let event = NewEvent {
+            leg: Some(leg.leg.id),
+            source: leg.leg.agency.clone(),
+            source_version: Some(update.source_version),
+            state: Some(update.state),
+            reception: Some(reception),
+            text,
+            ..NewEvent::of(
+                &entry,
+                EventKind::Status,
+                update.reason_code.clone().unwrap_or_default(),
+            )
+        };
+        let receiver = leg.leg.agency.clone();
         Ok(ReferralChange {
-            at: now,
-            referral: view.id,
-            expected_version: view.version,
-            message_key: None,
             bodies,
-            content: None,
             legs,
-            new_legs: Vec::new(),
             deliveries,
-            cancel: Vec::new(),
-            supersede: Vec::new(),
-            event: NewEvent {
-                id: entry.event,
-                kind: EventKind::Status,
-                leg: Some(leg.leg.id),
-                delivery: None,
-                source: leg.leg.agency.clone(),
-                source_version: Some(update.source_version),
-                state: Some(update.state),
-                reception: Some(reception),
-                code: update.reason_code.clone().unwrap_or_default(),
-                text,
-            },
-            status_version: Some((leg.leg.id, leg.leg.agency.clone(), update.source_version)),
-            receiver_reference: update
-                .receiver_reference
-                .clone()
-                .map(|r| (leg.leg.agency.clone(), r)),
-            withdraws_consent: false,
-            alarms: Vec::new(),
+            status_version: Some((leg.leg.id, receiver.clone(), update.source_version)),
+            receiver_reference: update.receiver_reference.clone().map(|r| (receiver, r)),
             resolve,
-            entry,
             openings,
             traceparent: update.traceparent.clone(),
+            ..ReferralChange::of((view.id, view.version), event, entry)
         })
     }
 }

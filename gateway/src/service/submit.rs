@@ -6,7 +6,7 @@ use waymark_core::audit::{CommitmentTag, EntryDraft, EntryKind};
 use waymark_core::delivery::Kind;
 use waymark_core::directory::Directory;
 use waymark_core::error::ErrorKind;
-use waymark_core::id::{BodyId, DeliveryId, LegId, Reference, ReferralId, WireId};
+use waymark_core::id::{BodyId, DeliveryId, DocumentId, LegId, Reference, ReferralId, WireId};
 use waymark_core::leg::{Duty, LegState, Owner, Side};
 use waymark_core::personal::{Payload, Personal};
 use waymark_core::port::{
@@ -242,8 +242,7 @@ impl Service {
                 destination,
                 leg.id,
                 draft.delivery(now),
-                Kind::New,
-                body.id,
+                (body.id, 1),
                 now,
                 urgent,
             )?;
@@ -276,11 +275,7 @@ impl Service {
             release: in_force.number,
             legs,
             deliveries,
-            documents: referral
-                .documents
-                .iter()
-                .map(|d| (d.id, d.sha256.clone()))
-                .collect(),
+            documents: documents_of(referral),
             alarms,
             entry,
             openings,
@@ -379,6 +374,12 @@ impl Service {
     }
 }
 
+/// The documents that a referral takes along, with their digests.
+pub(super) fn documents_of(referral: &Referral) -> Vec<(DocumentId, String)> {
+    let documents = referral.documents.iter();
+    documents.map(|d| (d.id, d.sha256.clone())).collect()
+}
+
 /// The alarm of a leg that no rule chose.
 pub(super) fn unrouted(leg: &NewLeg) -> NewAlarm {
     NewAlarm {
@@ -394,17 +395,12 @@ pub(super) fn unrouted(leg: &NewLeg) -> NewAlarm {
 }
 
 /// The delivery of a message to a destination's endpoint, bound now (invariant 7).
-#[expect(
-    clippy::too_many_arguments,
-    reason = "each is a different fact of one delivery"
-)]
 pub(super) fn first_delivery(
     directory: &Directory,
     destination: &Destination,
     leg: LegId,
     id: DeliveryId,
-    kind: Kind,
-    content: BodyId,
+    (content, version): (BodyId, u64),
     now: Timestamp,
     urgent: bool,
 ) -> Result<NewDelivery, ServiceError> {
@@ -416,12 +412,13 @@ pub(super) fn first_delivery(
         id,
         wire_id: WireId::of(id),
         leg: Some(leg),
-        kind,
+        kind: Kind::New,
         endpoint: destination.endpoint.clone(),
         recipient: destination.agency.clone(),
         service: Some(destination.service.clone()),
         content: Some(content),
         note: None,
+        version,
         due: now,
         deadline: now.plus(endpoint.deadline),
         urgent,

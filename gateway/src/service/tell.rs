@@ -46,6 +46,7 @@ pub fn tell_sender(
         service: None,
         content: None,
         note: Some(body.id),
+        version: 0,
         due: telling.at,
         deadline: telling.at.plus(endpoint.deadline),
         urgent: telling.urgent,

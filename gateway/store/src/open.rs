@@ -55,6 +55,8 @@ pub struct OpenOptions {
     pub schema: Schema,
     /// Now, for the first upkeep.
     pub now: Timestamp,
+    /// Bytes of free disk below which nothing new is accepted, on an engine of one machine's own (ruling 16).
+    pub free_disk_min: u64,
 }
 
 /// Why a database was not opened.

@@ -67,8 +67,22 @@ pub(crate) struct Pools {
 /// What only this engine keeps: nothing.
 pub(crate) struct Engine;
 
+/// The server's disk is its operator's to watch.
+pub(crate) const fn free_disk(_engine: &Engine) -> Option<u64> {
+    None
+}
+
 /// Any number of processes may write.
 pub(crate) struct Guard;
+
+/// Writes go side by side, and those that commit together share a flush by themselves.
+pub(crate) struct Turn;
+
+/// No write waits for another's turn.
+#[expect(clippy::unused_async, reason = "the other engine waits")]
+pub(crate) async fn turn(_engine: &Engine) -> Turn {
+    Turn
+}
 
 /// Opens the database's connections.
 pub(crate) async fn connect(url: &str, mode: Mode) -> Result<(Pools, Engine, Guard), OpenError> {

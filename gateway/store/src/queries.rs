@@ -1,19 +1,20 @@
 //! SQL and logic, compiled once for each engine: `super` is the engine.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use async_trait::async_trait;
 use tokio::sync::{Notify, mpsc};
 use waymark_core::audit::EntryDraft;
-use waymark_core::id::{AgencyId, BodyId, DocumentId, LegId, ReferralId};
+use waymark_core::id::{AgencyId, BodyId, DocumentId, EventId, LegId, ReferralId};
 use waymark_core::personal::Payload;
 use waymark_core::port::{
-    Accept, Accepted, Changed, DocumentView, EventView, FeedPage, FeedQuery, NewDocument,
-    ReferralChange, ReferralKey, ReferralQuery, ReferralStore, ReferralView, StoreError,
+    Accept, Accepted, Changed, Disk, DocumentView, EventView, FeedPage, FeedQuery, LOW_DISK,
+    MessageKey, NewDocument, ReferralChange, ReferralKey, ReferralQuery, ReferralStore,
+    ReferralView, StoreError, Uploaded,
 };
 
-use super::{Db, Engine, Guard, Pools, begin, fold_wal};
+use super::{Db, Engine, Guard, Pools, begin, fold_wal, free_disk, turn};
 use crate::error::sql;
 use crate::seal::Seal;
 
@@ -54,6 +55,9 @@ mod accept_tests;
 #[cfg(test)]
 #[path = "queries/change_tests.rs"]
 mod change_tests;
+#[cfg(test)]
+#[path = "queries/read_tests.rs"]
+mod read_tests;
 #[cfg(test)]
 #[path = "queries/start_tests.rs"]
 mod start_tests;
@@ -119,12 +123,34 @@ pub(crate) struct Shared {
     seal: Seal,
     wake: Notify,
     turn: AtomicI64,
+    free_disk_min: u64,
+    /// Whether the disk was low when it was last looked at.
+    low_disk: AtomicBool,
 }
 
 impl Shared {
     async fn begin_on(&self, pool: &sqlx::Pool<Db>) -> Result<Write, StoreError> {
         let tx = begin(pool).await.map_err(sql)?;
         Ok(Write::new(tx, self.turn.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// Looks at the disk: what it finds holds until the next look.
+    fn look_at_disk(&self) -> Option<Disk> {
+        let free = free_disk(&self.engine)?;
+        let disk = Disk {
+            free,
+            min: self.free_disk_min,
+        };
+        self.low_disk.store(disk.is_low(), Ordering::Relaxed);
+        Some(disk)
+    }
+
+    /// Refuses what is new while the disk is low: the room that is left is for what was accepted (ruling 16).
+    fn has_room(&self) -> Result<(), StoreError> {
+        if self.low_disk.load(Ordering::Relaxed) {
+            return Err(StoreError::Exhausted { limit: LOW_DISK });
+        }
+        Ok(())
     }
 
     /// Wakes all that wait for work, and leaves a permit for one that is about to.
@@ -154,7 +180,9 @@ impl std::ops::Deref for Backend {
 impl Backend {
     /// Begins a write. Drop it to roll back.
     async fn begin(&self) -> Result<Write, StoreError> {
-        self.shared.begin_on(&self.shared.pools.writer).await
+        let turn = turn(&self.shared.engine).await;
+        let write = self.shared.begin_on(&self.shared.pools.writer).await?;
+        Ok(write.in_turn(turn))
     }
 
     /// Where reads go.
@@ -198,6 +226,14 @@ impl ReferralStore for Backend {
         change::change(self, change).await
     }
 
+    async fn answered(
+        &self,
+        key: &MessageKey,
+        referral: ReferralId,
+    ) -> Result<Option<EventId>, StoreError> {
+        change::answered(self, key, referral).await
+    }
+
     async fn referral(&self, id: ReferralId) -> Result<Option<ReferralView>, StoreError> {
         read::referral(self, id).await
     }
@@ -239,7 +275,7 @@ impl ReferralStore for Backend {
         read::feed(self, query).await
     }
 
-    async fn put_document(&self, document: NewDocument) -> Result<(), StoreError> {
+    async fn put_document(&self, document: NewDocument) -> Result<Uploaded, StoreError> {
         document::put(self, document).await
     }
 

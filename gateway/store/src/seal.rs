@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 use crate::error::internal;
 
 mod keyring;
+mod lane;
 
 pub use keyring::{KEYRING_BYTES_MAX, Keyring, KeyringError};
 

@@ -3,11 +3,13 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Pool, Transaction};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use waymark_core::port::StoreError;
 
 use crate::error::sql;
@@ -62,9 +64,10 @@ pub(crate) struct Pools {
     pub(crate) reader: Pool<Db>,
 }
 
-/// What only this engine needs to know: where its file is, unless it is in memory.
+/// What only this engine needs to know: where its file is, unless it is in memory, and whose turn it is to write.
 pub(crate) struct Engine {
     path: Option<PathBuf>,
+    turn: Arc<Mutex<()>>,
     /// Bytes of write-ahead log above which it is long.
     long_at: AtomicU64,
     /// Its bytes when it was last folded.
@@ -72,14 +75,37 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    const fn new(path: Option<PathBuf>) -> Self {
+    fn new(path: Option<PathBuf>) -> Self {
         let (long_at, folded_at) = (AtomicU64::new(WAL_BYTES_MAX), AtomicU64::new(0));
         Self {
             path,
+            turn: Arc::default(),
             long_at,
             folded_at,
         }
     }
+}
+
+/// The turn to write beside the committer, held as long as this lives.
+pub(crate) type Turn = OwnedMutexGuard<()>;
+
+/// Waits for the turn of a write that is no accept. There is one connection to write with, and whoever waits for it is
+/// served in order: as all other writes wait here and not there, an accept waits for the one under way at most, and
+/// they for one batch of accepts.
+pub(crate) async fn turn(engine: &Engine) -> Turn {
+    Arc::clone(&engine.turn).lock_owned().await
+}
+
+/// Bytes free on the file system of the database's file.
+pub(crate) fn free_disk(engine: &Engine) -> Option<u64> {
+    let folder = engine.path.as_ref()?.parent()?;
+    let folder = if folder.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        folder
+    };
+    let system = rustix::fs::statvfs(folder).ok()?;
+    Some(system.f_bavail.saturating_mul(system.f_frsize))
 }
 
 /// The writer lock, held as long as this lives.
@@ -267,6 +293,7 @@ mod tests {
             mode,
             schema: Schema::Migrate,
             now,
+            free_disk_min: 0,
         }
     }
 

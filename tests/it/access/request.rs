@@ -123,7 +123,7 @@ impl World {
                 }
                 .encode_to_vec()
             }
-            "ReferralService/UploadDocument" => return Ok(upload()),
+            "ReferralService/UploadDocument" => return Ok(upload(request_id)),
             "ReferralService/DownloadDocument" => {
                 let purpose = v1::AccessPurpose::DirectCare.into();
                 let document_id = case.document.document_id.clone();
@@ -171,6 +171,7 @@ impl World {
                 .encode_to_vec()
             }
             "AuditService/GetCheckpoint" => v1::GetCheckpointRequest {}.encode_to_vec(),
+            "AuditService/ListCheckpoints" => v1::ListCheckpointsRequest::default().encode_to_vec(),
             "AuditService/ListEntries" => v1::ListEntriesRequest::default().encode_to_vec(),
             "AuditService/GetEntry" => v1::GetEntryRequest {
                 subject: Some(v1::get_entry_request::Subject::Index(0)),
@@ -190,7 +191,11 @@ impl World {
             }
             .encode_to_vec(),
             "AdminService/ListDeliveries" => v1::ListDeliveriesRequest::default().encode_to_vec(),
-            "AdminService/GetDelivery" => v1::GetDeliveryRequest { delivery_id }.encode_to_vec(),
+            "AdminService/GetDelivery" => v1::GetDeliveryRequest {
+                delivery_id,
+                ..Default::default()
+            }
+            .encode_to_vec(),
             "AdminService/PreviewResend" => {
                 v1::PreviewResendRequest { delivery_id }.encode_to_vec()
             }

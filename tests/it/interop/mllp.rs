@@ -38,10 +38,7 @@ receivers! {
 async fn hospital(script: &str, tls: bool, args: &[&str]) -> anyhow::Result<(Gateway, Peer)> {
     if !tls {
         let peer = Peer::start(script, args).await?;
-        let area = Area {
-            mllp: peer.port(),
-            ..Area::default()
-        };
+        let area = Area::hospital(peer.port());
         return Ok((Gateway::start(Engine::Sqlite, &area).await?, peer));
     }
     let gateway = Gateway::start(Engine::Sqlite, &Area::default()).await?;
@@ -51,11 +48,7 @@ async fn hospital(script: &str, tls: bool, args: &[&str]) -> anyhow::Result<(Gat
     all.push("--tls");
     all.extend(files.iter().map(String::as_str));
     let peer = Peer::start(script, &all).await?;
-    let mut files = Area {
-        mllp: peer.port(),
-        ..Area::default()
-    }
-    .files();
+    let mut files = Area::hospital(peer.port()).files();
     let secured = format!("transport = \"tls\"\npeer_uri = \"{HOSPITAL}\"");
     changed(
         &mut files,
@@ -74,10 +67,7 @@ async fn outcomes(admin: &Client, delivery: &str) -> anyhow::Result<Vec<AttemptO
 async fn gets_everything_once_and_in_order(script: &str, tls: bool) -> anyhow::Result<()> {
     // The first acknowledgement is lost.
     let (gateway, peer) = hospital(script, tls, &["--script", "DROP"]).await?;
-    let (school, admin) = (
-        gateway.client("EE123456").await?,
-        gateway.client("admin-LA882").await?,
-    );
+    let [school, admin] = gateway.clients(["EE123456", "admin-LA882"]).await?;
     let (one, other) = (
         Child(201).referral("adhd-assessment"),
         Child(202).referral("adhd-assessment"),
@@ -177,10 +167,7 @@ async fn what_an_ascii_receiver_never_answers_is_unknown_and_kept_until_it_is_an
         ..Area::default()
     };
     let gateway = Gateway::start(Engine::Sqlite, &area).await?;
-    let (school, admin) = (
-        gateway.client("EE123456").await?,
-        gateway.client("admin-LA882").await?,
-    );
+    let [school, admin] = gateway.clients(["EE123456", "admin-LA882"]).await?;
     let mut referral = Child(203).referral("adhd-assessment");
     referral["child"]["name"]["family"] = "Łuczak-Ngũgĩ".into();
     let receipt = school.submit("not-ascii", &referral).await?;

@@ -1,5 +1,22 @@
 //! What we emit is valid by hl7apy's strict rules, for the versions that it knows.
 
+use anyhow::Context as _;
+use waymark_adapters::contract::sample;
+use waymark_adapters::hl7v2::ack::{Ack, AckCode};
+use waymark_adapters::hl7v2::build::{Processing, Version};
+use waymark_adapters::hl7v2::config::Settings;
+use waymark_adapters::hl7v2::content::Envelope;
+use waymark_adapters::hl7v2::fault::FieldFault;
+use waymark_adapters::hl7v2::map::outward;
+use waymark_adapters::hl7v2::map::status::Answering;
+use waymark_adapters::hl7v2::message::{LineEndings, Message};
+use waymark_core::delivery::Kind;
+use waymark_core::directory::{CodeMap, Endpoint, WireCode};
+use waymark_core::id::DocumentId;
+use waymark_core::leg::LegState as State;
+use waymark_core::personal::Payload;
+use waymark_core::port::{Attachment, IntakeAnswer};
+use waymark_core::referral::{DocumentRef, NeedType, SenderReference};
 use waymark_proto::v1::DeliveryState;
 use waymark_tests::actors::Hospital;
 use waymark_tests::engine::Engine;
@@ -9,6 +26,132 @@ use waymark_tests::peer::run;
 use super::{changed, shown};
 
 const VALIDATOR: &str = "hl7_strict.py";
+
+/// Settings of an endpoint of a version.
+pub(super) fn endpoint(version: Version, more: &str) -> Endpoint {
+    let settings = format!(
+        "host = \"127.0.0.1\"\nport = 2575\ntransport = \"plain\"\ninterface = \"127.0.0.1\"\n\
+         version = \"{}\"\nack_mode = \"enhanced\"\nsending_app = \"WAYMARK\"\n\
+         sending_facility = \"WM01\"\nreceiving_app = \"EPR\"\nreceiving_facility = \"R1L\"\n{more}",
+        version.code()
+    );
+    let mut endpoint = sample::endpoint();
+    endpoint.settings = settings.parse().expect("settings are TOML");
+    let wire = WireCode {
+        code: "N1".to_owned(),
+        system: "LOCAL".to_owned(),
+        display: "Need one".to_owned(),
+    };
+    for kind in NeedType::ALL {
+        endpoint.codes.need.insert(*kind, wire.clone());
+    }
+    endpoint
+}
+
+/// Every message of one version that goes to a receiver, by a name.
+fn messages(version: Version) -> anyhow::Result<Vec<(String, String)>> {
+    let endpoint = endpoint(
+        version,
+        "status_as = \"siu\"\nextra_segments = [\"ZWM|1|SEND\"]",
+    );
+    let settings = Settings::read(&endpoint).expect("the settings are right");
+    let mut all = Vec::new();
+    for kind in [Kind::New, Kind::Amend, Kind::Cancel, Kind::Withdraw] {
+        let mut source = sample::source(kind);
+        let content = source.content.as_mut().context("content")?;
+        let document = |nth: u8| DocumentRef {
+            id: DocumentId::from_bytes([nth; 16]),
+            sha256: "ab".repeat(32),
+            media_type: "application/pdf".to_owned(),
+            size_bytes: 3,
+            title: Some("Report".into()),
+            kind: None,
+        };
+        content.documents = vec![document(1), document(2)];
+        source.attachments = vec![Attachment {
+            document: document(1),
+            bytes: Payload::new(b"ABC".to_vec()),
+        }];
+        all.push((format!("{kind}"), outward::render(&source, &settings)?));
+    }
+    for (state, due) in [
+        (State::Booked, Some("2026-05-04".parse()?)),
+        (State::AppointmentCancelled, None),
+        (State::WasNotBrought, None),
+        (State::Declined, None),
+    ] {
+        let mut source = sample::source(Kind::Status);
+        let notice = source.status.as_mut().context("a status")?;
+        (notice.state, notice.due) = (state, due);
+        all.push((format!("{state}"), outward::render(&source, &settings)?));
+    }
+    let question = all
+        .first()
+        .context("a referral")?
+        .1
+        .replacen("REF^I12", "REF^I15", 1);
+    let asked = Envelope::read(&Message::parse(question.as_bytes(), LineEndings::Cr)?)?;
+    let (found, reference) = (
+        IntakeAnswer {
+            referral: sample::source(Kind::New).referral,
+            reference: sample::source(Kind::New).reference,
+            repeated: false,
+            state: Some(State::Accepted),
+        },
+        SenderReference {
+            value: "SM-7".to_owned(),
+            namespace: "SCHOOLMIS".to_owned(),
+        },
+    );
+    let answer = Answering {
+        asked: &asked,
+        reference: &reference,
+        found: &found,
+        control_id: "WA1",
+        at: jiff::Timestamp::UNIX_EPOCH,
+        processing: Processing::Training,
+        codes: &CodeMap::default(),
+    };
+    all.push(("answer".to_owned(), answer.write()));
+    all.push(("question".to_owned(), question));
+    if version != Version::V23 {
+        let fault = FieldFault::missing_field("RF1", 6);
+        let ack = Ack {
+            answers: &asked,
+            control_id: "WA2",
+            at: jiff::Timestamp::UNIX_EPOCH,
+            processing: Processing::Training,
+            code: AckCode::ApplicationError,
+            fault: Some(&fault),
+        };
+        all.push(("ack".to_owned(), ack.write()));
+    }
+    Ok(all)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_message_in_every_version_passes_strict_validation() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut files = Vec::new();
+    for version in Version::ALL {
+        for (name, text) in messages(version)? {
+            let path = folder.path().join(format!("{}-{name}", version.code()));
+            std::fs::write(&path, text)?;
+            files.push(shown(&path));
+        }
+    }
+    let said = run(VALIDATOR, &files).await?;
+    assert!(said.ok, "{}{}", said.out, said.errors);
+    let said = said.json()?;
+    let all = said["files"].as_array().expect("a verdict for each file");
+    assert_eq!(all.len(), files.len());
+    assert_eq!(
+        files.len(),
+        5 * 11 - 1,
+        "eleven kinds, and no acknowledgement of 2.3"
+    );
+    Ok(())
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn version_2_4_passes_strict_validation() -> anyhow::Result<()> {
@@ -22,10 +165,7 @@ async fn version_2_5_passes_strict_validation() -> anyhow::Result<()> {
 
 async fn passes(version: &str) -> anyhow::Result<()> {
     let hospital = Hospital::open()?;
-    let area = Area {
-        mllp: hospital.port(),
-        ..Area::default()
-    };
+    let area = Area::hospital(hospital.port());
     let gateway = Gateway::start(Engine::Sqlite, &area).await?;
     if version != "2.5" {
         let mut files = area.files();

@@ -17,6 +17,7 @@ use waymark_tests::gateway::{Area, Child, Gateway};
 
 waymark_tests::both_engines! {
     an_auditor_proves_a_referral_s_events_complete_and_finds_any_flipped_byte,
+    every_checkpoint_is_given_page_by_page_with_when_it_was_signed,
 }
 
 /// Bytes flipped in each file of the tree.
@@ -39,18 +40,8 @@ async fn an_auditor_proves_a_referral_s_events_complete_and_finds_any_flipped_by
     engine: Engine,
 ) -> anyhow::Result<()> {
     let hospital = Hospital::open()?;
-    let gateway = Gateway::start(
-        engine,
-        &Area {
-            mllp: hospital.port(),
-            ..Area::default()
-        },
-    )
-    .await?;
-    let (school, provider) = (
-        gateway.client("EE123456").await?,
-        gateway.client("R1L").await?,
-    );
+    let gateway = Gateway::start(engine, &Area::hospital(hospital.port())).await?;
+    let [school, provider] = gateway.clients(["EE123456", "R1L"]).await?;
     for n in 150..156 {
         school
             .submit(&format!("other-{n}"), &Child(n).referral("adhd-assessment"))
@@ -118,6 +109,68 @@ async fn an_auditor_proves_a_referral_s_events_complete_and_finds_any_flipped_by
     assert!(entry.commitments.contains(&made));
 
     flips_are_found(&tree, &options)
+}
+
+async fn every_checkpoint_is_given_page_by_page_with_when_it_was_signed(
+    engine: Engine,
+) -> anyhow::Result<()> {
+    let gateway = Gateway::start(engine, &Area::default()).await?;
+    let [school, auditor] = gateway.clients(["EE123456", "auditor-LA882"]).await?;
+    for n in 160..165 {
+        let content = Child(n).referral("specialist-teaching");
+        school.submit(&format!("signed-{n}"), &content).await?;
+        gateway.sequenced().await?;
+    }
+    let stored = gateway.store()?.checkpoints(0, 1_000).await?;
+    assert!(stored.len() >= 5, "a round was signed for each");
+    let mut request = v1::ListCheckpointsRequest {
+        page_size: 2,
+        ..v1::ListCheckpointsRequest::default()
+    };
+    let mut given = Vec::new();
+    loop {
+        let page = auditor.audit().list_checkpoints(request.clone()).await?;
+        let page = page.into_inner();
+        given.extend(page.checkpoints);
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = page.next_page_token;
+    }
+    assert_eq!(given.len(), stored.len());
+    for (given, stored) in given.iter().zip(&stored) {
+        assert_eq!(given.note, stored.note.as_bytes());
+        assert_eq!(given.tree_size, stored.size);
+        let at = given.signed_at.as_ref().expect("when it was signed");
+        let ms = at.seconds * 1_000 + i64::from(at.nanos / 1_000_000);
+        assert_eq!(ms, stored.at.as_ms());
+    }
+    let newest = auditor
+        .audit()
+        .get_checkpoint(v1::GetCheckpointRequest {})
+        .await?;
+    let newest = newest.into_inner().checkpoint.expect("the newest");
+    assert!(newest.signed_at.is_some());
+    let later = v1::ListCheckpointsRequest {
+        after_size: stored[1].size,
+        ..v1::ListCheckpointsRequest::default()
+    };
+    let later = auditor.audit().list_checkpoints(later).await?.into_inner();
+    assert_eq!(later.checkpoints.first(), given.get(2));
+
+    // The release that the deployment began with names its entry.
+    let release = auditor
+        .directory()
+        .get_release(v1::GetReleaseRequest::default())
+        .await?;
+    let event = release.into_inner().release.expect("the release").event_id;
+    let entry = v1::GetEntryRequest {
+        subject: Some(v1::get_entry_request::Subject::EventId(event)),
+    };
+    let entry = auditor.audit().get_entry(entry).await?.into_inner().entry;
+    let entry = waymark_core::audit::LogEntry::decode(&entry.expect("the entry").entry)?;
+    assert_eq!(entry.fact("release"), Some("1"));
+    Ok(())
 }
 
 fn flips_are_found(tree: &Path, options: &Options) -> anyhow::Result<()> {

@@ -13,6 +13,8 @@ waymark_tests::both_engines! {
     a_cancel_after_assessment_began_is_a_request,
     a_cancel_before_any_attempt_sends_nothing,
     a_cancel_behind_a_refused_referral_is_not_needed,
+    a_cancel_that_its_receiver_refuses_gives_the_leg_back,
+    an_amend_whose_answer_was_lost_is_answered_again_though_the_referral_moved_on,
     withdrawn_consent_stops_what_was_not_sent_and_follows_what_was,
 }
 
@@ -55,18 +57,8 @@ async fn a_cancel_that_races_a_booking_leaves_both_on_the_timeline(
     engine: Engine,
 ) -> anyhow::Result<()> {
     let hospital = Hospital::open()?;
-    let gateway = Gateway::start(
-        engine,
-        &Area {
-            mllp: hospital.port(),
-            ..Area::default()
-        },
-    )
-    .await?;
-    let (school, provider) = (
-        gateway.client("EE123456").await?,
-        gateway.client("R1L").await?,
-    );
+    let gateway = Gateway::start(engine, &Area::hospital(hospital.port())).await?;
+    let [school, provider] = gateway.clients(["EE123456", "R1L"]).await?;
     for n in 60..66 {
         let receipt = taken(&gateway, &school, Child(n)).await?;
         let id = receipt.referral_id.as_str();
@@ -114,18 +106,8 @@ async fn a_cancel_waits_behind_a_referral_that_is_still_being_tried(
     engine: Engine,
 ) -> anyhow::Result<()> {
     let mut hospital = Hospital::closed()?;
-    let gateway = Gateway::start(
-        engine,
-        &Area {
-            mllp: hospital.port(),
-            ..Area::default()
-        },
-    )
-    .await?;
-    let (school, admin) = (
-        gateway.client("EE123456").await?,
-        gateway.client("admin-LA882").await?,
-    );
+    let gateway = Gateway::start(engine, &Area::hospital(hospital.port())).await?;
+    let [school, admin] = gateway.clients(["EE123456", "admin-LA882"]).await?;
     let receipt = school
         .submit("tried", &Child(61).referral("adhd-assessment"))
         .await?;
@@ -167,18 +149,8 @@ async fn a_cancel_waits_behind_a_referral_that_is_still_being_tried(
 
 async fn a_cancel_after_assessment_began_is_a_request(engine: Engine) -> anyhow::Result<()> {
     let hospital = Hospital::open()?;
-    let gateway = Gateway::start(
-        engine,
-        &Area {
-            mllp: hospital.port(),
-            ..Area::default()
-        },
-    )
-    .await?;
-    let (school, provider) = (
-        gateway.client("EE123456").await?,
-        gateway.client("R1L").await?,
-    );
+    let gateway = Gateway::start(engine, &Area::hospital(hospital.port())).await?;
+    let [school, provider] = gateway.clients(["EE123456", "R1L"]).await?;
     let receipt = taken(&gateway, &school, Child(67)).await?;
     let id = &receipt.referral_id;
     provider.status(id, 1, LegState::InAssessment).await?;
@@ -203,10 +175,7 @@ async fn a_cancel_after_assessment_began_is_a_request(engine: Engine) -> anyhow:
 
 async fn a_cancel_before_any_attempt_sends_nothing(engine: Engine) -> anyhow::Result<()> {
     let gateway = Gateway::start(engine, &Area::default()).await?;
-    let (school, team) = (
-        gateway.client("EE123456").await?,
-        gateway.client("SPEC1").await?,
-    );
+    let [school, team] = gateway.clients(["EE123456", "SPEC1"]).await?;
     let admin = gateway.client("admin-LA882").await?;
     let receipt = school
         .submit("unsent", &Child(68).referral("specialist-teaching"))
@@ -233,10 +202,7 @@ async fn a_cancel_before_any_attempt_sends_nothing(engine: Engine) -> anyhow::Re
 
 async fn a_cancel_behind_a_refused_referral_is_not_needed(engine: Engine) -> anyhow::Result<()> {
     let gateway = Gateway::start(engine, &Area::default()).await?;
-    let (school, team) = (
-        gateway.client("EE123456").await?,
-        gateway.client("SPEC1").await?,
-    );
+    let [school, team] = gateway.clients(["EE123456", "SPEC1"]).await?;
     let admin = gateway.client("admin-LA882").await?;
     let receipt = school
         .submit("refused", &Child(69).referral("specialist-teaching"))
@@ -268,26 +234,93 @@ async fn a_cancel_behind_a_refused_referral_is_not_needed(engine: Engine) -> any
     Ok(())
 }
 
+async fn a_cancel_that_its_receiver_refuses_gives_the_leg_back(
+    engine: Engine,
+) -> anyhow::Result<()> {
+    let gateway = Gateway::start(engine, &Area::default()).await?;
+    let (school, team) = (
+        gateway.client("EE123456").await?,
+        gateway.client("SPEC1").await?,
+    );
+    let receipt = school
+        .submit("kept", &Child(75).referral("specialist-teaching"))
+        .await?;
+    let id = receipt.referral_id.as_str();
+    let post = team.fetch_one(id).await?;
+    team.acknowledge(&post).await?;
+    team.status(id, 1, LegState::Accepted).await?;
+    school.cancel("kept-no-more", id).await?;
+    assert_eq!(school.leg(id).await?.state(), LegState::Cancelled);
+    // The team books before it reads the cancel, and then will not have it.
+    team.status(id, 2, LegState::Booked).await?;
+    assert_eq!(school.leg(id).await?.state(), LegState::Cancelled);
+    let cancel = team.fetch_one(id).await?;
+    assert_eq!(cancel.dispatch.kind(), MessageKind::Cancel);
+    let reject = v1::RejectRequest {
+        delivery_id: cancel.lent.delivery_id.clone(),
+        lease_token: cancel.lent.lease_token.clone(),
+        reason_code: "booked".to_owned(),
+        reason: "the family comes on Monday".to_owned(),
+        fault: v1::Fault::Sender.into(),
+    };
+    team.mailbox().reject(reject).await?;
+    let leg = school.leg(id).await?;
+    assert_eq!(leg.state(), LegState::Booked, "as its service sees it");
+    assert!(
+        !leg.next_action_due.is_empty(),
+        "and somebody must act again"
+    );
+    let timeline = gateway.store()?.timeline(id.parse()?, 100).await?;
+    let codes: Vec<&str> = timeline.iter().map(|e| e.event.code.as_str()).collect();
+    assert_eq!(
+        codes
+            .iter()
+            .filter(|code| **code == "cancel_refused")
+            .count(),
+        1,
+        "{codes:?}"
+    );
+    assert!(
+        timeline
+            .iter()
+            .any(|e| e.event.kind == EventKind::Cancelled)
+    );
+    // The case goes on.
+    team.status(id, 3, LegState::InAssessment).await?;
+    assert_eq!(school.leg(id).await?.state(), LegState::InAssessment);
+    Ok(())
+}
+
+async fn an_amend_whose_answer_was_lost_is_answered_again_though_the_referral_moved_on(
+    engine: Engine,
+) -> anyhow::Result<()> {
+    let gateway = Gateway::start(engine, &Area::default()).await?;
+    let school = gateway.client("EE123456").await?;
+    let content = Child(76).referral("specialist-teaching");
+    let receipt = school.submit("before", &content).await?;
+    let id = receipt.referral_id.as_str();
+    let first = school.amend("after", id, &content).await?;
+    school.cancel("over", id).await?;
+    let again = school.amend("after", id, &content).await?;
+    assert_eq!((again.event_id, again.duplicate), (first.event_id, true));
+    let other = school.amend("never-sent", id, &content).await;
+    assert!(other.is_err(), "what was never applied is refused");
+    let mut changed = content;
+    changed["narrative"] = "sooner".into();
+    assert!(
+        school.amend("after", id, &changed).await.is_err(),
+        "nor what says something else"
+    );
+    Ok(())
+}
+
 async fn withdrawn_consent_stops_what_was_not_sent_and_follows_what_was(
     engine: Engine,
 ) -> anyhow::Result<()> {
     let hospital = Hospital::open()?;
-    let gateway = Gateway::start(
-        engine,
-        &Area {
-            mllp: hospital.port(),
-            ..Area::default()
-        },
-    )
-    .await?;
-    let (school, admin) = (
-        gateway.client("EE123456").await?,
-        gateway.client("admin-LA882").await?,
-    );
-    let (team, care) = (
-        gateway.client("SPEC1").await?,
-        gateway.client("SC882").await?,
-    );
+    let gateway = Gateway::start(engine, &Area::hospital(hospital.port())).await?;
+    let [school, admin] = gateway.clients(["EE123456", "admin-LA882"]).await?;
+    let [team, care] = gateway.clients(["SPEC1", "SC882"]).await?;
     // Three receivers: the hospital has it, the team has it on loan, social care has not fetched its post.
     let receipt = school
         .submit("three", &Child(27).referral("ehc-advice"))

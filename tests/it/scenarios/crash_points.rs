@@ -30,14 +30,7 @@ async fn an_end_at_any_moment_loses_nothing_and_doubles_nothing(
     engine: Engine,
 ) -> anyhow::Result<()> {
     let hospital = Hospital::open()?;
-    let mut gateway = Gateway::start(
-        engine,
-        &Area {
-            mllp: hospital.port(),
-            ..Area::default()
-        },
-    )
-    .await?;
+    let mut gateway = Gateway::start(engine, &Area::hospital(hospital.port())).await?;
     let mut chance = StdRng::seed_from_u64(SEED);
     let mut acknowledged: BTreeMap<u32, String> = BTreeMap::new();
     for round in 0..ENDS {

@@ -128,19 +128,9 @@ async fn a_merged_agency_s_post_is_sent_on_and_its_old_name_still_answers(
     engine: Engine,
 ) -> anyhow::Result<()> {
     let before = format!("{MERGER}{}", autism("autism-old", "OLD01", "old01-mailbox"));
-    let gateway = Gateway::start(
-        engine,
-        &Area {
-            more: before,
-            ..Area::default()
-        },
-    )
-    .await?;
+    let gateway = Gateway::start(engine, &Area::with(before)).await?;
     let school = gateway.client("EE123456").await?;
-    let (former, new) = (
-        gateway.client("OLD01").await?,
-        gateway.client("NEW01").await?,
-    );
+    let [former, new] = gateway.clients(["OLD01", "NEW01"]).await?;
     let read = school
         .submit("read", &Child(221).referral("autism-assessment"))
         .await?;
@@ -161,11 +151,7 @@ async fn a_merged_agency_s_post_is_sent_on_and_its_old_name_still_answers(
             "{MERGER}{}[[succession]]\nfrom = \"OLD01\"\nto = \"NEW01\"\non = {on}\n",
             autism("autism-new", "NEW01", "new01-mailbox")
         );
-        Area {
-            more: text,
-            ..Area::default()
-        }
-        .files()
+        Area::with(text).files()
     };
     gateway.apply(&merged("2099-01-01")).await?;
     let early = new
@@ -175,6 +161,7 @@ async fn a_merged_agency_s_post_is_sent_on_and_its_old_name_still_answers(
     assert_eq!(early.code(), tonic::Code::NotFound);
     gateway.apply(&merged("2026-01-01")).await?;
 
+    the_heir_sees_its_predecessor_s_cases(&gateway, &[&pending, &read]).await?;
     // The old code still names the case: whoever took over may speak for it.
     new.status(&read.referral_id, 1, v1::LegState::Accepted)
         .await?;
@@ -194,12 +181,45 @@ async fn a_merged_agency_s_post_is_sent_on_and_its_old_name_still_answers(
     Ok(())
 }
 
+/// By list, by watch and in its post, as by key: and nobody else does.
+async fn the_heir_sees_its_predecessor_s_cases(
+    gateway: &Gateway,
+    cases: &[&v1::Receipt],
+) -> anyhow::Result<()> {
+    let [new, stranger] = gateway.clients(["NEW01", "THER1"]).await?;
+    let ids: Vec<&str> = cases.iter().map(|c| c.referral_id.as_str()).collect();
+    let list = v1::ListReferralsRequest::default();
+    let listed = new.referrals().list_referrals(list.clone()).await?;
+    let listed = listed.into_inner().referrals;
+    let listed: Vec<&str> = listed.iter().map(|r| r.referral_id.as_str()).collect();
+    assert_eq!(listed, ids, "newest first");
+    let none = stranger.referrals().list_referrals(list).await?;
+    assert!(none.into_inner().referrals.is_empty());
+
+    gateway.sequenced().await?;
+    let watch = v1::WatchReferralsRequest {
+        start: v1::WatchStart::Oldest.into(),
+        ..v1::WatchReferralsRequest::default()
+    };
+    let mut watching = new.referrals().watch_referrals(watch).await?.into_inner();
+    let mut accepted = Vec::new();
+    while accepted.len() < ids.len() {
+        let step = watching.message().await?.expect("a watch does not end");
+        let event = step.event;
+        accepted.extend(
+            event
+                .filter(|e| e.kind() == v1::ReferralEventKind::Accepted)
+                .map(|e| e.referral_id),
+        );
+    }
+    accepted.reverse();
+    assert_eq!(accepted, ids);
+    Ok(())
+}
+
 /// What was bound to the old agency goes to the new one by an operator's act, and the log names both.
 async fn the_pending_is_sent_on(gateway: &Gateway, pending: &v1::Receipt) -> anyhow::Result<()> {
-    let (admin, new) = (
-        gateway.client("admin-LA882").await?,
-        gateway.client("NEW01").await?,
-    );
+    let [admin, new] = gateway.clients(["admin-LA882", "NEW01"]).await?;
     let delivery = admin.deliveries(&pending.referral_id).await?.remove(0);
     assert_eq!(
         (delivery.agency_id.as_str(), delivery.state()),
@@ -247,27 +267,13 @@ async fn the_pending_is_sent_on(gateway: &Gateway, pending: &v1::Receipt) -> any
 
 async fn an_endpoint_that_was_removed_parks_its_work(engine: Engine) -> anyhow::Result<()> {
     let mut hospital = Hospital::closed()?;
-    let gateway = Gateway::start(
-        engine,
-        &Area {
-            mllp: hospital.port(),
-            ..Area::default()
-        },
-    )
-    .await?;
-    let (school, admin) = (
-        gateway.client("EE123456").await?,
-        gateway.client("admin-LA882").await?,
-    );
+    let gateway = Gateway::start(engine, &Area::hospital(hospital.port())).await?;
+    let [school, admin] = gateway.clients(["EE123456", "admin-LA882"]).await?;
     let receipt = school
         .submit("removed", &Child(224).referral("adhd-assessment"))
         .await?;
     let delivery = admin.deliveries(&receipt.referral_id).await?.remove(0);
-    let mut files = Area {
-        mllp: hospital.port(),
-        ..Area::default()
-    }
-    .files();
+    let mut files = Area::hospital(hospital.port()).files();
     for file in &mut files {
         file.text = file.text.replace("r1l-mllp", "r1l-other");
     }
@@ -286,10 +292,7 @@ async fn an_endpoint_that_was_removed_parks_its_work(engine: Engine) -> anyhow::
 
 async fn a_row_deleted_by_hand_trips_the_conservation_check(engine: Engine) -> anyhow::Result<()> {
     let gateway = Gateway::start(engine, &Area::default()).await?;
-    let (school, admin) = (
-        gateway.client("EE123456").await?,
-        gateway.client("admin-LA882").await?,
-    );
+    let [school, admin] = gateway.clients(["EE123456", "admin-LA882"]).await?;
     for n in 230..233 {
         school
             .submit(

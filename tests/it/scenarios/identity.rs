@@ -112,10 +112,7 @@ async fn children_of_one_name_and_birthday_stay_two_and_a_person_looks(
     engine: Engine,
 ) -> anyhow::Result<()> {
     let gateway = Gateway::start(engine, &Area::default()).await?;
-    let (school, admin) = (
-        gateway.client("EE123456").await?,
-        gateway.client("admin-LA882").await?,
-    );
+    let [school, admin] = gateway.clients(["EE123456", "admin-LA882"]).await?;
     let (one, other) = (Child(91), Child(92));
     let first = school.submit("one", &with(one, |_| {})).await?;
     let twin = with(other, |c| {
@@ -199,10 +196,7 @@ async fn a_temporary_upn_matches_nobody(engine: Engine) -> anyhow::Result<()> {
 
 async fn a_verified_number_finds_every_referral_of_the_child(engine: Engine) -> anyhow::Result<()> {
     let gateway = Gateway::start(engine, &Area::default()).await?;
-    let (school, stranger) = (
-        gateway.client("EE123456").await?,
-        gateway.client("THER1").await?,
-    );
+    let [school, stranger] = gateway.clients(["EE123456", "THER1"]).await?;
     let child = Child(95);
     let mut made = Vec::new();
     for n in 0..3 {
@@ -226,10 +220,7 @@ async fn a_conflict_between_number_and_upn_is_recorded_and_nothing_is_merged(
     engine: Engine,
 ) -> anyhow::Result<()> {
     let gateway = Gateway::start(engine, &Area::default()).await?;
-    let (school, admin) = (
-        gateway.client("EE123456").await?,
-        gateway.client("admin-LA882").await?,
-    );
+    let [school, admin] = gateway.clients(["EE123456", "admin-LA882"]).await?;
     let (one, other) = (Child(96), Child(97));
     let first = school.submit("first", &with(one, |_| {})).await?;
     assert!(admin.alarms("identity_conflict").await?.is_empty());

@@ -23,18 +23,8 @@ async fn a_referral_outlives_a_long_outage_and_arrives_once_and_in_order(
     engine: Engine,
 ) -> anyhow::Result<()> {
     let mut hospital = Hospital::closed()?;
-    let gateway = Gateway::start(
-        engine,
-        &Area {
-            mllp: hospital.port(),
-            ..Area::default()
-        },
-    )
-    .await?;
-    let (school, admin) = (
-        gateway.client("EE123456").await?,
-        gateway.client("admin-LA882").await?,
-    );
+    let gateway = Gateway::start(engine, &Area::hospital(hospital.port())).await?;
+    let [school, admin] = gateway.clients(["EE123456", "admin-LA882"]).await?;
     let child = Child(1);
     let receipt = school
         .submit("adhd-1", &child.referral("adhd-assessment"))
@@ -153,18 +143,8 @@ async fn every_attempt_is_in_the_log(
 
 async fn a_failing_child_does_not_delay_another(engine: Engine) -> anyhow::Result<()> {
     let hospital = Hospital::open()?;
-    let gateway = Gateway::start(
-        engine,
-        &Area {
-            mllp: hospital.port(),
-            ..Area::default()
-        },
-    )
-    .await?;
-    let (school, admin) = (
-        gateway.client("EE123456").await?,
-        gateway.client("admin-LA882").await?,
-    );
+    let gateway = Gateway::start(engine, &Area::hospital(hospital.port())).await?;
+    let [school, admin] = gateway.clients(["EE123456", "admin-LA882"]).await?;
     let (failing, well) = (Child(11), Child(12));
     hospital.failing(Some(&failing.family()));
     let stuck = school
@@ -205,18 +185,8 @@ async fn a_failing_child_does_not_delay_another(engine: Engine) -> anyhow::Resul
 async fn a_lost_acknowledgement_makes_no_second_record(engine: Engine) -> anyhow::Result<()> {
     let hospital = Hospital::open()?;
     hospital.play(&[Play::ApplyAndDrop]);
-    let gateway = Gateway::start(
-        engine,
-        &Area {
-            mllp: hospital.port(),
-            ..Area::default()
-        },
-    )
-    .await?;
-    let (school, admin) = (
-        gateway.client("EE123456").await?,
-        gateway.client("admin-LA882").await?,
-    );
+    let gateway = Gateway::start(engine, &Area::hospital(hospital.port())).await?;
+    let [school, admin] = gateway.clients(["EE123456", "admin-LA882"]).await?;
     let receipt = school
         .submit("lost-ack", &Child(2).referral("adhd-assessment"))
         .await?;
@@ -251,10 +221,7 @@ async fn an_outage_longer_than_the_deadline_parks_and_alarms(engine: Engine) -> 
         ..Area::default()
     };
     let gateway = Gateway::start(engine, &area).await?;
-    let (school, admin) = (
-        gateway.client("EE123456").await?,
-        gateway.client("admin-LA882").await?,
-    );
+    let [school, admin] = gateway.clients(["EE123456", "admin-LA882"]).await?;
     let receipt = school
         .submit("too-long", &Child(3).referral("adhd-assessment"))
         .await?;

@@ -18,10 +18,7 @@ const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(6);
 
 async fn two_instances_share_the_work_and_the_directory() -> anyhow::Result<()> {
     let hospital = Hospital::open()?;
-    let area = Area {
-        mllp: hospital.port(),
-        ..Area::default()
-    };
+    let area = Area::hospital(hospital.port());
     let one = Gateway::start(Engine::Postgres, &area).await?;
     let other = one.beside().await?;
     let (school, elsewhere) = (
@@ -73,10 +70,7 @@ async fn two_instances_share_the_work_and_the_directory() -> anyhow::Result<()> 
 
 async fn a_dead_instance_s_work_is_taken_over() -> anyhow::Result<()> {
     let hospital = Hospital::open()?;
-    let area = Area {
-        mllp: hospital.port(),
-        ..Area::default()
-    };
+    let area = Area::hospital(hospital.port());
     let mut dying = Gateway::start(Engine::Postgres, &area).await?;
     let school = dying.client("EE123456").await?;
     // The message arrives, and its instance dies before the answer does.

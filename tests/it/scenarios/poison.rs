@@ -116,10 +116,7 @@ async fn a_message_that_breaks_its_adapter_is_set_aside_and_others_flow(
     let (poison, well) = (Child(170), Child(171));
     let mended = Arc::new(AtomicBool::new(false));
     let drive = Drive::start(&gateway, LEASE, wrap(Defect::Delivering, poison, &mended))?;
-    let (school, admin) = (
-        gateway.client("EE123456").await?,
-        gateway.client("admin-LA882").await?,
-    );
+    let [school, admin] = gateway.clients(["EE123456", "admin-LA882"]).await?;
     let broken = school
         .submit("poison", &poison.referral("adhd-assessment"))
         .await?;
@@ -219,10 +216,7 @@ async fn a_message_that_cannot_be_rendered_is_set_aside_at_once(
     let poison = Child(172);
     let mended = Arc::new(AtomicBool::new(false));
     let drive = Drive::start(&gateway, LEASE, wrap(Defect::Rendering, poison, &mended))?;
-    let (school, admin) = (
-        gateway.client("EE123456").await?,
-        gateway.client("admin-LA882").await?,
-    );
+    let [school, admin] = gateway.clients(["EE123456", "admin-LA882"]).await?;
     let broken = school
         .submit("unrendered", &poison.referral("adhd-assessment"))
         .await?;

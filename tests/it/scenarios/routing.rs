@@ -22,10 +22,7 @@ waymark_tests::both_engines! {
 
 async fn unrouted_work_waits_for_its_owner_under_an_alarm(engine: Engine) -> anyhow::Result<()> {
     let gateway = Gateway::start(engine, &Area::default()).await?;
-    let (school, council) = (
-        gateway.client("EE123456").await?,
-        gateway.client("LA882").await?,
-    );
+    let [school, council] = gateway.clients(["EE123456", "LA882"]).await?;
     let admin = gateway.client("admin-LA882").await?;
     let mut young_adult = Child(40).referral("adhd-assessment");
     young_adult["child"]["dateOfBirth"] = "2004-01-02".into();
@@ -67,19 +64,9 @@ async fn an_advice_request_reaches_health_education_and_care_at_once(
     engine: Engine,
 ) -> anyhow::Result<()> {
     let mut hospital = Hospital::closed()?;
-    let gateway = Gateway::start(
-        engine,
-        &Area {
-            mllp: hospital.port(),
-            ..Area::default()
-        },
-    )
-    .await?;
+    let gateway = Gateway::start(engine, &Area::hospital(hospital.port())).await?;
     let council = gateway.client("LA882").await?;
-    let (team, care) = (
-        gateway.client("SPEC1").await?,
-        gateway.client("SC882").await?,
-    );
+    let [team, care] = gateway.clients(["SPEC1", "SC882"]).await?;
     let receipt = council
         .submit("advice", &Child(41).referral("ehc-advice"))
         .await?;
@@ -126,18 +113,8 @@ async fn an_advice_request_reaches_health_education_and_care_at_once(
 
 async fn without_consent_for_a_sector_a_person_decides(engine: Engine) -> anyhow::Result<()> {
     let hospital = Hospital::open()?;
-    let gateway = Gateway::start(
-        engine,
-        &Area {
-            mllp: hospital.port(),
-            ..Area::default()
-        },
-    )
-    .await?;
-    let (school, council) = (
-        gateway.client("EE123456").await?,
-        gateway.client("LA882").await?,
-    );
+    let gateway = Gateway::start(engine, &Area::hospital(hospital.port())).await?;
+    let [school, council] = gateway.clients(["EE123456", "LA882"]).await?;
     let mut narrow = Child(42).referral("adhd-assessment");
     narrow["consent"]["scopes"] =
         serde_json::json!(["CONSENT_SCOPE_REFERRAL", "CONSENT_SCOPE_SHARE_EDUCATION"]);
@@ -182,10 +159,7 @@ async fn a_peer_with_another_agency_s_certificate_gets_nothing(
     .await?;
     // The address answers with a certificate of the same authority, for another agency.
     camhs.serve(&gateway.issue("waymark:test:agency:THER1")?, &gateway.ca()?)?;
-    let (school, admin) = (
-        gateway.client("EE123456").await?,
-        gateway.client("admin-LA882").await?,
-    );
+    let [school, admin] = gateway.clients(["EE123456", "admin-LA882"]).await?;
     let receipt = school
         .submit("interlock", &Child(44).referral("mental-health"))
         .await?;
@@ -211,10 +185,7 @@ async fn a_redirect_reaches_the_other_service_and_keeps_the_first_start(
     engine: Engine,
 ) -> anyhow::Result<()> {
     let gateway = Gateway::start(engine, &Area::default()).await?;
-    let (school, admin) = (
-        gateway.client("EE123456").await?,
-        gateway.client("admin-LA882").await?,
-    );
+    let [school, admin] = gateway.clients(["EE123456", "admin-LA882"]).await?;
     let team = gateway.client("SPEC1").await?;
     let receipt = school
         .submit("sent-on", &Child(45).referral("adhd-assessment"))

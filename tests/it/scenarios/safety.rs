@@ -49,10 +49,7 @@ async fn safeguarding_adjustments_and_easy_read_arrive_by_every_adapter(
         &gateway.secret("therapy-webhook")?,
     )?;
     camhs.serve(&gateway.issue("waymark:test:agency:CAM01")?, &gateway.ca()?)?;
-    let (school, team) = (
-        gateway.client("EE123456").await?,
-        gateway.client("SPEC1").await?,
-    );
+    let [school, team] = gateway.clients(["EE123456", "SPEC1"]).await?;
     let mut last = String::new();
     for (n, pathway) in (100..).zip([
         "adhd-assessment",

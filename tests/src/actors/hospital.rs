@@ -88,6 +88,8 @@ struct State {
     frames: Vec<Frame>,
     applied: Vec<Frame>,
     known: BTreeSet<String>,
+    standing: Option<&'static str>,
+    connections: usize,
 }
 
 /// A hospital.
@@ -187,6 +189,16 @@ impl Hospital {
         lock(&self.state).failing = text.map(str::to_owned);
     }
 
+    /// What it says to status requests (REF^I15) as RF1-1; until told, it says nothing to them.
+    pub fn stands(&self, code: &'static str) {
+        lock(&self.state).standing = Some(code);
+    }
+
+    /// How many connections it took.
+    pub fn connections(&self) -> usize {
+        lock(&self.state).connections
+    }
+
     /// Every message that came, answered or not.
     pub fn frames(&self) -> Vec<Frame> {
         lock(&self.state).frames.clone()
@@ -210,6 +222,7 @@ async fn serve(listener: TcpListener, state: Arc<Mutex<State>>) {
     let mut open = JoinSet::new();
     while let Ok((stream, _peer)) = listener.accept().await {
         let state = Arc::clone(&state);
+        lock(&state).connections += 1;
         open.spawn(async move {
             // A broken connection is the sender's to notice.
             let _ended: anyhow::Result<()> = connection(stream, &state).await;
@@ -221,10 +234,15 @@ async fn serve(listener: TcpListener, state: Arc<Mutex<State>>) {
 async fn connection(mut stream: TcpStream, state: &Mutex<State>) -> anyhow::Result<()> {
     while let Some(text) = read_frame(&mut stream).await? {
         let frame = Frame::read(text);
-        let (code, number) = match decide(&mut lock(state), &frame) {
+        let decided = decide(&mut lock(state), &frame);
+        let (code, number) = match decided {
             Answer::Say(code, number) => (code, number),
             Answer::Drop => return Ok(()),
             Answer::Wait => continue,
+            Answer::Standing(code) => {
+                write_frame(&mut stream, &standing(&frame, code)).await?;
+                continue;
+            }
         };
         let mut answer = format!(
             "MSH|^~\\&|EPR|R1L|WAYMARK|SOUTHMERE|20260302100000||ACK^I12^ACK|A{}|T|2.5\rMSA|{code}|{}\r",
@@ -246,10 +264,29 @@ enum Answer {
     Drop,
     /// It stays, silent.
     Wait,
+    /// Where a referral stands, as RF1-1.
+    Standing(&'static str),
+}
+
+/// The answer to a status request: RRI^I15.
+fn standing(asked: &Frame, code: &str) -> String {
+    let (id, reference) = (&asked.control_id, &asked.reference);
+    [
+        format!("MSH|^~\\&|EPR|R1L|WAYMARK|SOUTHMERE|20260302100000||RRI^I15^RRI_I12|S{id}|T|2.5"),
+        format!("MSA|AA|{id}"),
+        format!("RF1|{code}^^HL70283|||||{reference}^WAYMARK||||||R1L-77^EPR"),
+        "PRD|RT^Referred to Provider^HL70286||||||R1L^ODS".to_owned(),
+        format!("PID|1||{reference}^^^WAYMARK^VN||^^^^^^U"),
+        String::new(),
+    ]
+    .join("\r")
 }
 
 fn decide(state: &mut State, frame: &Frame) -> Answer {
     state.frames.push(frame.clone());
+    if frame.kind == "REF^I15" {
+        return state.standing.map_or(Answer::Wait, Answer::Standing);
+    }
     let failing = state
         .failing
         .as_ref()
@@ -317,6 +354,23 @@ pub async fn send(address: SocketAddr, message: &str) -> anyhow::Result<String> 
     tokio::time::timeout(ANSWER_TIMEOUT, talk)
         .await
         .context("no answer in time")?
+}
+
+/// The hospital's news of an appointment: SIU^`event` of a referral of ours, on a day.
+pub fn siu(control_id: &str, event: &str, reference: &str, day: &str) -> String {
+    [
+        format!(
+            "MSH|^~\\&|EPR|R1L|WAYMARK|SOUTHMERE|20260302110000||SIU^{event}^SIU_S12|{control_id}|T|2.4"
+        ),
+        format!(
+            "SCH||APT-{control_id}^EPR||||NORMAL^Normal^HL70276|||||^^^{day}103000|||||R1L||||R1L||||||\
+             {reference}^WAYMARK"
+        ),
+        "RGS|1".to_owned(),
+        "AIS|1||PAEDS^Paediatric clinic".to_owned(),
+        String::new(),
+    ]
+    .join("\r")
 }
 
 /// The hospital's unsolicited answer to a referral: RRI^I12 with RF1-1 `code`, under a message id of its own.

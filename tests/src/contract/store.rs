@@ -401,7 +401,7 @@ pub async fn only_a_verified_identifier_matches_a_child(store: Subject) {
         store.accept(accept).await.expect("accept");
     }
     let query = |subject| waymark_core::port::ReferralQuery {
-        agency: None,
+        agencies: None,
         pathway: None,
         subject: Some(subject),
         before: None,

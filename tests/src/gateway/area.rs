@@ -227,6 +227,22 @@ to = ["paediatrics", "specialist-teaching", "social-care"]
 "#;
 
 impl Area {
+    /// An area whose hospital is somewhere.
+    pub fn hospital(port: u16) -> Self {
+        Self {
+            mllp: port,
+            ..Self::default()
+        }
+    }
+
+    /// An area with further tables.
+    pub fn with(more: impl Into<String>) -> Self {
+        Self {
+            more: more.into(),
+            ..Self::default()
+        }
+    }
+
     /// The directory's files.
     pub fn files(&self) -> Vec<SourceFile> {
         let pushing = &self.pushing;

@@ -278,6 +278,7 @@ impl Client {
     pub async fn delivery(&self, id: &str) -> anyhow::Result<(v1::Delivery, Vec<v1::Attempt>)> {
         let request = v1::GetDeliveryRequest {
             delivery_id: id.to_owned(),
+            ..v1::GetDeliveryRequest::default()
         };
         let response = self.admin().get_delivery(request).await?.into_inner();
         Ok((response.delivery.context("no delivery")?, response.attempts))

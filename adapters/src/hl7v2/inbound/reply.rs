@@ -58,8 +58,14 @@ impl Refusal {
     }
 }
 
-/// Says the intake's refusal in the terms of the message: segment, field and code.
-pub(super) fn refusal(error: &IntakeError) -> Refusal {
+/// Says the intake's refusal in the terms of the message: segment, field and code. An appointment names its referral
+/// in SCH-26, everything else in RF1-6.
+pub(super) fn refusal(error: &IntakeError, message_code: &str) -> Refusal {
+    let (segment, field) = if message_code == "SIU" {
+        ("SCH", 26)
+    } else {
+        ("RF1", 6)
+    };
     let at = |segment, field, rule: String, code| FieldFault::field(segment, field, rule, code);
     let said = || format!("{} ({})", error.kind.sentence(), error.reason);
     match error.kind {
@@ -67,12 +73,14 @@ pub(super) fn refusal(error: &IntakeError) -> Refusal {
         ErrorKind::Unauthenticated | ErrorKind::Denied => {
             Refusal::rejected(at("MSH", 3, said(), ErrorCode::TableValueNotFound))
         }
-        ErrorKind::NotFound => Refusal::of(at("RF1", 6, said(), ErrorCode::UnknownKey)),
+        ErrorKind::NotFound => Refusal::of(at(segment, field, said(), ErrorCode::UnknownKey)),
         ErrorKind::Conflict if error.reason == REFERENCE_IN_USE => {
             Refusal::of(at("RF1", 6, said(), ErrorCode::DuplicateKey))
         }
         ErrorKind::Conflict => Refusal::of(at("MSH", 10, said(), ErrorCode::DuplicateKey)),
-        ErrorKind::Precondition => Refusal::of(at("RF1", 6, said(), ErrorCode::TableValueNotFound)),
+        ErrorKind::Precondition => {
+            Refusal::of(at(segment, field, said(), ErrorCode::TableValueNotFound))
+        }
         ErrorKind::Exhausted
         | ErrorKind::Unavailable
         | ErrorKind::Corrupt
@@ -245,7 +253,7 @@ mod tests {
             (ErrorKind::Unavailable, "X", "message", 207, Degree::Error),
             (ErrorKind::Invalid, "X", "message", 102, Degree::Error),
         ] {
-            let refusal = refusal(&error(kind, reason));
+            let refusal = refusal(&error(kind, reason), "REF");
             let found = (
                 refusal.fault.place(),
                 refusal.fault.hl7_code.number(),
@@ -253,6 +261,8 @@ mod tests {
             );
             assert_eq!(found, (place.to_owned(), code, degree), "{kind:?}");
         }
+        let unknown = refusal(&error(ErrorKind::NotFound, "X"), "SIU");
+        assert_eq!(unknown.fault.place(), "SCH-26");
         assert_eq!(not_in_time().fault.hl7_code.number(), 207);
     }
 
@@ -272,7 +282,7 @@ mod tests {
         ] {
             let mut error = error(ErrorKind::Invalid, "INVALID");
             error.violations.push(Violation::new(path, "is required"));
-            let refusal = refusal(&error);
+            let refusal = refusal(&error, "REF");
             assert_eq!(refusal.fault.place(), expected, "{path}");
             assert_eq!(refusal.fault.hl7_code, ErrorCode::RequiredFieldMissing);
         }

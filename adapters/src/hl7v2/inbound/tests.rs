@@ -14,11 +14,11 @@ const REFERRAL: &str = include_str!("../fixtures/ref-i12-v25.hl7");
 const ANSWER: &str = include_str!("../fixtures/rri-i12-v25.hl7");
 
 /// A referral in original mode, on the wire.
-fn referral() -> String {
+pub(super) fn referral() -> String {
     wire(REFERRAL).replace("|||AL|AL|GBR", "|||||GBR")
 }
 
-fn wire(text: &str) -> String {
+pub(super) fn wire(text: &str) -> String {
     text.replace('\n', "\r")
 }
 
@@ -26,13 +26,13 @@ fn framed(message: &str) -> String {
     format!("\u{b}{message}\u{1c}\r")
 }
 
-fn options() -> ListenerOptions {
+pub(super) fn options() -> ListenerOptions {
     let assumptions = Assumptions::of("unsorted".parse().unwrap());
     ListenerOptions::new("school", Environment::Live, assumptions)
 }
 
 /// Runs a listener for as long as the talk takes, then shuts it down and waits for its end.
-async fn with_listener<T, F: Future<Output = T>>(
+pub(super) async fn with_listener<T, F: Future<Output = T>>(
     options: ListenerOptions,
     intake: Arc<dyn Intake>,
     talk: impl FnOnce(SocketAddr) -> F,
@@ -53,7 +53,7 @@ async fn with_listener<T, F: Future<Output = T>>(
 }
 
 /// Sends these bytes and reads so many frames, then the rest until the listener closes or is silent.
-async fn say(address: SocketAddr, bytes: &[u8], answers: usize) -> Vec<String> {
+pub(super) async fn say(address: SocketAddr, bytes: &[u8], answers: usize) -> Vec<String> {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(bytes).await.unwrap();
     let mut frames = Vec::new();
@@ -63,7 +63,7 @@ async fn say(address: SocketAddr, bytes: &[u8], answers: usize) -> Vec<String> {
     frames
 }
 
-async fn answer_to(message: &str, intake: Arc<dyn Intake>) -> String {
+pub(super) async fn answer_to(message: &str, intake: Arc<dyn Intake>) -> String {
     let talk = |address| async move { say(address, framed(message).as_bytes(), 1).await };
     with_listener(options(), intake, talk).await.remove(0)
 }
@@ -149,7 +149,8 @@ async fn refusals_name_segment_field_and_code_and_never_reach_the_intake() {
         ("|P|2.5|", "|T|2.5|", "AR", "MSH^1^11|202^"),
         ("|P|2.5|", "||2.5|", "AR", "MSH^1^11|202^"),
         ("REF^I12^REF_I12", "ADT^A01", "AR", "MSH^1^9|200^"),
-        ("REF^I12^REF_I12", "REF^I15", "AR", "MSH^1^9|201^"),
+        ("REF^I12^REF_I12", "REF^I16", "AR", "MSH^1^9|201^"),
+        ("REF^I12^REF_I12", "SIU^S17", "AR", "MSH^1^9|201^"),
         (
             "PID|1||9434765919",
             "PID|1||9434765918",

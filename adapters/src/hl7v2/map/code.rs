@@ -1,7 +1,7 @@
 //! Codes of HL7 tables against the canonical lists. Where a table is coarser, the exact code travels in
 //! a note beside it.
 
-use waymark_core::directory::Environment;
+use waymark_core::directory::{CodeMap, Environment, WireCode};
 use waymark_core::referral::{ContactRole, Priority, Sex};
 
 use super::super::build::Processing;
@@ -23,6 +23,23 @@ pub fn priority(code: &str) -> Option<Priority> {
         "S" => Some(Priority::Immediate),
         _ => None,
     }
+}
+
+/// RF1-2 of a priority: by the receiver's own code where its map has one.
+pub(in crate::hl7v2) fn priority_out(codes: &CodeMap, value: Priority) -> WireCode {
+    codes.priority.get(&value).cloned().unwrap_or_else(|| {
+        let (code, display) = priority_code(value);
+        WireCode {
+            code: code.to_owned(),
+            system: "HL70280".to_owned(),
+            display: display.to_owned(),
+        }
+    })
+}
+
+/// Reads RF1-2: the sender's own code first, then table 0280.
+pub(in crate::hl7v2) fn priority_in(codes: &CodeMap, system: &str, code: &str) -> Option<Priority> {
+    codes.priority_of(system, code).or_else(|| priority(code))
 }
 
 /// Table 0001: administrative sex.

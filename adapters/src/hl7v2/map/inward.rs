@@ -5,13 +5,14 @@
 //! ([`Assumptions`]). Who is too old or too young is not judged here: routing sends them to triage.
 
 use serde_json::{Map, Value, json};
+use waymark_core::directory::CodeMap;
 use waymark_core::identifier::{NhsNumber, Uln, Upn};
 use waymark_core::personal::Personal;
 use waymark_core::port::InboundBody;
 use waymark_core::referral::{
     Address, Channel, Child, Consent, ConsentGiver, ConsentStatus, Contact, ExternalId, Format,
-    LocalId, Name, NhsVerification, Priority, Reason, Referral, Referrer, SafeToContact,
-    SenderReference, Tested,
+    LocalId, Name, Need, NhsVerification, Priority, Reason, Referral, Referrer, SafeToContact,
+    SenderReference, Tested, limits::NEEDS_MAX,
 };
 
 use super::super::config::Assumptions;
@@ -20,6 +21,7 @@ use super::super::fault::{ErrorCode, FieldFault};
 use super::super::referral::{Kin, Patient, RefMessage, ReferralEvent};
 use super::super::timestamp;
 use super::code;
+use super::documents;
 use super::note::{self, NoteKind, ReadNote};
 use super::outward::SERVICE_ID_KIND;
 
@@ -32,19 +34,24 @@ pub const SYSTEM_UNSTATED: &str = "unstated";
 ///
 /// # Errors
 /// The field whose content has no place in a referral.
-pub fn read(message: &RefMessage, assumptions: &Assumptions) -> Result<InboundBody, FieldFault> {
+pub fn read(
+    message: &RefMessage,
+    assumptions: &Assumptions,
+    codes: &CodeMap,
+) -> Result<InboundBody, FieldFault> {
     let reference = sender_reference(message);
     let notes = own_notes(message)?;
     match message.event {
         ReferralEvent::New => {
-            let referral = referral(message, &notes, assumptions)?;
+            let referral = referral(message, &notes, assumptions, codes)?;
             Ok(InboundBody::Submit(Box::new(referral)))
         }
         ReferralEvent::Modify => {
-            let referral = referral(message, &notes, assumptions)?;
+            let referral = referral(message, &notes, assumptions, codes)?;
             Ok(InboundBody::Amend(reference, Box::new(referral)))
         }
         ReferralEvent::Cancel => Ok(InboundBody::Cancel(reference, ending(message, &notes))),
+        ReferralEvent::Enquire => Ok(InboundBody::Enquiry(reference)),
     }
 }
 
@@ -95,10 +102,13 @@ fn free_text(message: &RefMessage) -> Option<Personal<String>> {
         .notes
         .iter()
         .filter(|each| note::read(each).is_none());
-    let lines: Vec<&str> = lines
+    let lines = lines
         .flat_map(|each| &each.lines)
-        .map(|line| line.trim())
-        .collect();
+        .map(|line| line.trim().to_owned());
+    // What a gateway of ours holds stands in its notes already.
+    let own = message.notes.iter().any(|each| note::read(each).is_some());
+    let pointed_to = documents::pointed_to(message).filter(|_| !own);
+    let lines: Vec<String> = lines.chain(pointed_to).collect();
     if lines.is_empty() {
         None
     } else {
@@ -110,8 +120,9 @@ fn referral(
     message: &RefMessage,
     notes: &[ReadNote],
     assumptions: &Assumptions,
+    codes: &CodeMap,
 ) -> Result<Referral, FieldFault> {
-    let native = native(message, assumptions)?;
+    let native = native(message, assumptions, codes)?;
     if notes.is_empty() {
         return Ok(native);
     }
@@ -210,29 +221,35 @@ fn target(kind: NoteKind) -> Target {
 }
 
 /// Reads the segments, without notes of ours.
-fn native(message: &RefMessage, assumptions: &Assumptions) -> Result<Referral, FieldFault> {
+fn native(
+    message: &RefMessage,
+    assumptions: &Assumptions,
+    codes: &CodeMap,
+) -> Result<Referral, FieldFault> {
     let reason = message.rf1.reasons.first();
-    let code = reason
-        .map(|it| it.code.clone())
-        .filter(|code| !code.is_empty());
+    let coded = reason.filter(|it| !it.code.is_empty());
+    let mapped = coded.and_then(|it| codes.reason_of(&it.system, &it.code));
+    let code = mapped.or(coded.map(|it| it.code.as_str()));
     let text = reason
         .map(|it| it.text.clone())
         .filter(|text| !text.is_empty());
+    // The agreement may name the area's own code or the sender's.
     let pathway = code
-        .as_ref()
-        .and_then(|code| assumptions.pathways.get(code));
+        .into_iter()
+        .chain(coded.map(|it| it.code.as_str()))
+        .find_map(|code| assumptions.pathways.get(code));
     Ok(Referral {
         child: child(&message.patient)?,
         contacts: message.next_of_kin.iter().map(contact).collect(),
         referrer: referrer(message)?,
         setting: None,
-        needs: Vec::new(),
+        needs: needs(message, codes),
         pathway: pathway.unwrap_or(&assumptions.pathway).clone(),
         requested_service: requested_service(message),
-        priority: priority(message)?,
+        priority: priority(message, codes)?,
         priority_reason: None,
         reason: Reason {
-            code: code.unwrap_or_else(|| REASON_UNSTATED.to_owned()),
+            code: code.unwrap_or(REASON_UNSTATED).to_owned(),
             text: text.map(Personal::new),
         },
         concerns: Vec::new(),
@@ -259,18 +276,29 @@ fn native(message: &RefMessage, assumptions: &Assumptions) -> Result<Referral, F
     })
 }
 
-fn priority(message: &RefMessage) -> Result<Priority, FieldFault> {
-    let coded = message
-        .rf1
-        .priority
-        .as_ref()
-        .map_or("", |it| it.code.as_str());
-    if coded.is_empty() {
+fn priority(message: &RefMessage, codes: &CodeMap) -> Result<Priority, FieldFault> {
+    let coded = message.rf1.priority.as_ref();
+    let Some(coded) = coded.filter(|it| !it.code.is_empty()) else {
         return Ok(Priority::Routine);
-    }
-    let rule = "is none of R, A and S";
-    code::priority(coded)
+    };
+    let rule = "is none of R, A and S, and of no list agreed with the sender";
+    code::priority_in(codes, &coded.system, &coded.code)
         .ok_or_else(|| FieldFault::field("RF1", 2, rule, ErrorCode::TableValueNotFound))
+}
+
+/// The needs among the diagnoses that the sender's code map knows, ranked as they stand. Other diagnoses stay what
+/// they are, kept segments.
+fn needs(message: &RefMessage, codes: &CodeMap) -> Vec<Need> {
+    let known = message.diagnoses.iter();
+    let known = known.filter_map(|it| codes.need_of(&it.system, &it.code));
+    let mut needs: Vec<Need> = Vec::new();
+    for kind in known.take(NEEDS_MAX) {
+        if needs.iter().all(|need| need.kind != kind) {
+            let rank = u8::try_from(needs.len() + 1).unwrap_or(u8::MAX);
+            needs.push(Need { kind, rank });
+        }
+    }
+    needs
 }
 
 fn requested_service(message: &RefMessage) -> Option<waymark_core::id::ServiceId> {

@@ -10,8 +10,9 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::super::build::SegmentWriter;
+use super::super::build::{SegmentWriter, Version};
 use super::super::content::Note;
+use super::super::separators::Separators;
 
 /// The name of the table that NTE-4 of our notes is coded in.
 pub const TABLE: &str = "WMNOTE";
@@ -122,13 +123,21 @@ pub(super) fn write(kind: NoteKind, banner: &str, value: &impl Serialize) -> Seg
     segment.set(4, &[code, words, TABLE])
 }
 
-/// Numbers the notes of a message in NTE-1.
-pub(super) fn numbered(notes: impl IntoIterator<Item = SegmentWriter>) -> Vec<SegmentWriter> {
-    notes
-        .into_iter()
-        .zip(1_u32..)
-        .map(|(note, nth)| note.text(1, &nth.to_string()))
-        .collect()
+/// Numbers the notes of a message in NTE-1. Version 2.3 has no NTE-4: there the kind is the last part.
+pub(super) fn numbered(
+    notes: impl IntoIterator<Item = SegmentWriter>,
+    version: Version,
+) -> Vec<SegmentWriter> {
+    let number = |(note, nth): (SegmentWriter, u32)| note.text(1, &nth.to_string());
+    let fit = |note: SegmentWriter| match version {
+        Version::V23 => {
+            let (note, kind) = note.take(4);
+            let code = kind.split(Separators::STANDARD.component).next();
+            note.repeat(3, &[&format!("{TABLE}={}", code.unwrap_or_default())])
+        }
+        Version::V231 | Version::V24 | Version::V25 | Version::V251 => note,
+    };
+    notes.into_iter().map(fit).zip(1..).map(number).collect()
 }
 
 fn flatten(path: &str, value: &Value, parts: &mut Vec<String>) {
@@ -167,15 +176,25 @@ pub(super) struct BadPart;
 
 /// Reads a note if it is one of ours: none for anybody else's.
 pub(super) fn read(note: &Note) -> Option<Result<ReadNote, BadPart>> {
-    let coded = note.kind.as_ref().filter(|coded| coded.system == TABLE)?;
-    let kind = NoteKind::from_code(&coded.code)?;
+    let (code, lines) = coded(note)?;
+    let kind = NoteKind::from_code(code)?;
     let mut parts = Map::new();
-    for line in note.lines.iter().skip(1) {
+    for line in lines.iter().skip(1) {
         if insert(&mut parts, line).is_none() {
             return Some(Err(BadPart));
         }
     }
     Some(Ok(ReadNote { kind, parts }))
+}
+
+/// The code of a note's kind and its lines: NTE-4, or in version 2.3 the last line.
+fn coded(note: &Note) -> Option<(&str, &[String])> {
+    if let Some(coded) = &note.kind {
+        return (coded.system == TABLE).then_some((coded.code.as_str(), note.lines.as_slice()));
+    }
+    let (last, lines) = note.lines.split_last()?;
+    let code = last.strip_prefix(TABLE)?.strip_prefix('=')?;
+    Some((code, lines))
 }
 
 fn insert(parts: &mut Map<String, Value>, line: &str) -> Option<()> {
@@ -215,7 +234,7 @@ mod tests {
         let value = json!({"code": "a|b", "rank": 2, "name": {"family": "T~st"}, "none": null, "list": ["x", "y"], "empty": []});
         let note = write(NoteKind::Need, "Need: a", &value);
         assert_eq!(
-            write_segments([&numbered([note]).remove(0)]),
+            write_segments([&numbered([note], Version::V25).remove(0)]),
             "NTE|1|P|Need: a~code=a\\F\\b~list:=[\"x\",\"y\"]~name.family=T\\R\\st~rank:=2|\
              NEED^Need^WMNOTE\r"
         );
@@ -269,9 +288,14 @@ mod tests {
         ) {
             let mut value = serde_json::to_value(&texts).unwrap();
             value["NESTED"] = serde_json::to_value(&nested).unwrap();
-            let note = through_the_wire(&write(NoteKind::Child, "banner", &value));
-            let read = read(&note).unwrap().unwrap();
-            prop_assert_eq!(Value::Object(read.parts), value);
+            for version in Version::ALL {
+                let note = write(NoteKind::Child, "banner", &value);
+                let note = through_the_wire(&numbered([note], version).remove(0));
+                prop_assert_eq!(note.kind.is_none(), version == Version::V23);
+                let read = read(&note).unwrap().unwrap();
+                prop_assert_eq!(read.kind, NoteKind::Child);
+                prop_assert_eq!(Value::Object(read.parts), value.clone());
+            }
         }
     }
 }

@@ -1,7 +1,8 @@
-//! From the canonical referral to the messages we send: REF^I12, I13 and I14, in 2.4 or 2.5.
+//! From the canonical referral to the messages we send: REF^I12, I13 and I14, in the receiver's dialect.
 
 use serde_json::{Value, json};
 use waymark_core::delivery::Kind;
+use waymark_core::directory::WireCode;
 use waymark_core::error::Violation;
 use waymark_core::identifier::{NhsNumber, Uln, Upn};
 use waymark_core::personal::Personal;
@@ -18,6 +19,7 @@ use super::super::referral::ReferralEvent;
 use super::super::separators::Separators;
 use super::super::timestamp;
 use super::code;
+use super::documents;
 use super::note::{self, NoteKind};
 
 /// The kind of identifier of a service of ours in PRD-7.
@@ -39,41 +41,64 @@ pub fn render(source: &Source, settings: &Settings) -> Result<String, RenderErro
         Kind::New => ReferralEvent::New,
         Kind::Amend => ReferralEvent::Modify,
         Kind::Cancel | Kind::Withdraw => ReferralEvent::Cancel,
-        Kind::Status => return super::status::render(source, settings),
+        Kind::Status => return super::status::render(source, settings).and_then(within_bounds),
     };
     let content = source.content.as_ref().ok_or_else(missing)?;
+    let message = write(source, content, event, settings)?;
+    if message.len() > MESSAGE_BYTES_MAX && !source.attachments.is_empty() {
+        // What does not fit inline goes by reference; what is said of the child goes whole or not at all.
+        let without = Source {
+            attachments: Vec::new(),
+            ..source.clone()
+        };
+        return within_bounds(write(&without, content, event, settings)?);
+    }
+    within_bounds(message)
+}
+
+fn write(
+    source: &Source,
+    content: &Referral,
+    event: ReferralEvent,
+    settings: &Settings,
+) -> Result<String, RenderError> {
     let is_end = event == ReferralEvent::Cancel;
+    let whole = |segments: Vec<SegmentWriter>| if is_end { Vec::new() } else { segments };
     let notes = if is_end {
         ending_notes(source, content)
     } else {
-        referral_notes(content)
+        referral_notes(source, content)
+    };
+    let documents = if is_end {
+        &[]
+    } else {
+        content.documents.as_slice()
     };
     let segments = ReferralSegments {
         referral: rf1(source, content, settings),
         providers: providers(source, content),
         patient: pid(&content.child, settings.send_address && !is_end),
-        next_of_kin: if is_end {
-            Vec::new()
-        } else {
-            next_of_kin(&content.contacts)
-        },
-        allergies: if is_end {
-            Vec::new()
-        } else {
-            allergies(content)
-        },
-        notes: note::numbered(notes),
+        next_of_kin: whole(next_of_kin(&content.contacts)),
+        diagnoses: whole(diagnoses(content, settings)),
+        allergies: whole(allergies(content)),
+        documents: documents::segments(source, documents, settings)?,
+        notes: note::numbered(notes, settings.dialect.version),
     };
-    within_bounds(segments.write(event, &header(source, settings)))
+    let mut message = segments.write(event, &header(source, settings));
+    for extra in &settings.dialect.extra_segments {
+        message.push_str(extra);
+        message.push('\r');
+    }
+    Ok(message)
 }
 
 /// Cuts words to what a text field holds; the whole stands in a note.
-fn cut(words: &str) -> &str {
+pub(super) fn cut(words: &str) -> &str {
     escape::cut(words, Separators::STANDARD, TEXT_CHARS_MAX)
 }
 
 /// Leaves out an identifier that a field does not hold whole: half of one is another one.
-fn whole(identifier: &str) -> &str {
+pub(super) fn whole(identifier: &str) -> &str {
     if cut(identifier) == identifier {
         identifier
     } else {
@@ -98,18 +123,19 @@ pub(super) fn within_bounds(message: String) -> Result<String, RenderError> {
 
 pub(super) fn header(source: &Source, settings: &Settings) -> Header {
     Header {
-        version: settings.version,
+        version: settings.dialect.version,
         sending: settings.sending.clone(),
         receiving: settings.receiving.clone(),
         at: jiff::Timestamp::from_millisecond(source.at.as_ms()).unwrap_or_default(),
         control_id: source.wire_id.as_str().to_owned(),
         processing: code::processing(source.environment),
-        ack_mode: settings.ack_mode,
+        ack_mode: settings.dialect.ack_mode,
+        charset: settings.dialect.charset,
     }
 }
 
 fn rf1(source: &Source, content: &Referral, settings: &Settings) -> SegmentWriter {
-    let (priority, words) = code::priority_code(content.priority);
+    let priority = code::priority_out(&settings.codes, content.priority);
     let day = timestamp::write_date(source.at.london_date());
     let reason = content
         .reason
@@ -118,14 +144,20 @@ fn rf1(source: &Source, content: &Referral, settings: &Settings) -> SegmentWrite
         .map_or("", |text| text.expose());
     let segment = SegmentWriter::new("RF1")
         .set(1, &["P", "Pending", "HL70283"])
-        .set(2, &[priority, words, "HL70280"])
+        .set(2, &[&priority.code, &priority.display, &priority.system])
         .set(
             6,
             &[source.reference.as_str(), &settings.reference_namespace],
         )
         .text(7, &day)
         .text(9, &day)
-        .set(10, &[cut(&content.reason.code), cut(reason), "WMREASON"]);
+        .set(
+            10,
+            &match settings.codes.reason.get(&content.reason.code) {
+                Some(wire) => [wire.code.as_str(), &wire.display, &wire.system],
+                None => [cut(&content.reason.code), cut(reason), "WMREASON"],
+            },
+        );
     let sender = source
         .sender_reference
         .as_ref()
@@ -283,6 +315,22 @@ fn next_of_kin(contacts: &[Contact]) -> Vec<SegmentWriter> {
     contacts.iter().zip(1..).map(segment).collect()
 }
 
+/// Needs that the receiver has a code for, in their rank; every need stands in a note besides.
+fn diagnoses(content: &Referral, settings: &Settings) -> Vec<SegmentWriter> {
+    let mapped = content
+        .needs
+        .iter()
+        .filter_map(|need| settings.codes.need.get(&need.kind));
+    let segment = |(wire, nth): (&WireCode, u32)| {
+        SegmentWriter::new("DG1")
+            .text(1, &nth.to_string())
+            .set(3, &[&wire.code, &wire.display, &wire.system])
+            // Table 0052: a working diagnosis, not a final one.
+            .text(6, "W")
+    };
+    mapped.zip(1..).map(segment).collect()
+}
+
 fn allergies(content: &Referral) -> Vec<SegmentWriter> {
     let segment = |text: &str| {
         SegmentWriter::new("AL1")
@@ -334,7 +382,7 @@ fn ending_notes(source: &Source, content: &Referral) -> Vec<SegmentWriter> {
 }
 
 /// Every note of a referral, what is safety-critical first.
-fn referral_notes(content: &Referral) -> Vec<SegmentWriter> {
+fn referral_notes(source: &Source, content: &Referral) -> Vec<SegmentWriter> {
     let mut notes = safeguarding_notes(content);
     for contact in &content.contacts {
         notes.push(note::write(
@@ -397,7 +445,15 @@ fn referral_notes(content: &Referral) -> Vec<SegmentWriter> {
             .title
             .as_ref()
             .map_or("untitled", |title| title.expose());
-        let banner = format!("Document held by the gateway, not enclosed: {title}");
+        let enclosed = source
+            .attachments
+            .iter()
+            .any(|it| it.document.id == document.id);
+        let banner = if enclosed {
+            format!("Document enclosed: {title}")
+        } else {
+            format!("Document held by the gateway, not enclosed: {title}")
+        };
         notes.push(note::write(NoteKind::Document, &banner, document));
     }
     for id in &content.external_ids {

@@ -1,23 +1,29 @@
 //! Answers to referrals: reading RRI into a status, and telling a sender by RRI what became of its
 //! referral.
 //!
-//! RF1-1 has four values for seventeen states. What comes from a system of ours carries the exact state
-//! in a note; from others the nearest state is taken, and never a later one.
+//! RF1-1 is read by the receiver's own codes where its map has them. Table 0283 has four values for seventeen
+//! states: what comes from a system of ours carries the exact state in a note; from others the nearest state is
+//! taken, and never a later one.
 
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 use waymark_core::delivery::Evidence;
+use waymark_core::directory::{CodeMap, WireCode};
 use waymark_core::error::Violation;
 use waymark_core::leg::LegState;
 use waymark_core::personal::Personal;
-use waymark_core::port::{InboundStatus, RenderError, Source, StatusNotice};
+use waymark_core::port::{InboundStatus, IntakeAnswer, RenderError, Source, StatusNotice};
+use waymark_core::referral::SenderReference;
 use waymark_core::time::Timestamp;
 
-use super::super::ack::AckCode;
-use super::super::build::{AckMode, Header, SegmentWriter, write};
-use super::super::config::Settings;
+use super::super::ack::{self, AckCode};
+use super::super::build::{AckMode, Header, Processing, SegmentWriter, Version, write};
+use super::super::charset::Charset;
+use super::super::config::{REFERENCE_NAMESPACE, Settings};
+use super::super::content::{Envelope, Note};
+use super::super::dialect::StatusAs;
 use super::super::fault::{ErrorCode, FieldFault};
-use super::super::status::{ReferralStatus, RriMessage};
+use super::super::status::{ReferralStatus, RriMessage, Told};
 use super::super::timestamp;
 use super::note::{self, NoteKind};
 use super::outward;
@@ -33,10 +39,13 @@ const REFERRAL_ID_KIND: &str = "VN";
 /// Reads the status that an answer tells of.
 ///
 /// # Errors
-/// A note of ours that does not hold what it must.
-pub fn read(message: &RriMessage) -> Result<InboundStatus, FieldFault> {
-    let told = told_state(message)?;
-    let (state, code) = told.unwrap_or_else(|| nearest_state(message));
+/// A note of ours that does not hold what it must; a code that no list has.
+pub fn read(message: &RriMessage, codes: &CodeMap) -> Result<InboundStatus, FieldFault> {
+    let told = told_state(&message.notes)?;
+    let (state, code) = match told {
+        Some(told) => told,
+        None => nearest_state(message, codes)?,
+    };
     let lines = message
         .notes
         .iter()
@@ -46,7 +55,7 @@ pub fn read(message: &RriMessage) -> Result<InboundStatus, FieldFault> {
         .map(|line| line.trim())
         .collect();
     let words = if lines.is_empty() {
-        own_words(message)
+        own_words(&message.notes)
     } else {
         Some(lines.join("\n"))
     };
@@ -64,7 +73,7 @@ pub fn read(message: &RriMessage) -> Result<InboundStatus, FieldFault> {
         source_version: None,
         reason_code: code.or(reason.filter(|code| !code.is_empty())),
         text: words.map(Personal::new),
-        due: None,
+        due: told_due(&message.notes),
         at: timestamp::instant(&message.envelope.timestamp, &zone)
             .map(|at| Timestamp::from_ms(at.as_millisecond())),
         grade: match message.answers {
@@ -76,17 +85,62 @@ pub fn read(message: &RriMessage) -> Result<InboundStatus, FieldFault> {
 }
 
 /// Says whether an answer to a cancel is that the service will not cancel.
-pub fn refuses_cancel(message: &RriMessage) -> bool {
-    message.envelope.event == "I14" && message.status == ReferralStatus::Rejected
+pub fn refuses_cancel(message: &RriMessage, codes: &CodeMap) -> bool {
+    message.envelope.event == "I14"
+        && match message.status(codes) {
+            Ok(Told::Table(status)) => status == ReferralStatus::Rejected,
+            Ok(Told::Mapped(state)) => !may_cancel(state) && state != LegState::Declined,
+            Err(_) => false,
+        }
+}
+
+/// Whether a service that says this of a referral may still be asked to cancel it: it is pending or accepted, and
+/// neither booked, begun nor ended. One that is cancelled already may be told again.
+const fn may_cancel(state: LegState) -> bool {
+    match state {
+        LegState::Submitted
+        | LegState::InTriage
+        | LegState::InfoNeeded
+        | LegState::Accepted
+        | LegState::Waiting
+        | LegState::WasNotBrought
+        | LegState::AppointmentCancelled
+        | LegState::OnHold
+        | LegState::Cancelled
+        | LegState::EnteredInError => true,
+        LegState::Booked
+        | LegState::InAssessment
+        | LegState::Assessed
+        | LegState::Guided
+        | LegState::Declined
+        | LegState::Redirected
+        | LegState::Closed => false,
+    }
+}
+
+/// Whether the answer to a status request lets a cancel go: a note of ours or the receiver's own code says so exactly;
+/// of table 0283, P (pending) and A (accepted) do, R (rejected) and E (expired) do not.
+///
+/// # Errors
+/// A note of ours that does not hold what it must; RF1-1 missing, or of no list.
+pub fn lets_cancel(message: &RriMessage, codes: &CodeMap) -> Result<bool, FieldFault> {
+    if let Some((state, _)) = told_state(&message.notes)? {
+        return Ok(may_cancel(state));
+    }
+    Ok(match message.status(codes)? {
+        Told::Mapped(state) => may_cancel(state),
+        Told::Table(ReferralStatus::Pending | ReferralStatus::Accepted) => true,
+        Told::Table(ReferralStatus::Rejected | ReferralStatus::Expired) => false,
+    })
 }
 
 /// The state in a note of ours, where there is one.
-fn told_state(message: &RriMessage) -> Result<Option<(LegState, Option<String>)>, FieldFault> {
+pub(super) fn told_state(notes: &[Note]) -> Result<Option<(LegState, Option<String>)>, FieldFault> {
     let bad = || {
         let rule = "does not hold the state that its kind of note has";
         FieldFault::field("NTE", 3, rule, ErrorCode::DataType)
     };
-    for read in message.notes.iter().filter_map(note::read) {
+    for read in notes.iter().filter_map(note::read) {
         let read = read.map_err(|_| bad())?;
         if read.kind == NoteKind::State {
             let text = |part: &str| read.parts.get(part).and_then(Value::as_str);
@@ -97,12 +151,15 @@ fn told_state(message: &RriMessage) -> Result<Option<(LegState, Option<String>)>
     Ok(None)
 }
 
-fn own_words(message: &RriMessage) -> Option<String> {
-    let own = message
-        .notes
-        .iter()
-        .filter_map(note::read)
-        .filter_map(Result::ok);
+/// The day in a note of ours.
+pub(super) fn told_due(notes: &[Note]) -> Option<jiff::civil::Date> {
+    let own = notes.iter().filter_map(note::read).filter_map(Result::ok);
+    let mut own = own.filter(|read| read.kind == NoteKind::State);
+    own.find_map(|read| read.parts.get("due")?.as_str()?.parse().ok())
+}
+
+pub(super) fn own_words(notes: &[Note]) -> Option<String> {
+    let own = notes.iter().filter_map(note::read).filter_map(Result::ok);
     let mut own = own.filter(|read| read.kind == NoteKind::State);
     own.find_map(|read| {
         read.parts
@@ -113,10 +170,17 @@ fn own_words(message: &RriMessage) -> Option<String> {
 }
 
 /// The state that RF1-1 alone says (DOMAIN 2.1), with a reason code where the state says too little.
-fn nearest_state(message: &RriMessage) -> (LegState, Option<String>) {
+fn nearest_state(
+    message: &RriMessage,
+    codes: &CodeMap,
+) -> Result<(LegState, Option<String>), FieldFault> {
     let because = |code: &str| Some(code.to_owned());
     let is_cancel = message.envelope.event == "I14";
-    match message.status {
+    let status = match message.status(codes)? {
+        Told::Mapped(state) => return Ok((state, None)),
+        Told::Table(status) => status,
+    };
+    Ok(match status {
         ReferralStatus::Accepted if is_cancel => (LegState::Cancelled, None),
         // The service keeps the referral: the earliest state a service can report moves nothing back.
         ReferralStatus::Rejected if is_cancel => (LegState::InTriage, because(CANCEL_REFUSED)),
@@ -126,7 +190,19 @@ fn nearest_state(message: &RriMessage) -> (LegState, Option<String>) {
         ReferralStatus::Expired => (LegState::OnHold, because(EXPIRED)),
         ReferralStatus::Pending if message.notes.is_empty() => (LegState::InTriage, None),
         ReferralStatus::Pending => (LegState::InfoNeeded, None),
-    }
+    })
+}
+
+/// RF1-1 of a state: by the far side's own code where its map has one.
+fn status_out(codes: &CodeMap, state: LegState) -> WireCode {
+    codes.status.get(&state).cloned().unwrap_or_else(|| {
+        let (code, display) = status_code(state);
+        WireCode {
+            code: code.to_owned(),
+            system: "HL70283".to_owned(),
+            display: display.to_owned(),
+        }
+    })
 }
 
 /// The value of table 0283 that is nearest to a state.
@@ -149,12 +225,12 @@ fn status_code(state: LegState) -> (&'static str, &'static str) {
     }
 }
 
-/// Renders a status for the agency that sent the referral, as an unsolicited RRI^I12.
+/// Renders a status for the agency that sent the referral, as an unsolicited RRI^I12, or SIU where its dialect says so.
 ///
 /// RF1-6 echoes the sender's own reference; ours stands in RF1-11. The child is not named again.
 ///
 /// # Errors
-/// The source has no status, or the message would be too large.
+/// The source has no status.
 pub fn render(source: &Source, settings: &Settings) -> Result<String, RenderError> {
     let missing = || RenderError::CannotCarry(Violation::new("status", "is required"));
     let notice = source.status.as_ref().ok_or_else(missing)?;
@@ -163,18 +239,11 @@ pub fn render(source: &Source, settings: &Settings) -> Result<String, RenderErro
         ack_mode: AckMode::Original,
         ..outward::header(source, settings)
     };
-    let segments = [
-        header.segment(&["RRI", "I12", "RRI_I12"]),
-        rf1(source, notice, settings),
-        by(notice),
-        patient(source, settings),
-        state_note(notice),
-    ];
-    outward::within_bounds(write(&segments))
-}
-
-fn rf1(source: &Source, notice: &StatusNotice, settings: &Settings) -> SegmentWriter {
-    let (code, words) = status_code(notice.state);
+    if settings.dialect.status_as == StatusAs::Siu
+        && let Some(siu) = super::appointment::render(source, notice, &header, settings)
+    {
+        return Ok(siu);
+    }
     let own = [
         source.reference.as_str(),
         settings.reference_namespace.as_str(),
@@ -183,10 +252,77 @@ fn rf1(source: &Source, notice: &StatusNotice, settings: &Settings) -> SegmentWr
         Some(reference) => [reference.value.as_str(), reference.namespace.as_str()],
         None => own,
     };
+    let segments = [
+        header.segment(&["RRI", "I12", "RRI_I12"]),
+        rf1(&settings.codes, notice.state, echoed, own)
+            .text(9, &timestamp::write_date(notice.at.london_date())),
+        by(notice),
+        patient(own),
+        state_note(notice, settings.dialect.version),
+    ];
+    Ok(write(&segments))
+}
+
+/// The answer to a status request: where a referral of the asker's stands.
+#[derive(Debug)]
+pub struct Answering<'a> {
+    /// The header of the question.
+    pub asked: &'a Envelope,
+    /// RF1-6 of the question: echoed.
+    pub reference: &'a SenderReference,
+    /// What the gateway found.
+    pub found: &'a IntakeAnswer,
+    /// MSH-10 of the answer.
+    pub control_id: &'a str,
+    /// MSH-7.
+    pub at: jiff::Timestamp,
+    /// MSH-11.
+    pub processing: Processing,
+    /// The asker's own codes.
+    pub codes: &'a CodeMap,
+}
+
+impl Answering<'_> {
+    /// Writes RRI^I15 with `MSA|AA`. A referral of which no leg has begun is pending.
+    pub fn write(&self) -> String {
+        let version = ack::reply_version(&self.asked.version);
+        let header = Header {
+            version,
+            sending: ack::party(&self.asked.receiving_app, &self.asked.receiving_facility),
+            receiving: ack::party(&self.asked.sending_app, &self.asked.sending_facility),
+            at: self.at,
+            control_id: self.control_id.to_owned(),
+            processing: self.processing,
+            ack_mode: AckMode::Original,
+            charset: Charset::Utf8,
+        };
+        let state = self.found.state.unwrap_or(LegState::Submitted);
+        let echoed = [
+            self.reference.value.as_str(),
+            self.reference.namespace.as_str(),
+        ];
+        let own = [self.found.reference.as_str(), REFERENCE_NAMESPACE];
+        let banner = format!("Referral is {state}.");
+        let note = note::write(NoteKind::State, &banner, &json!({"state": state}));
+        let mut segments = vec![
+            header.segment(&["RRI", "I15", "RRI_I12"]),
+            SegmentWriter::new("MSA")
+                .text(1, AckCode::ApplicationAccept.code())
+                .text(2, &self.asked.control_id),
+            rf1(self.codes, state, echoed, own),
+            SegmentWriter::new("PRD").set(1, &["RT", "Referred to Provider", "HL70286"]),
+            patient(own),
+        ];
+        segments.extend(note::numbered([note], version));
+        write(&segments)
+    }
+}
+
+fn rf1(codes: &CodeMap, state: LegState, echoed: [&str; 2], own: [&str; 2]) -> SegmentWriter {
+    let status = status_out(codes, state);
     SegmentWriter::new("RF1")
-        .set(1, &[code, words, "HL70283"])
+        .set(1, &[&status.code, &status.display, &status.system])
         .set(6, &echoed)
-        .text(9, &timestamp::write_date(notice.at.london_date()))
         .set(11, &own)
 }
 
@@ -201,27 +337,27 @@ fn by(notice: &StatusNotice) -> SegmentWriter {
     }
 }
 
-fn patient(source: &Source, settings: &Settings) -> SegmentWriter {
-    let namespace = settings.reference_namespace.as_str();
+/// A PID that names the referral and not the child.
+pub(super) fn patient(reference: [&str; 2]) -> SegmentWriter {
+    let [value, namespace] = reference;
     SegmentWriter::new("PID")
         .text(1, "1")
-        .set(
-            3,
-            &[
-                source.reference.as_str(),
-                "",
-                "",
-                namespace,
-                REFERRAL_ID_KIND,
-            ],
-        )
+        .set(3, &[value, "", "", namespace, REFERRAL_ID_KIND])
         // Table 0200, U: a name that is not given.
         .set(5, &["", "", "", "", "", "", "U"])
 }
 
-fn state_note(notice: &StatusNotice) -> SegmentWriter {
+pub(super) fn state_note(notice: &StatusNotice, version: Version) -> SegmentWriter {
     let words = notice.text.as_ref().map_or("", |text| text.expose());
     let banner = format!("Referral is {}. {words}", notice.state);
-    let parts = json!({"state": notice.state, "code": notice.code, "text": notice.text});
-    note::write(NoteKind::State, banner.trim_end(), &parts).text(1, "1")
+    let parts = json!({
+        "state": notice.state,
+        "code": notice.code,
+        "text": notice.text,
+        "due": notice.due,
+    });
+    let note = note::write(NoteKind::State, banner.trim_end(), &parts);
+    note::numbered([note], version)
+        .pop()
+        .unwrap_or_else(|| SegmentWriter::new("NTE"))
 }

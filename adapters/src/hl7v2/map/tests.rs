@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use waymark_core::delivery::{Evidence, Kind};
-use waymark_core::directory::Environment;
+use waymark_core::directory::{CodeMap, Environment};
 use waymark_core::id::{DeliveryId, Reference, ReferralId, WireId};
 use waymark_core::leg::LegState;
 use waymark_core::personal::Personal;
@@ -75,17 +75,21 @@ pub(in crate::hl7v2) fn source(kind: Kind, content: Option<Referral>) -> Source 
         wire_id: WireId::of(delivery),
         referral,
         reference: Reference::of(referral),
+        leg: None,
+        version: 1,
         kind,
         sender: "EE123456".parse().unwrap(),
         recipient: "R1L".parse().unwrap(),
         service: Some("paed-autism".parse().unwrap()),
         content,
         status: None,
+        stop: None,
         reason: None,
         sender_reference: Some(SenderReference {
             value: "SM-7".into(),
             namespace: "SCHOOLMIS".into(),
         }),
+        receiver_reference: None,
         attachments: Vec::new(),
         at: Timestamp::from_ms(1_772_447_400_000),
         environment: Environment::Test,
@@ -105,7 +109,11 @@ fn parsed(wire: &str) -> Message {
 }
 
 fn read(wire: &str) -> Result<InboundBody, FieldFault> {
-    inward::read(&RefMessage::read(&parsed(wire))?, &assumptions())
+    inward::read(
+        &RefMessage::read(&parsed(wire))?,
+        &assumptions(),
+        &CodeMap::default(),
+    )
 }
 
 /// What a referral becomes at a gateway that reads it from the wire.
@@ -299,7 +307,11 @@ const FOREIGN: &str = include_str!("../fixtures/ref-i12-v28-wide.hl7");
 
 fn read_foreign(text: &str, assumptions: &Assumptions) -> Result<Referral, FieldFault> {
     let message = Message::parse(text.as_bytes(), LineEndings::Any)?;
-    match inward::read(&RefMessage::read(&message)?, assumptions)? {
+    match inward::read(
+        &RefMessage::read(&message)?,
+        assumptions,
+        &CodeMap::default(),
+    )? {
         InboundBody::Submit(content) => Ok(*content),
         other => panic!("not a submit: {other:?}"),
     }
@@ -361,7 +373,13 @@ fn public_corpus_becomes_two_referrals_and_a_cancel() {
     for entry in entries {
         let bytes = std::fs::read(entry.unwrap().path()).unwrap();
         let message = Message::parse(&bytes, LineEndings::Any).unwrap();
-        match inward::read(&RefMessage::read(&message).unwrap(), &assumptions()).unwrap() {
+        match inward::read(
+            &RefMessage::read(&message).unwrap(),
+            &assumptions(),
+            &CodeMap::default(),
+        )
+        .unwrap()
+        {
             InboundBody::Submit(content) => {
                 assert_eq!(
                     content.violations(jiff::civil::date(2026, 3, 2)),
@@ -430,7 +448,7 @@ fn notes_of_our_form_may_not_say_what_segments_say() {
 
 fn rri(text: &str) -> waymark_core::port::InboundStatus {
     let message = Message::parse(text.as_bytes(), LineEndings::Any).unwrap();
-    status::read(&RriMessage::read(&message).unwrap()).unwrap()
+    status::read(&RriMessage::read(&message).unwrap(), &CodeMap::default()).unwrap()
 }
 
 const ACCEPTED: &str = include_str!("../fixtures/rri-i12-v25.hl7");
@@ -473,7 +491,10 @@ fn each_code_of_rf1_1_becomes_its_nearest_state() {
     let read = rri(&refused);
     assert_eq!(read.reason_code.as_deref(), Some("cancel_refused"));
     let message = Message::parse(refused.as_bytes(), LineEndings::Any).unwrap();
-    assert!(status::refuses_cancel(&RriMessage::read(&message).unwrap()));
+    assert!(status::refuses_cancel(
+        &RriMessage::read(&message).unwrap(),
+        &CodeMap::default()
+    ));
 }
 
 #[test]

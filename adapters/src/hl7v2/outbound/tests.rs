@@ -46,7 +46,7 @@ fn adapter() -> Hl7v2Adapter {
 
 fn at_port(port: u16, more: &str) -> Endpoint {
     endpoint(&format!(
-        "{}\n{more}",
+        "{}\nreuse_connection = false\n{more}",
         PLAIN.replace("port = 2575", &format!("port = {port}"))
     ))
 }
@@ -356,7 +356,10 @@ async fn status_in_the_application_answer_goes_through_the_intake() {
     };
     assert_eq!(receiver_reference.as_deref(), Some("PAS-5521"));
     let taken = intake.taken.lock().unwrap();
-    assert_eq!(taken[0].channel, Channel::Peer("mllp:paed-mllp".to_owned()));
+    assert_eq!(
+        taken[0].channel,
+        Channel::Endpoint("paed-mllp".parse().unwrap())
+    );
     assert_eq!(taken[0].message_key, "PAEDPAS|R1L|RRI^I12|77");
     let InboundBody::Status(status) = &taken[0].body else {
         panic!()
@@ -405,6 +408,7 @@ fn tls_endpoint(port: u16, more: &str) -> Endpoint {
     let settings = PLAIN
         .replace("port = 2575", &format!("port = {port}"))
         .replace("\"plain\"", "\"tls\"")
+        .replace("version =", "reuse_connection = false\nversion =")
         .replace("interface = \"127.0.0.1\"", TLS);
     endpoint(&format!("{settings}\n{more}"))
 }
@@ -478,6 +482,20 @@ fn passed(probe: &Probe) -> Vec<(&str, Option<bool>)> {
         .iter()
         .map(|stage| (stage.stage, stage.passed))
         .collect()
+}
+
+#[tokio::test]
+async fn an_address_that_no_hospital_has_is_never_connected_to() {
+    let deadline = Deadline {
+        within: Duration::from_secs(5),
+    };
+    // Link-local: where clouds keep credentials.
+    let mut endpoint = at_port(2575, "");
+    endpoint
+        .settings
+        .insert("host".to_owned(), "169.254.169.254".into());
+    let probe = adapter().probe(&endpoint, deadline).await;
+    assert_eq!(passed(&probe)[..2], [("name", Some(false)), ("tcp", None)]);
 }
 
 #[tokio::test]

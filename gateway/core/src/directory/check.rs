@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{Directory, Place};
 
+mod codes;
 mod cover;
 mod links;
 mod rules;
@@ -93,6 +94,7 @@ impl fmt::Display for Finding {
 pub fn check(directory: &Directory, today: Date) -> Vec<Finding> {
     let mut findings = links::findings(directory, today);
     findings.extend(rules::findings(directory, today));
+    findings.extend(codes::findings(directory));
     findings.sort_by(|a, b| (a.severity, &a.place, a.code).cmp(&(b.severity, &b.place, b.code)));
     findings
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Directory, RouteTest, Rule, Validity};
+use super::{CodeList, CodeMap, CodeTest, Directory, Expected, RouteTest, Rule, Validity};
 
 /// What happened to a thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -136,6 +136,7 @@ fn things(directory: &Directory) -> BTreeMap<String, Fields> {
         );
         set(&mut fields, "acts_for", &i.acts_for);
         set(&mut fields, "hl7_senders", &i.hl7_senders);
+        fields.extend(i.codes.id.as_ref().map(|id| ("code_map", id.to_string())));
         things.insert(format!("identity {}", i.name), fields);
     }
     for s in directory.services.values() {
@@ -160,7 +161,41 @@ fn things(directory: &Directory) -> BTreeMap<String, Fields> {
         let fields = Fields::from([("to", s.to.to_string()), ("on", s.on.to_string())]);
         things.insert(format!("succession {}", s.from), fields);
     }
+    for m in directory.code_maps.values() {
+        let id = m.id.as_ref().map(ToString::to_string).unwrap_or_default();
+        things.insert(format!("code_map {id}"), code_map(m));
+    }
+    for t in &directory.code_tests {
+        things.insert(format!("code_test \"{}\"", t.name), code_test(t));
+    }
     things
+}
+
+fn code_map(m: &CodeMap) -> Fields {
+    let mut fields = Fields::new();
+    for list in CodeList::ALL {
+        let codes: Vec<String> = m
+            .entries(*list)
+            .map(|(canonical, wire)| format!("{canonical} = {wire}"))
+            .collect();
+        if !codes.is_empty() {
+            fields.insert(list.as_str(), codes.join(", "));
+        }
+    }
+    fields
+}
+
+fn code_test(t: &CodeTest) -> Fields {
+    let (given, expect) = match &t.expected {
+        Expected::Wire(canonical, wire) => (canonical.clone(), wire.to_string()),
+        Expected::Canonical(wire, canonical) => (wire.to_string(), canonical.clone()),
+    };
+    Fields::from([
+        ("code_map", t.map.to_string()),
+        ("list", t.list.as_str().to_owned()),
+        ("given", given),
+        ("expect", expect),
+    ])
 }
 
 fn endpoint(e: &super::Endpoint) -> Fields {
@@ -181,6 +216,7 @@ fn endpoint(e: &super::Endpoint) -> Fields {
     fields.insert("attempt_timeout", lasting(e.attempt_timeout));
     fields.insert("concurrency", e.concurrency.to_string());
     fields.insert("retry", word(&e.retry));
+    fields.extend(e.codes.id.as_ref().map(|id| ("code_map", id.to_string())));
     fields
 }
 

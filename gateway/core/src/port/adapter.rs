@@ -5,10 +5,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::civil::Date;
 
+use super::StopNotice;
 use crate::delivery::{Evidence, Kind, Outcome, ParkReason, Repeat, Why};
 use crate::directory::{Endpoint, Environment};
 use crate::error::{ErrorKind, Violation};
-use crate::id::{AgencyId, DeliveryId, EndpointId, Reference, ReferralId, ServiceId, WireId};
+use crate::id::{
+    AgencyId, DeliveryId, EndpointId, LegId, Reference, ReferralId, ServiceId, WireId,
+};
 use crate::leg::LegState;
 use crate::personal::{Payload, Personal};
 use crate::referral::{DocumentRef, Referral, SenderReference};
@@ -25,6 +28,10 @@ pub struct Source {
     pub referral: ReferralId,
     /// Its short reference.
     pub reference: Reference,
+    /// The leg it is for; absent for a status to the sender.
+    pub leg: Option<LegId>,
+    /// The referral's version that it carries; 0 for a status to the sender.
+    pub version: u64,
     /// What the delivery says.
     pub kind: Kind,
     /// The agency that sent the referral.
@@ -37,10 +44,14 @@ pub struct Source {
     pub content: Option<Referral>,
     /// The status to tell; present for a status alone.
     pub status: Option<StatusNotice>,
-    /// Why it is cancelled or withdrawn.
+    /// Why it is cancelled or withdrawn; present for those two alone.
+    pub stop: Option<StopNotice>,
+    /// The same in words.
     pub reason: Option<Personal<String>>,
     /// The sender's own reference of the referral.
     pub sender_reference: Option<SenderReference>,
+    /// What the receiver calls the referral, as its answer to an earlier delivery of the same leg said.
+    pub receiver_reference: Option<String>,
     /// The bytes of the content's documents, in its order; those left out of it go by reference alone, because they
     /// are larger than the adapter carries inline (see [`Adapter::inline_bytes_max`]).
     pub attachments: Vec<Attachment>,

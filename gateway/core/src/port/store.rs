@@ -8,8 +8,8 @@ use crate::alarm::{Alarm, AlarmKind, NewAlarm};
 use crate::delivery::{DeliveryState, Evidence, Kind, ParkReason, Why};
 use crate::error::ErrorKind;
 use crate::id::{
-    AgencyId, BodyId, DeliveryId, DocumentId, EndpointId, EventId, LegId, Pathway, Reference,
-    ReferralId, RuleId, ServiceId, StreamId, WireId, WorkerId,
+    AgencyId, BodyId, DeliveryId, DocumentId, EndpointId, EventId, LaneId, LegId, Pathway,
+    Reference, ReferralId, RuleId, ServiceId, StreamId, WireId, WorkerId,
 };
 use crate::leg::{LegState, Owner, Reception};
 use crate::personal::{Payload, Personal};
@@ -36,7 +36,7 @@ pub enum StoreError {
     Conflict {
         /// Which key.
         key: ConflictKey,
-        /// The referral that holds it.
+        /// The referral that holds it, or the document, by the bytes of its id.
         existing: ReferralId,
     },
     /// A document named by a referral is not there, not the sender's, or not as described.
@@ -68,6 +68,9 @@ pub enum StoreError {
     #[error("the store failed")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
+
+/// The limit of [`StoreError::Exhausted`] while the disk is low.
+pub const LOW_DISK: &str = "free_disk_min";
 
 impl StoreError {
     /// The kind that a caller may see.
@@ -118,6 +121,12 @@ pub trait ReferralStore: Send + Sync {
     async fn accept(&self, accept: Accept) -> Result<Accepted, StoreError>;
     /// Applies one change to a referral, if it is still at the version that the change was decided on.
     async fn change(&self, change: ReferralChange) -> Result<Changed, StoreError>;
+    /// The event that the same message made before, as a change of this referral.
+    async fn answered(
+        &self,
+        key: &MessageKey,
+        referral: ReferralId,
+    ) -> Result<Option<EventId>, StoreError>;
     /// A referral without its content.
     async fn referral(&self, id: ReferralId) -> Result<Option<ReferralView>, StoreError>;
     /// The referral behind a key.
@@ -145,8 +154,8 @@ pub trait ReferralStore: Send + Sync {
     ) -> Result<Vec<EventView>, StoreError>;
     /// Events after a log index, for one agency, within one window of the log.
     async fn feed(&self, query: &FeedQuery) -> Result<FeedPage, StoreError>;
-    /// Keeps a document.
-    async fn put_document(&self, document: NewDocument) -> Result<(), StoreError>;
+    /// Keeps a document, once for each message key.
+    async fn put_document(&self, document: NewDocument) -> Result<Uploaded, StoreError>;
     /// A document's description.
     async fn document(&self, id: DocumentId) -> Result<Option<DocumentView>, StoreError>;
 }
@@ -191,7 +200,7 @@ pub trait DeliveryStore: Send + Sync {
     async fn delivery(&self, id: DeliveryId) -> Result<Option<DeliveryView>, StoreError>;
     /// A delivery by its wire id.
     async fn delivery_by_wire_id(&self, id: &WireId) -> Result<Option<DeliveryView>, StoreError>;
-    /// Deliveries, newest first.
+    /// Deliveries, oldest first.
     async fn deliveries(&self, query: &DeliveryQuery) -> Result<Vec<DeliveryView>, StoreError>;
     /// One page of what was sent to an endpoint and may have news, newest first, looking at no more than `limit`
     /// deliveries after the page's cursor.
@@ -242,10 +251,14 @@ pub trait LogStore: Send + Sync {
     async fn entries(&self, from: u64, limit: u32) -> Result<Vec<(u64, Vec<u8>)>, StoreError>;
     /// Tiles, as wide as they are now.
     async fn tiles(&self, ids: &[TileId]) -> Result<Vec<(TileId, Vec<u8>)>, StoreError>;
-    /// The signed note of a checkpoint by size.
-    async fn checkpoint(&self, size: u64) -> Result<Option<String>, StoreError>;
-    /// Sizes of checkpoints after a size, at most `limit`.
-    async fn checkpoints(&self, after: u64, limit: u32) -> Result<Vec<(u64, String)>, StoreError>;
+    /// The checkpoint of a size.
+    async fn checkpoint(&self, size: u64) -> Result<Option<SignedCheckpoint>, StoreError>;
+    /// Checkpoints after a size, in order, at most `limit`.
+    async fn checkpoints(
+        &self,
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<SignedCheckpoint>, StoreError>;
     /// Salts of an event's commitments.
     async fn openings(&self, event: EventId) -> Result<Vec<Opening>, StoreError>;
 }
@@ -278,6 +291,9 @@ pub trait UpkeepStore: Send + Sync {
     async fn outbox(&self, now: Timestamp) -> Result<(u64, u64), StoreError>;
     /// Makes partitions ahead, checkpoints the write-ahead log, prunes message keys past their window.
     async fn upkeep(&self, now: Timestamp) -> Result<(), StoreError>;
+    /// How the disk stands that the database is on, looked at now; `None` where that is another machine's matter. While
+    /// it is low nothing new is accepted, and what was accepted goes on.
+    fn disk(&self) -> Option<Disk>;
     /// Answers when the database does.
     async fn ping(&self) -> Result<(), StoreError>;
 }

@@ -35,7 +35,7 @@ const DATABASE_PAGE: u32 = 1_000;
 pub(super) struct Export {
     /// Folder to write to; it must be empty or not exist.
     dir: PathBuf,
-    /// Read the database that waymark.toml names, in place of the gateway; every checkpoint is written.
+    /// Read the database that waymark.toml names, in place of the gateway.
     #[arg(long)]
     from_database: bool,
     /// The log's public key, as text or in a file, in place of the one in client.toml or keys/.
@@ -60,7 +60,7 @@ trait LogSource: Send {
     async fn newest(&mut self) -> anyhow::Result<String>;
     /// Entries from an index on, in order; none at the end.
     async fn entries(&mut self, from: u64) -> anyhow::Result<Vec<Vec<u8>>>;
-    /// Earlier checkpoints after a size, in order, as far as this source keeps them.
+    /// Checkpoints after a size, in order; none at the end.
     async fn checkpoints(&mut self, after: u64) -> anyhow::Result<Vec<(u64, String)>>;
 }
 
@@ -190,6 +190,7 @@ impl LogSource for Database {
             .log_state()
             .await?
             .checkpoint
+            .map(|newest| newest.note)
             .context("the log is empty")
     }
 
@@ -199,7 +200,11 @@ impl LogSource for Database {
     }
 
     async fn checkpoints(&mut self, after: u64) -> anyhow::Result<Vec<(u64, String)>> {
-        Ok(self.0.checkpoints(after, DATABASE_PAGE).await?)
+        let page = self.0.checkpoints(after, DATABASE_PAGE).await?;
+        Ok(page
+            .into_iter()
+            .map(|signed| (signed.size, signed.note))
+            .collect())
     }
 }
 
@@ -242,9 +247,23 @@ impl LogSource for Gateway {
         )
     }
 
-    /// The gateway gives the newest alone.
-    async fn checkpoints(&mut self, _after: u64) -> anyhow::Result<Vec<(u64, String)>> {
-        Ok(Vec::new())
+    async fn checkpoints(&mut self, after: u64) -> anyhow::Result<Vec<(u64, String)>> {
+        let ask = v1::ListCheckpointsRequest {
+            page_size: GATEWAY_PAGE,
+            after_size: after,
+            ..Default::default()
+        };
+        let answer = self
+            .0
+            .list_checkpoints(ask)
+            .await
+            .map_err(Refusal::from)?
+            .into_inner();
+        let page = answer.checkpoints.into_iter().map(|signed| {
+            let note = String::from_utf8(signed.note).context("a checkpoint is not text")?;
+            Ok((signed.tree_size, note))
+        });
+        page.collect()
     }
 }
 

@@ -19,6 +19,7 @@ use waymark_adapters::hl7v2::ack::{Ack, AckCode, AckReading};
 use waymark_adapters::hl7v2::build::{
     AckMode, Header, Party, Processing, SegmentWriter, Version, write,
 };
+use waymark_adapters::hl7v2::charset::Charset;
 use waymark_adapters::hl7v2::config::Assumptions;
 use waymark_adapters::hl7v2::content::Envelope;
 use waymark_adapters::hl7v2::fault::FieldFault;
@@ -28,6 +29,7 @@ use waymark_adapters::hl7v2::message::{LineEndings, Message};
 use waymark_adapters::hl7v2::mllp::MllpCodec;
 use waymark_adapters::hl7v2::referral::RefMessage;
 use waymark_core::delivery::Kind;
+use waymark_core::directory::CodeMap;
 use waymark_core::id::Pathway;
 use waymark_core::port::InboundBody;
 use waymark_core::time::Clock as _;
@@ -251,7 +253,7 @@ impl Desk {
                 .find(|id| id.kind == SERVICE_ID_KIND)
                 .map(|id| id.value.clone())
         });
-        let (kind, content) = match inward::read(&referral, &assumptions()?)? {
+        let (kind, content) = match inward::read(&referral, &assumptions()?, &CodeMap::default())? {
             InboundBody::Submit(content) => (Kind::New, Some(*content)),
             InboundBody::Amend(_, content) => (Kind::Amend, Some(*content)),
             InboundBody::Cancel(..)
@@ -382,6 +384,7 @@ fn accepted(arrival: &Arrival, control_id: &str) -> String {
         control_id: control_id.to_owned(),
         processing: Processing::Training,
         ack_mode: AckMode::Original,
+        charset: Charset::Utf8,
     };
     write(&[
         header.segment(&["RRI", "I12", "RRI_I12"]),
@@ -407,7 +410,7 @@ fn now() -> jiff::Timestamp {
 
 #[cfg(test)]
 mod tests {
-    use waymark_adapters::hl7v2::status::{ReferralStatus, RriMessage};
+    use waymark_adapters::hl7v2::status::{ReferralStatus, RriMessage, Told};
 
     use super::*;
 
@@ -437,7 +440,8 @@ mod tests {
         let text = accepted(&arrival, "R1L1");
         let message = Message::parse(text.as_bytes(), LineEndings::Cr).unwrap();
         let rri = RriMessage::read(&message).unwrap();
-        assert_eq!(rri.status, ReferralStatus::Accepted);
+        let told = rri.status(&CodeMap::default()).unwrap();
+        assert_eq!(told, Told::Table(ReferralStatus::Accepted));
         assert_eq!(
             rri.answers,
             Some((AckCode::ApplicationAccept, arrival.wire_id))

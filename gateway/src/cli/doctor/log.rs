@@ -33,8 +33,8 @@ pub(super) async fn check(store: &dyn Store, key: Option<&VerifierKey>) -> anyho
             Health::Warn,
             "its checkpoint is not verified: there is no log key",
         ),
-        (Some(note), Some(key)) => {
-            let signed = Checkpoint::open(note, key)
+        (Some(newest), Some(key)) => {
+            let signed = Checkpoint::open(&newest.note, key)
                 .context("the newest checkpoint is not this deployment's key's")?;
             if (signed.size(), signed.root()) != (state.size, root) {
                 bail!(

@@ -163,6 +163,7 @@ async fn database(config: &Config, key: Option<&VerifierKey>) -> Vec<Stage> {
         found.unwrap_or_else(|why| Stage::fail(name, why))
     };
     stages.push(of("log", within(log::check(&*store, key)).await));
+    stages.push(store::disk(&*store));
     stages.push(of("outbox", within(store::outbox(&*store)).await));
     // It reads every referral: it takes as long as it takes.
     stages.push(of(

@@ -11,7 +11,7 @@ use waymark_core::time::Clock as _;
 use super::{Health, Stage};
 use crate::clock::SystemClock;
 use crate::config::Config;
-use crate::service::load_release;
+use crate::service::{load_release, walk_conservation};
 
 /// An outbox whose oldest row is older means that the sequencer does not run.
 const OUTBOX_AGE_MS_MAX: u64 = 60_000;
@@ -19,8 +19,6 @@ const OUTBOX_AGE_MS_MAX: u64 = 60_000;
 const ALARMS_MAX: u32 = 1_000;
 /// Lines of one kind that are shown.
 const SHOWN_MAX: usize = 10;
-/// Referrals checked in one page.
-const CHECK_PAGE: u32 = 500;
 
 /// The release in force, and whether every secret that it names can be had here.
 pub(super) async fn directory(
@@ -81,6 +79,25 @@ pub(super) async fn directory(
     Ok((stage, secrets))
 }
 
+/// The room that is left where the database is this machine's own.
+pub(super) fn disk(store: &dyn Store) -> Stage {
+    const MIB: u64 = 1024 * 1024;
+    let Some(disk) = store.disk() else {
+        return Stage::skipped("disk");
+    };
+    let (free, min) = (disk.free / MIB, disk.min / MIB);
+    if disk.is_low() {
+        let why = format!(
+            "{free} MiB are free, below database.free_disk_min_mib ({min}): nothing new is accepted: make room"
+        );
+        return Stage::fail("disk", why);
+    }
+    Stage::ok(
+        "disk",
+        format!("{free} MiB are free; new work stops below {min}"),
+    )
+}
+
 /// Rows that wait for the sequencer.
 pub(super) async fn outbox(store: &dyn Store) -> anyhow::Result<Stage> {
     let (rows, age_ms) = store
@@ -100,53 +117,31 @@ pub(super) async fn outbox(store: &dyn Store) -> anyhow::Result<Stage> {
     Ok(stage)
 }
 
-/// Compares facts that do not depend on each other: counters kept by transitions, ACCEPTED entries, and what is found
-/// row by row. What is accepted meanwhile is allowed for.
+/// The conservation check, which here tells nobody but whoever reads this.
 pub(super) async fn conservation(store: &dyn Store) -> anyhow::Result<Stage> {
-    let before = store.counters().await.context("read the counters")?;
-    let (mut found, mut after) = (0, None);
-    let mut faults = Vec::new();
-    loop {
-        let page = store
-            .check_page(after, CHECK_PAGE)
-            .await
-            .context("check a page of referrals")?;
-        found += page.referrals;
-        faults.extend(
-            page.faults
-                .iter()
-                .map(|f| format!("{}: referral {}, {}", f.rule, f.referral, f.detail)),
-        );
-        match page.next {
-            Some(next) => after = Some(next),
-            None => break,
-        }
-    }
-    let now = store.counters().await.context("read the counters")?;
+    let report = walk_conservation(store, None)
+        .await
+        .context("check every referral")?;
     let mut stage = Stage::ok(
         "conservation",
-        format!("{found} referrals, {} deliveries", now.deliveries),
+        format!(
+            "{} referrals, {} deliveries",
+            report.referrals, report.counters.deliveries
+        ),
     );
-    if !(before.referrals..=now.referrals).contains(&found) {
-        stage.add(
-            Health::Fail,
+    for fault in report.faults.iter().take(SHOWN_MAX) {
+        let text = if fault.referral.is_empty() {
+            format!("{}: {}", fault.rule, fault.detail)
+        } else {
             format!(
-                "{} referrals were accepted and {found} are there",
-                before.referrals
-            ),
-        );
-    }
-    if before.accepted_entries > now.referrals || before.referrals > now.accepted_entries {
-        let text = format!(
-            "{} referrals were accepted and {} are in the log",
-            before.referrals, before.accepted_entries
-        );
+                "{}: referral {}, {}",
+                fault.rule, fault.referral, fault.detail
+            )
+        };
         stage.add(Health::Fail, text);
     }
-    let left = faults.len().saturating_sub(SHOWN_MAX);
-    for fault in faults.into_iter().take(SHOWN_MAX) {
-        stage.add(Health::Fail, fault);
-    }
+    let shown = u64::try_from(SHOWN_MAX).unwrap_or(u64::MAX);
+    let left = report.faults_found.saturating_sub(shown);
     if left > 0 {
         stage.add(Health::Fail, format!("and {left} more"));
     }

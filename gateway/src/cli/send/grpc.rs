@@ -128,7 +128,7 @@ async fn fill<'s>(
         };
         let (referral, digest) = match source::read(source) {
             Ok(Content::Referral(referral, digest)) => (referral, digest),
-            Ok(Content::Hl7(..)) => continue,
+            Ok(Content::Hl7(..) | Content::Fhir(..)) => continue,
             Err(refused) => {
                 sending.done(source, Outcome::Refused(refused))?;
                 continue;

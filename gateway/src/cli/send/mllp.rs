@@ -59,7 +59,7 @@ pub(super) async fn send(sending: &mut Sending<'_>, sources: &[Source]) -> anyho
     for source in sources {
         let (wire, envelope) = match source::read(source) {
             Ok(Content::Hl7(wire, envelope)) => (wire, envelope),
-            Ok(Content::Referral(..)) => continue,
+            Ok(Content::Referral(..) | Content::Fhir(..)) => continue,
             Err(refused) => {
                 sending.done(source, Outcome::Refused(refused))?;
                 continue;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{SHA256, digest};
+use waymark_adapters::fhir::send::headers_of;
 use waymark_adapters::hl7v2::content::Envelope;
 use waymark_adapters::hl7v2::fault::FieldFault;
 use waymark_adapters::hl7v2::message::{LineEndings, MESSAGE_BYTES_MAX, Message};
@@ -27,6 +28,8 @@ pub(super) enum Kind {
     Json,
     /// HL7 v2.
     Hl7,
+    /// A FHIR resource as JSON.
+    Message,
     /// FHIR as XML.
     Fhir,
     /// None of these.
@@ -70,6 +73,8 @@ pub(super) enum Content {
     Referral(Box<Referral>, String),
     /// A message as MLLP carries it, and its header.
     Hl7(Vec<u8>, Box<Envelope>),
+    /// A FHIR message, and the headers that go with it.
+    Fhir(Vec<u8>, Box<hyper::HeaderMap>),
 }
 
 /// Lists the files behind paths: a file as itself, a folder as its files of known kinds in the order of their names.
@@ -102,6 +107,12 @@ pub(super) fn collect(paths: &[PathBuf]) -> anyhow::Result<Vec<Source>> {
             )));
         }
     }
+    for source in sources.iter_mut().filter(|s| s.kind == Kind::Json) {
+        // What cannot be read is said when it is its turn.
+        if bounded(&source.path).is_ok_and(|bytes| is_resource(&bytes)) {
+            source.kind = Kind::Message;
+        }
+    }
     if sources.is_empty() {
         return Err(Failure::usage("no *.json, *.hl7 or *.xml file to send"));
     }
@@ -118,10 +129,10 @@ fn beginning(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads and parses a file.
-pub(super) fn read(source: &Source) -> Result<Content, Refused> {
+/// The bytes of a file that is not larger than is sent.
+fn bounded(path: &Path) -> Result<Vec<u8>, Refused> {
     let unread = |why: String| Refused::local("UNREADABLE", vec![Violation::new("file", why)]);
-    let length = std::fs::metadata(&source.path)
+    let length = std::fs::metadata(path)
         .map_err(|e| unread(e.to_string()))?
         .len();
     if length > u64::try_from(FILE_BYTES_MAX).unwrap_or(u64::MAX) {
@@ -133,8 +144,14 @@ pub(super) fn read(source: &Source) -> Result<Content, Refused> {
             )],
         ));
     }
-    let bytes = std::fs::read(&source.path).map_err(|e| unread(e.to_string()))?;
+    std::fs::read(path).map_err(|e| unread(e.to_string()))
+}
+
+/// Reads and parses a file.
+pub(super) fn read(source: &Source) -> Result<Content, Refused> {
+    let bytes = bounded(&source.path)?;
     match source.kind {
+        Kind::Message => message(bytes),
         Kind::Json => referral(&bytes),
         Kind::Hl7 => hl7(&bytes).map_err(|fault| Refused::of_fault(&fault)),
         Kind::Fhir | Kind::Other => Err(not_taken(source)),
@@ -145,7 +162,7 @@ pub(super) fn read(source: &Source) -> Result<Content, Refused> {
 pub(super) fn not_taken(source: &Source) -> Refused {
     match source.kind {
         Kind::Fhir => fhir(),
-        Kind::Json | Kind::Hl7 | Kind::Other => Refused::local(
+        Kind::Json | Kind::Message | Kind::Hl7 | Kind::Other => Refused::local(
             "UNKNOWN_KIND",
             vec![Violation::new(
                 "file",
@@ -156,8 +173,29 @@ pub(super) fn not_taken(source: &Source) -> Refused {
 }
 
 fn fhir() -> Refused {
-    let why = "is FHIR, which this release does not take yet: send the canonical JSON or HL7 v2 REF messages";
-    Refused::local("FHIR_NOT_YET", vec![Violation::new("file", why)])
+    let why = "is FHIR as XML: send it as JSON";
+    Refused::local("FHIR_XML", vec![Violation::new("file", why)])
+}
+
+fn is_resource(bytes: &[u8]) -> bool {
+    serde_json::from_slice::<Resource>(bytes).is_ok()
+}
+
+/// A FHIR message as it goes: the file's own bytes.
+fn message(bytes: Vec<u8>) -> Result<Content, Refused> {
+    match headers_of(&bytes) {
+        Ok(headers) => Ok(Content::Fhir(bytes, Box::new(headers))),
+        Err(fault) => {
+            let code = format!(
+                "FHIR_{}",
+                fault.issue.code().to_ascii_uppercase().replace('-', "_")
+            );
+            Err(Refused::local(
+                &code,
+                vec![Violation::new(fault.path, fault.rule)],
+            ))
+        }
+    }
 }
 
 fn referral(bytes: &[u8]) -> Result<Content, Refused> {
@@ -167,10 +205,6 @@ fn referral(bytes: &[u8]) -> Result<Content, Refused> {
             hex::encode(digest(&SHA256, bytes)),
         )),
         Err(error) => {
-            let resource: Option<Resource> = serde_json::from_slice(bytes).ok();
-            if resource.is_some() {
-                return Err(fhir());
-            }
             let place = format!("line {}, column {}", error.line(), error.column());
             Err(Refused::local(
                 "MALFORMED",
@@ -328,16 +362,17 @@ mod tests {
     }
 
     #[test]
-    fn fhir_is_refused_by_name_in_both_its_forms() {
-        for (name, bytes) in [
-            ("b.xml", &b"<Bundle/>"[..]),
-            (
-                "b.json",
-                b"{\"resourceType\":\"Bundle\",\"type\":\"message\"}",
-            ),
-        ] {
-            assert_eq!(refused(name, bytes).reason, "FHIR_NOT_YET", "{name}");
-        }
+    fn a_fhir_message_goes_with_its_headers_and_what_is_none_is_refused_by_its_path() {
+        let message = include_bytes!("../../../../adapters/src/fhir/fixtures/bars-new.json");
+        let Ok(Content::Fhir(bytes, headers)) = only("b.json", message) else {
+            panic!("refused")
+        };
+        assert_eq!(bytes, message);
+        assert!(headers.contains_key("x-request-id"));
+        assert_eq!(refused("b.xml", b"<Bundle/>").reason, "FHIR_XML");
+        let patient = refused("p.json", b"{\"resourceType\":\"Patient\"}");
+        assert_eq!(patient.reason, "FHIR_NOT_SUPPORTED");
+        assert_eq!(patient.violations.first().unwrap().field, "Bundle");
     }
 
     #[test]

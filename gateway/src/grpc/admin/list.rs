@@ -15,7 +15,7 @@ use super::super::page::{Page, SCANS_MAX};
 use super::super::referral::{key, page_scope, parsed};
 use super::super::status::{field, fields};
 use super::super::write;
-use super::{Admin, no_lane_ids};
+use super::Admin;
 use crate::service::{ConservationReport, Key, ServiceError};
 
 /// States that one list is filtered by, at most.
@@ -26,16 +26,13 @@ const UNCOVERED_MAX: usize = 200;
 const UNCOVERED: &str = "leg_without_work";
 
 impl Admin {
-    /// A page of deliveries, newest first.
+    /// A page of deliveries, oldest first.
     pub(super) async fn deliveries(
         &self,
         principal: &Principal,
         ask: v1::ListDeliveriesRequest,
     ) -> Result<v1::ListDeliveriesResponse, ServiceError> {
         let states = states(&ask.states)?;
-        if !ask.lane_id.is_empty() {
-            return Err(no_lane_ids());
-        }
         let service: Option<ServiceId> = parsed("service_id", &ask.service_id)?;
         let rest = v1::ListDeliveriesRequest {
             page_size: 0,
@@ -59,7 +56,9 @@ impl Admin {
             state: None,
             endpoint: parsed("endpoint_id", &ask.endpoint_id)?,
             referral,
-            before: page.id().map(DeliveryId::from_bytes),
+            lane: parsed("lane_id", &ask.lane_id)?,
+            replaces: None,
+            after: page.id().map(DeliveryId::from_bytes),
             limit: page.size,
         };
         let (mut views, mut more) = (Vec::new(), true);
@@ -69,7 +68,7 @@ impl Admin {
             let mut unread = found.into_iter();
             while views.len() < page.len() {
                 let Some(view) = unread.next() else { break };
-                query.before = Some(view.delivery.id);
+                query.after = Some(view.delivery.id);
                 if service.is_none() || view.delivery.service == service {
                     views.push(view);
                 }
@@ -80,14 +79,14 @@ impl Admin {
             }
         }
         let told = self.told(principal, &views).await?;
-        let last = query.before.filter(|_| more);
+        let last = query.after.filter(|_| more);
         Ok(v1::ListDeliveriesResponse {
             deliveries: views.iter().map(|view| self.shown(view, &told)).collect(),
             next_page_token: last.map(|id| page.token(id.as_bytes())).unwrap_or_default(),
         })
     }
 
-    /// The newest deliveries in any of some states: the store lists by one.
+    /// The oldest deliveries in any of some states: the store lists by one.
     async fn merged(
         &self,
         principal: &Principal,
@@ -106,7 +105,7 @@ impl Admin {
             };
             found.extend(service.deliveries(principal, query).await?);
         }
-        found.sort_by_key(|view| std::cmp::Reverse(view.delivery.id));
+        found.sort_by_key(|view| view.delivery.id);
         // A delivery that moved between two of the queries is found in both.
         found.dedup_by_key(|view| view.delivery.id);
         found.truncate(usize::try_from(query.limit).unwrap_or(usize::MAX));
@@ -146,12 +145,10 @@ impl Admin {
         }
         found.sort_by(|(one, _), (other, _)| one.cmp(other));
         let after = page.position.as_deref().unwrap_or_default();
-        let mut rest = found
+        let rest = found
             .into_iter()
             .skip_while(|(place, _)| place.as_slice() <= after);
-        let shown: Vec<_> = rest.by_ref().take(page.len()).collect();
-        let last = rest.next().and(shown.last());
-        let next_page_token = last.map(|(place, _)| page.token(place)).unwrap_or_default();
+        let (shown, next_page_token) = page.cut(rest, |(place, _)| place.clone());
         Ok(v1::ListAlarmsResponse {
             alarms: shown.into_iter().map(|(_, alarm)| alarm).collect(),
             next_page_token,

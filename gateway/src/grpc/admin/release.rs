@@ -118,17 +118,15 @@ impl Admin {
         let listed = self.face.service.releases(principal).await?;
         let current = self.face.service.in_force().number;
         let below = page.number().unwrap_or(u64::MAX);
-        let mut rest = listed.iter().filter(|release| release.number < below);
-        let shown: Vec<_> = rest.by_ref().take(page.len()).collect();
-        let last = rest.next().and(shown.last());
+        let rest = listed.iter().filter(|release| release.number < below);
+        let (shown, next_page_token) =
+            page.cut(rest, |release| release.number.to_be_bytes().to_vec());
         Ok(v1::ListReleasesResponse {
             releases: shown
                 .iter()
                 .map(|release| write::release(release, current))
                 .collect(),
-            next_page_token: last
-                .map(|release| page.token(&release.number.to_be_bytes()))
-                .unwrap_or_default(),
+            next_page_token,
         })
     }
 }

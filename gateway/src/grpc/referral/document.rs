@@ -65,17 +65,18 @@ pub(super) async fn upload(
         )));
     }
     let upload = Upload {
+        request_id: metadata.request_id,
         media_type: metadata.media_type.clone(),
         sha256: hex::encode(&metadata.sha256),
         bytes: Payload::new(content),
     };
-    let id = face
+    let kept = face
         .service
         .upload(&caller.principal, upload)
         .await
         .map_err(refused)?;
     let document = v1::DocumentRef {
-        document_id: id.to_string(),
+        document_id: kept.id.to_string(),
         sha256: metadata.sha256,
         media_type: metadata.media_type,
         size_bytes: metadata.size_bytes,
@@ -84,7 +85,7 @@ pub(super) async fn upload(
     };
     Ok(v1::UploadDocumentResponse {
         document: Some(document),
-        duplicate: false,
+        duplicate: kept.repeated,
     })
 }
 

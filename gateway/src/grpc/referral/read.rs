@@ -1,5 +1,6 @@
 //! What requests say, as the domain's values.
 
+use std::collections::BTreeSet;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -9,17 +10,18 @@ use waymark_adapters::grpc::convert::{
     sender_reference_from_proto, timestamp_from_proto,
 };
 use waymark_core::error::Violation;
-use waymark_core::id::{AgencyId, ServiceId};
+use waymark_core::id::{AgencyId, LegId, ServiceId};
 use waymark_core::identifier::{NhsNumber, Upn};
 use waymark_core::leg::LegState;
 use waymark_core::personal::Personal;
+use waymark_core::port::{CancelCode, Withdrawal};
 use waymark_core::referral::Referral;
 use waymark_core::time::Timestamp;
 use waymark_proto::v1;
 use waymark_proto::v1::referral_key::Key as Named;
 
 use super::super::status::field;
-use crate::service::{CancelCode, Key, ServiceError, StatusUpdate};
+use crate::service::{Key, ServiceError, StatusUpdate};
 
 /// Characters in a note or a reason in words.
 const WORDS_MAX: usize = 2_000;
@@ -31,6 +33,10 @@ const EVIDENCE_MAX: usize = 1_000;
 const NAME_MAX: usize = 200;
 /// Characters in a receiver's reference.
 const REFERENCE_MAX: usize = 80;
+/// Characters in a role.
+const ROLE_MAX: usize = 100;
+/// Legs that one amendment may name.
+const ANSWERS_MAX: usize = 16;
 /// How far a source's clock may be ahead.
 const AHEAD_MAX: Duration = Duration::from_mins(5);
 
@@ -108,7 +114,7 @@ pub(in super::super) fn key(name: &str, key: Option<v1::ReferralKey>) -> Result<
 }
 
 /// Why content is read, as the log names it.
-pub(super) fn purpose(name: &str, purpose: i32) -> Result<&'static str, ServiceError> {
+pub(in super::super) fn purpose(name: &str, purpose: i32) -> Result<&'static str, ServiceError> {
     match v1::AccessPurpose::try_from(purpose) {
         Ok(v1::AccessPurpose::DirectCare) => Ok("DIRECT_CARE"),
         Ok(v1::AccessPurpose::Safeguarding) => Ok("SAFEGUARDING"),
@@ -196,7 +202,7 @@ pub(super) fn cancellation(
         Ok(v1::CancelReason::NoLongerNeeded) => (CancelCode::NoLongerNeeded, false),
         Ok(v1::CancelReason::FamilyDeclined) => (CancelCode::FamilyRequest, false),
         Ok(v1::CancelReason::MovedAway) => (CancelCode::Moved, false),
-        Ok(v1::CancelReason::Duplicate) => (CancelCode::Other, false),
+        Ok(v1::CancelReason::Duplicate) => (CancelCode::Duplicate, false),
         Ok(v1::CancelReason::EnteredInError) => (CancelCode::EnteredInError, true),
         Ok(v1::CancelReason::Other) => (CancelCode::Other, true),
         Ok(v1::CancelReason::Unspecified) => {
@@ -210,35 +216,23 @@ pub(super) fn cancellation(
     if words.is_empty() && needs_words {
         return Err(field("cancellation.text", "is required with this reason"));
     }
-    let duplicate = cancellation.reason == i32::from(v1::CancelReason::Duplicate);
-    let words = match (duplicate, words.is_empty()) {
-        (true, true) => "the same need was referred before".to_owned(),
-        (true, false) => format!("the same need was referred before: {words}"),
-        (false, _) => words,
-    };
     Ok((code, (!words.is_empty()).then(|| Personal::new(words))))
 }
 
-/// A withdrawal of consent, in the words that receivers are told.
+/// A withdrawal of consent.
 pub(super) fn withdrawal(
     withdrawal: Option<v1::ConsentWithdrawal>,
     today: Date,
-) -> Result<Personal<String>, ServiceError> {
+) -> Result<Withdrawal, ServiceError> {
     let Some(said) = withdrawal else {
         return Err(field("withdrawal", "is required"));
     };
-    let mut scopes = Vec::new();
+    let mut scopes = BTreeSet::new();
     for (scope, at) in said.scopes.iter().zip(0..) {
         let name = format!("withdrawal.scopes[{at}]");
-        let scope = consent_scope_from_proto(&name, *scope).map_err(one)?;
-        if scopes.contains(&scope) {
+        if !scopes.insert(consent_scope_from_proto(&name, *scope).map_err(one)?) {
             return Err(field(name, "stands twice"));
         }
-        scopes.push(scope);
-    }
-    if !scopes.is_empty() && !scopes.contains(&waymark_core::referral::ConsentScope::Referral) {
-        let why = "a withdrawal in part is an amendment: send AmendReferral with the consent that still stands";
-        return Err(field("withdrawal.scopes", why));
     }
     let by = text("withdrawal.withdrawn_by", &said.withdrawn_by, NAME_MAX)?;
     if by.is_empty() {
@@ -253,12 +247,24 @@ pub(super) fn withdrawal(
         ));
     }
     let evidence = text("withdrawal.evidence", &said.evidence, EVIDENCE_MAX)?;
-    let mut words = format!("consent withdrawn by {by} ({role}) on {date}");
-    if !evidence.is_empty() {
-        words.push_str("; evidence: ");
-        words.push_str(&evidence);
+    Ok(Withdrawal {
+        scopes,
+        by: Personal::new(by),
+        role,
+        date,
+        evidence: (!evidence.is_empty()).then(|| Personal::new(evidence)),
+    })
+}
+
+/// The legs that an amendment answers.
+pub(super) fn answers(ids: &[String]) -> Result<BTreeSet<LegId>, ServiceError> {
+    if ids.len() > ANSWERS_MAX {
+        return Err(field("answers_leg_ids", format!("at most {ANSWERS_MAX}")));
     }
-    Ok(Personal::new(words))
+    let named = ids.iter().zip(0..);
+    named
+        .map(|(id, at)| required(&format!("answers_leg_ids[{at}]"), id))
+        .collect()
 }
 
 /// A status of a leg.
@@ -297,10 +303,7 @@ pub(super) fn status_update(
             "is more than 5 minutes in the future: set the clock",
         ));
     }
-    if !change.owner_role.is_empty() {
-        let why = "the directory names the role that owns a service's legs: leave it empty";
-        return Err(field("change.owner_role", why));
-    }
+    let owner_role = text("change.owner_role", &change.owner_role, ROLE_MAX)?;
     let receiver_reference = text(
         "change.receiver_reference",
         &change.receiver_reference,
@@ -319,6 +322,7 @@ pub(super) fn status_update(
         },
         at,
         receiver_reference: (!receiver_reference.is_empty()).then_some(receiver_reference),
+        owner_role: (!owner_role.is_empty()).then_some(owner_role),
         traceparent: None,
     })
 }

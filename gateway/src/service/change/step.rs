@@ -1,12 +1,16 @@
 //! One leg's part in a sender's change.
 
+use std::collections::BTreeSet;
+
 use waymark_core::alarm::AlarmKind;
 use waymark_core::delivery::{DeliveryState, Kind};
 use waymark_core::id::{BodyId, WireId};
 use waymark_core::leg::{LegState, Owner, Reception, Seen};
 use waymark_core::port::{
-    DeliveryHead, LegChange, LegView, NewDelivery, ReferralChange, ReferralView,
+    CancelCode, DeliveryHead, LegChange, LegView, NewDelivery, ReferralChange, ReferralView,
+    StopNotice,
 };
+use waymark_core::referral::ConsentScope;
 use waymark_core::time::Timestamp;
 
 use super::super::{Drafter, Service, ServiceError};
@@ -41,12 +45,22 @@ impl LegStep<'_> {
             .collect();
         let attempted = own.iter().any(|d| d.attempts > 0);
         let outcome = match self.act {
-            SenderAct::Amend { .. } => self.amend(&own, attempted, change)?,
-            SenderAct::Cancel { .. } | SenderAct::Withdraw { .. } => {
-                self.stop(&own, attempted, change)?
+            // Nothing more is shared with whom consent no longer covers.
+            SenderAct::Amend { .. } if !self.covered(&self.view.withdrawn) => {
+                LegOutcome::Unaffected
             }
+            SenderAct::Amend { .. } => self.amend(&own, attempted, change)?,
+            SenderAct::Stop(StopNotice::Withdrawn(said)) if self.covered(&said.withdrawn()) => {
+                LegOutcome::Unaffected
+            }
+            SenderAct::Stop(stop) => self.stop(stop, &own, attempted, change)?,
         };
         Ok(LegEffect { leg, outcome })
+    }
+
+    /// Whether sharing with the leg's receiver stands, once these scopes are withdrawn.
+    fn covered(&self, withdrawn: &BTreeSet<ConsentScope>) -> bool {
+        self.service.consent_covers(withdrawn, &self.leg.leg.agency)
     }
 
     fn amend(
@@ -58,7 +72,9 @@ impl LegStep<'_> {
         let Some(last) = own.last() else {
             return Ok(LegOutcome::Queued);
         };
-        if attempted {
+        // What is parked waits for a person, and what amends it waits behind it.
+        let parked = own.iter().any(|d| d.state == DeliveryState::Parked);
+        if attempted || parked {
             change
                 .deliveries
                 .push(self.delivery_like(last, Kind::Amend, self.content, None));
@@ -69,14 +85,25 @@ impl LegStep<'_> {
             fresh.replaces = Some(last.id);
             change.deliveries.push(fresh);
         }
-        if self.leg.state == LegState::InfoNeeded {
+        if self.leg.state == LegState::InfoNeeded && self.answered() {
             self.move_leg(LegState::InTriage, change)?;
         }
         Ok(LegOutcome::Queued)
     }
 
+    /// Whether the amendment answers this leg, if it asked for anything.
+    fn answered(&self) -> bool {
+        match self.act {
+            SenderAct::Amend { answers, .. } => {
+                answers.is_empty() || answers.contains(&self.leg.leg.id)
+            }
+            SenderAct::Stop(_) => false,
+        }
+    }
+
     fn stop(
         &self,
+        stop: &StopNotice,
         own: &[&DeliveryHead],
         attempted: bool,
         change: &mut ReferralChange,
@@ -93,7 +120,7 @@ impl LegStep<'_> {
             change
                 .resolve
                 .push((AlarmKind::Unrouted, self.leg.leg.id.to_string()));
-            self.move_leg(LegState::Cancelled, change)?;
+            self.move_leg(ends_as(stop), change)?;
             return Ok(LegOutcome::NothingSent);
         }
         let refused = own.iter().all(|d| {
@@ -122,8 +149,8 @@ impl LegStep<'_> {
                 .resolve
                 .push((AlarmKind::Parked, parked.id.to_string()));
         }
-        if matches!(self.act, SenderAct::Cancel { .. }) {
-            self.move_leg(LegState::Cancelled, change)?;
+        if matches!(stop, StopNotice::Cancelled { .. }) {
+            self.move_leg(ends_as(stop), change)?;
         }
         Ok(LegOutcome::Queued)
     }
@@ -131,7 +158,7 @@ impl LegStep<'_> {
     fn move_leg(&self, to: LegState, change: &mut ReferralChange) -> Result<(), ServiceError> {
         let receiver = Owner {
             agency: self.leg.leg.agency.clone(),
-            role: self.leg.leg.owner.role.clone(),
+            role: self.service.role_of(self.leg),
         };
         let (owner, clock, next_action) =
             self.service
@@ -171,10 +198,22 @@ impl LegStep<'_> {
             service: Some(self.leg.leg.service.clone()),
             content,
             note,
+            version: self.view.version + 1,
             due: self.now,
             deadline,
             urgent: self.view.safeguarding,
             replaces: None,
         }
+    }
+}
+
+/// The state in which a leg that is stopped ends.
+const fn ends_as(stop: &StopNotice) -> LegState {
+    match stop {
+        StopNotice::Cancelled {
+            code: CancelCode::EnteredInError,
+            ..
+        } => LegState::EnteredInError,
+        StopNotice::Cancelled { .. } | StopNotice::Withdrawn(_) => LegState::Cancelled,
     }
 }

@@ -123,6 +123,7 @@ CREATE TABLE delivery (
     service TEXT,
     subject_id BYTEA NOT NULL,
     wire_id TEXT NOT NULL,
+    version BIGINT NOT NULL,
     content_body BYTEA,
     note_body BYTEA,
     rendered_body BYTEA,
@@ -262,7 +263,8 @@ CREATE TABLE directory_release (
     sha256 TEXT NOT NULL,
     at_ms BIGINT NOT NULL,
     applied_by TEXT NOT NULL,
-    note TEXT NOT NULL
+    note TEXT NOT NULL,
+    event_id BYTEA NOT NULL
 );
 
 -- Log entries that wait for the sequencer.

@@ -118,6 +118,7 @@ CREATE TABLE delivery (
     service TEXT,
     subject_id BLOB NOT NULL,
     wire_id TEXT NOT NULL,
+    version INTEGER NOT NULL,
     content_body BLOB,
     note_body BLOB,
     rendered_body BLOB,
@@ -254,7 +255,8 @@ CREATE TABLE directory_release (
     sha256 TEXT NOT NULL,
     at_ms INTEGER NOT NULL,
     applied_by TEXT NOT NULL,
-    note TEXT NOT NULL
+    note TEXT NOT NULL,
+    event_id BLOB NOT NULL
 ) STRICT;
 
 -- Log entries that wait for the sequencer.

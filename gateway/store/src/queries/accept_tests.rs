@@ -8,8 +8,8 @@ use waymark_core::audit::{CommitmentTag, EntryKind, LogEntry, leaf_hash};
 use waymark_core::id::{DocumentId, EventId, StreamId};
 use waymark_core::personal::{Payload, Personal};
 use waymark_core::port::{
-    Accept, Accepted, ConflictKey, LogStore as _, NewDocument, OpenOnly, Opening,
-    ReferralStore as _, StoreError, SubjectKey, UpkeepStore as _, WorkClass,
+    Accept, Accepted, ConflictKey, DeliveryStore as _, LogStore as _, MessageKey, NewDocument,
+    OpenOnly, Opening, ReferralStore as _, StoreError, SubjectKey, UpkeepStore as _, WorkClass,
 };
 use waymark_core::referral::SenderReference;
 
@@ -360,6 +360,14 @@ fn document(bench: &Bench, bytes: &[u8]) -> NewDocument {
     NewDocument {
         id: DocumentId::from_bytes(bench.bytes()),
         sender: "EE100001".parse().unwrap(),
+        message_key: MessageKey {
+            sender: "EE100001".parse().unwrap(),
+            key: Personal::new(format!(
+                "upload:{}",
+                hex::encode(bytes.get(..8).unwrap_or(bytes))
+            )),
+            content: Payload::new(bytes.to_vec()),
+        },
         body: bench.body(bytes),
         sha256: Personal::new(hex::encode(leaf_hash(bytes))),
         at: ms(0),
@@ -375,8 +383,29 @@ fn document(bench: &Bench, bytes: &[u8]) -> NewDocument {
 async fn a_document_goes_with_its_referral_and_hangs_on_its_subject_alone() {
     let Some(bench) = bench().await else { return };
     let put = document(&bench, &vec![0x5a; 300_000]);
-    bench.store.put_document(put.clone()).await.unwrap();
-    bench.store.put_document(put.clone()).await.unwrap();
+    let first = bench.store.put_document(put.clone()).await.unwrap();
+    assert_eq!((first.id, first.repeated), (put.id, false));
+    // The same upload again, under whatever new id, is the document kept before.
+    let again = NewDocument {
+        message_key: put.message_key.clone(),
+        ..document(&bench, &vec![0x5a; 300_000])
+    };
+    let again = bench.store.put_document(again).await.unwrap();
+    assert_eq!((again.id, again.repeated), (put.id, true));
+    let other = NewDocument {
+        message_key: MessageKey {
+            content: Payload::new(b"other".to_vec()),
+            ..put.message_key.clone()
+        },
+        ..document(&bench, b"other")
+    };
+    assert!(matches!(
+        bench.store.put_document(other).await,
+        Err(StoreError::Conflict {
+            key: ConflictKey::Message,
+            ..
+        })
+    ));
     assert_eq!(bench.number("SELECT COUNT(*) FROM document").await, 1);
     let mut accept = bench.draft("9434765919", &["ep-a"]);
     accept.documents = vec![(put.id, put.sha256.expose().clone())];
@@ -398,6 +427,17 @@ async fn a_document_goes_with_its_referral_and_hangs_on_its_subject_alone() {
         .unwrap()
         .unwrap();
     assert_eq!(bytes.expose(), vec![0x5a; 300_000]);
+    let other = bench.send("2", &["ep-b"]).await;
+    for (endpoint, theirs) in [("ep-a", true), ("ep-b", false)] {
+        let leased = bench.head(WorkClass::Fresh, endpoint, 1).await;
+        assert_eq!(leased.referral == other.referral, !theirs);
+        let opened = bench.store.attachment(&leased, put.id).await.unwrap();
+        assert_eq!(
+            opened.is_some(),
+            theirs,
+            "a document goes with its own referral alone"
+        );
+    }
 }
 
 #[tokio::test]
@@ -421,7 +461,11 @@ async fn a_document_that_is_not_held_as_described_refuses_its_referral_alone() {
             "{refused:?}"
         );
     }
-    assert_eq!(bench.number("SELECT COUNT(*) FROM message_key").await, 0);
+    assert_eq!(
+        bench.number("SELECT COUNT(*) FROM message_key").await,
+        1,
+        "the upload's alone"
+    );
     // Put right under the same keys it is accepted; a second referral cannot take the document too.
     let right = Accept {
         documents: vec![(put.id, digest.clone())],
@@ -468,4 +512,33 @@ async fn an_accept_shows_as_an_event_with_its_entry() {
         [sent.event]
     );
     assert!(bench.store.entry_of(sent.event).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn changed_content_takes_its_documents_along_and_names_again_those_it_has() {
+    let Some(bench) = bench().await else { return };
+    let sent = bench.send("1", &["ep-a"]).await;
+    let put = document(&bench, b"letter");
+    bench.store.put_document(put.clone()).await.unwrap();
+    let named = (put.id, put.sha256.expose().clone());
+    for version in [1, 2] {
+        let mut change = bench.no_change(&sent, version, ms(1));
+        change.event.source = put.sender.clone();
+        change.documents = vec![named.clone()];
+        bench.store.change(change).await.unwrap();
+        let held = bench.store.document(put.id).await.unwrap().unwrap();
+        assert_eq!(held.referral, Some(sent.referral));
+    }
+    let foreign = document(&bench, b"theirs");
+    bench.store.put_document(foreign.clone()).await.unwrap();
+    for (id, digest, source) in [
+        (put.id, "00", "EE100001"),
+        (foreign.id, foreign.sha256.expose().as_str(), "EE200002"),
+    ] {
+        let mut change = bench.no_change(&sent, 3, ms(2));
+        change.event.source = source.parse().unwrap();
+        change.documents = vec![(id, digest.to_owned())];
+        let refused = bench.store.change(change).await;
+        assert!(matches!(refused, Err(StoreError::Document(d)) if d == id));
+    }
 }

@@ -1,9 +1,10 @@
 //! One attempt: what it sends, its opening and its end.
 
 use waymark_core::delivery::{DeliveryState, Next, ParkReason, Why};
-use waymark_core::id::{BodyId, DeliveryId};
+use waymark_core::id::{BodyId, DeliveryId, ReferralId};
 use waymark_core::port::{
-    CloseAttempt, DeliveryContent, Leased, NewBody, NewDelivery, OpenAttempt, Rendered, StoreError,
+    CloseAttempt, DeliveryContent, Leased, LegChange, NewBody, NewDelivery, OpenAttempt, Rendered,
+    StoreError,
 };
 use waymark_core::time::Timestamp;
 
@@ -37,6 +38,10 @@ const CLOSED: &str =
 const WAIT: &str =
     "UPDATE lane SET class = 1, due_ms = $2, worker = NULL, fence = fence + 1 WHERE head_id = $1";
 const REFERRAL: &str = locked!("SELECT id FROM referral WHERE id = $1");
+const REOPEN: &str =
+    "UPDATE leg SET state = $2, owner_agency = $3, owner_role = $4, clock = $5, next_action = $6
+    WHERE id = $1 AND state = 'cancelled'";
+const MOVED_ON: &str = "UPDATE referral SET version = version + 1 WHERE id = $1";
 const TRACE: &str = "SELECT id, traceparent FROM delivery WHERE id = $1";
 
 /// Opens what a delivery renders from, and its bytes once there are any.
@@ -180,7 +185,7 @@ pub(super) async fn close(store: &Backend, close: CloseAttempt) -> Result<(), St
         !bodies.is_empty() || !openings.is_empty(),
     );
     let subject = subject.await?;
-    if tell.is_some() {
+    if tell.is_some() || close.reopen.is_some() {
         sqlx::query(REFERRAL)
             .bind(seen.referral.as_bytes().as_slice())
             .fetch_optional(w.conn())
@@ -188,6 +193,9 @@ pub(super) async fn close(store: &Backend, close: CloseAttempt) -> Result<(), St
             .map_err(sql)?;
     }
     append_entry(&mut w, entry, &openings, subject.as_ref()).await?;
+    if let Some(leg) = &close.reopen {
+        reopen(&mut w, seen.referral, leg).await?;
+    }
     if let Some(reference) = &end.receiver_reference {
         let key = (&seen.recipient, reference.as_str());
         note_receiver_reference(&mut w, store.seal(), seen.referral, key).await?;
@@ -220,6 +228,28 @@ pub(super) async fn close(store: &Backend, close: CloseAttempt) -> Result<(), St
     alarms.apply(&mut w, close.at).await?;
     w.commit().await?;
     store.work_was_added();
+    Ok(())
+}
+
+/// Gives back a leg whose cancel was refused. The referral moved on: what was decided before is decided anew.
+async fn reopen(w: &mut Write, referral: ReferralId, leg: &LegChange) -> Result<(), StoreError> {
+    let reopened = sqlx::query(REOPEN)
+        .bind(leg.leg.as_bytes().as_slice())
+        .bind(leg.state.as_str())
+        .bind(leg.owner.agency.as_str())
+        .bind(leg.owner.role.as_str())
+        .bind(leg.clock.as_deref())
+        .bind(leg.next_action.as_deref())
+        .execute(w.conn())
+        .await
+        .map_err(sql)?;
+    if reopened.rows_affected() == 1 {
+        sqlx::query(MOVED_ON)
+            .bind(referral.as_bytes().as_slice())
+            .execute(w.conn())
+            .await
+            .map_err(sql)?;
+    }
     Ok(())
 }
 

@@ -2,18 +2,21 @@
 
 use std::collections::BTreeSet;
 
-use waymark_core::delivery::DeliveryState;
+use waymark_core::delivery::{DeliveryState, Kind};
 use waymark_core::id::{DeliveryId, EventId, ReferralId, SubjectId};
-use waymark_core::port::{Changed, ConflictKey, LegChange, ReferralChange, StoreError};
+use waymark_core::port::{
+    Changed, ConflictKey, EventKind, LegChange, MessageKey, ReferralChange, StoreError,
+};
 
-use super::follow::{Alarms, Cause};
+use super::follow::{self, Alarms, Cause};
 use super::lane::{self, Member};
-use super::row::Fields;
+use super::read::consent_bit;
+use super::row::{Fields, Row};
 use super::subject::{SealedBody, load_subject, seal_bodies, store_bodies};
 use super::write::{
     Happened, Write, append_entry, insert_deliveries, insert_events, note_receiver_reference,
 };
-use super::{Backend, keys};
+use super::{Backend, document, keys};
 use crate::error::{Fault, internal, lost_race, sql};
 
 /// Times that a change which lost a race is run again.
@@ -80,6 +83,7 @@ async fn apply(
     let subject = subject.ok_or(StoreError::NotFound("referral"))?;
     append_entry(w, change.entry.clone(), &change.openings, Some(&subject)).await?;
     store_bodies(w, &subject, change.referral, bodies).await?;
+    document::take_along(w, store.seal(), change, &subject).await?;
     move_legs(w, change, row.int("leg_count")?).await?;
     update_referral(w, change).await?;
     let event = Happened {
@@ -103,9 +107,11 @@ async fn apply(
     })
 }
 
-const CLAIM_MESSAGE: &str = "INSERT INTO message_key (hash, content_hash, referral_id, event_id, created_ms) \
+/// Claims a message key.
+pub(super) const CLAIM_MESSAGE: &str = "INSERT INTO message_key (hash, content_hash, referral_id, event_id, created_ms) \
      VALUES ($1, $2, $3, $4, $5) ON CONFLICT (hash) DO NOTHING";
-const READ_MESSAGE: &str =
+/// What a message key was claimed for.
+pub(super) const READ_MESSAGE: &str =
     "SELECT hash, content_hash, referral_id, event_id FROM message_key WHERE hash = $1";
 
 /// Claims the message's key; answers the earlier event when the same message came before.
@@ -136,15 +142,40 @@ async fn earlier(
         .await
         .map_err(sql)?;
     let row = row.ok_or(StoreError::Stale)?;
-    let row = Fields::new(&row, "message_key", "hash");
+    same_message(&row, change.referral, &content).map(Some)
+}
+
+/// The event that the same message made before; another one under its key is a conflict.
+fn same_message(
+    row: &Row,
+    referral: ReferralId,
+    content: &[u8; 32],
+) -> Result<EventId, StoreError> {
+    let row = Fields::new(row, "message_key", "hash");
     let existing = row.id("referral_id", ReferralId::from_bytes)?;
-    if existing == change.referral && row.fixed("content_hash")? == content {
-        return row.id("event_id", EventId::from_bytes).map(Some);
+    if existing == referral && row.fixed::<32>("content_hash")? == *content {
+        return row.id("event_id", EventId::from_bytes);
     }
     Err(StoreError::Conflict {
         key: ConflictKey::Message,
         existing,
     })
+}
+
+/// The event that the same message made before, as a change of this referral.
+pub(super) async fn answered(
+    store: &Backend,
+    key: &MessageKey,
+    referral: ReferralId,
+) -> Result<Option<EventId>, StoreError> {
+    let (hash, content) = keys::message(store.seal(), key);
+    let row = sqlx::query(READ_MESSAGE)
+        .bind(hash.as_slice())
+        .fetch_optional(store.reader())
+        .await
+        .map_err(sql)?;
+    row.map(|row| same_message(&row, referral, &content))
+        .transpose()
 }
 
 const CLAIM_STATUS: &str = "INSERT INTO status_key (leg_id, source, version) VALUES ($1, $2, $3) \
@@ -210,13 +241,19 @@ async fn move_leg(
 }
 
 const UPDATE: &str = "UPDATE referral SET version = version + 1, content_body = COALESCE($2, content_body), \
-     consent_withdrawn = CASE WHEN $3 = 1 THEN 1 ELSE consent_withdrawn END, leg_count = leg_count + $4 WHERE id = $1";
+     consent_withdrawn = consent_withdrawn | $3, leg_count = leg_count + $4 WHERE id = $1";
 
 async fn update_referral(w: &mut Write, change: &ReferralChange) -> Result<(), StoreError> {
     sqlx::query(UPDATE)
         .bind(change.referral.as_bytes().as_slice())
         .bind(change.content.as_ref().map(|id| id.as_bytes().as_slice()))
-        .bind(i64::from(change.withdraws_consent))
+        .bind(
+            change
+                .withdraws
+                .iter()
+                .map(|s| consent_bit(*s))
+                .sum::<i64>(),
+        )
         .bind(i64::try_from(change.new_legs.len()).map_err(internal)?)
         .execute(w.conn())
         .await
@@ -261,7 +298,11 @@ async fn move_deliveries(
         } else {
             may_supersede
         };
-        lane::withdraw(w, (&cause, &mut *alarms), of.id, (*to, None), may).await?;
+        let gone = lane::withdraw(w, (&cause, &mut *alarms), of.id, (*to, None), may).await?;
+        if gone.state == DeliveryState::Parked && amended(change, gone.id) {
+            // Parked since the amendment was decided on: it must wait behind, and not take its place.
+            return Err(StoreError::Stale);
+        }
     }
     let of = (change.referral, subject);
     insert_deliveries(
@@ -271,7 +312,17 @@ async fn move_deliveries(
         change.traceparent.as_deref(),
         change.at,
     )
-    .await
+    .await?;
+    for amendment in change.deliveries.iter().filter(|d| d.kind == Kind::Amend) {
+        follow::wait_behind(w, (&cause, &mut *alarms), amendment, of).await?;
+    }
+    Ok(())
+}
+
+/// Whether an amendment is sent in place of a delivery.
+fn amended(change: &ReferralChange, gone: DeliveryId) -> bool {
+    change.event.kind == EventKind::Amended
+        && change.deliveries.iter().any(|d| d.replaces == Some(gone))
 }
 
 /// A delivery of this referral, not locked yet.

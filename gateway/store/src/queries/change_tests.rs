@@ -1,5 +1,7 @@
 //! What changing and reading referrals promises (ruling 3; the port's own words).
 
+use std::collections::BTreeSet;
+
 use sqlx::Database as _;
 use waymark_core::audit::{CommitmentTag, EntryKind, LogEntry};
 use waymark_core::delivery::{DeliveryState, Evidence, Kind};
@@ -11,7 +13,7 @@ use waymark_core::port::{
     ReferralChange, ReferralKey, ReferralQuery, ReferralStore as _, StoreError, SubjectKey,
     WorkClass,
 };
-use waymark_core::referral::SenderReference;
+use waymark_core::referral::{ConsentScope, SenderReference};
 
 use super::Db;
 use super::fixture::{Bench, Sent, bench, ms, next, owner};
@@ -48,7 +50,7 @@ async fn a_change_writes_all_that_it_carries_at_once() {
     change.content = Some(amended.id);
     change.event.text = Some(amended.id);
     change.bodies = vec![amended.clone()];
-    change.withdraws_consent = true;
+    change.withdraws = BTreeSet::from([ConsentScope::ShareHealth, ConsentScope::FamilyMessages]);
     change.receiver_reference = Some(("RXX".parse().unwrap(), "PAS-77".to_owned()));
     change.legs = vec![LegChange {
         leg: sent.legs[0],
@@ -61,8 +63,8 @@ async fn a_change_writes_all_that_it_carries_at_once() {
     assert_eq!((changed.version, changed.repeated), (2, false));
     let view = bench.store.referral(sent.referral).await.unwrap().unwrap();
     assert_eq!(
-        (view.version, view.content, view.consent_withdrawn),
-        (2, amended.id, true)
+        (view.version, view.content, view.withdrawn),
+        (2, amended.id, change.withdraws.clone())
     );
     assert_eq!(view.legs[0].state, LegState::InTriage);
     assert_eq!(view.legs[0].next_action.as_deref(), Some("2026-12-08"));
@@ -470,7 +472,7 @@ async fn a_body_moved_to_another_row_does_not_open() {
 
 fn asked(agency: Option<&str>, limit: u32) -> ReferralQuery {
     ReferralQuery {
-        agency: agency.map(|a| a.parse().unwrap()),
+        agencies: agency.map(|a| vec![a.parse().unwrap()]),
         pathway: None,
         subject: None,
         before: None,
@@ -569,7 +571,7 @@ async fn the_feed_shows_an_agencys_events_in_the_order_of_the_log_window_by_wind
     let change = bench.no_change(&sent, 1, ms(1));
     let status = bench.store.change(change).await.unwrap().event;
     let ask = |from, window| FeedQuery {
-        agency: "RXX".parse().unwrap(),
+        agencies: vec!["RXX".parse().unwrap()],
         from,
         window,
     };

@@ -272,14 +272,13 @@ async fn backlog_and_outbox_tell_depth_and_age() {
 }
 
 #[tokio::test]
-async fn deliveries_are_listed_newest_first_by_page_and_filter() {
+async fn deliveries_are_listed_oldest_first_by_page_and_filter() {
     let Some(b) = bench().await else { return };
     let mut all = Vec::new();
     for child in ["1", "2", "3"] {
         let sent = b.send(child, &["mllp", "mesh"]).await;
         all.extend(sent.deliveries);
     }
-    all.reverse();
     let list = |query: DeliveryQuery| {
         let b = &b;
         async move {
@@ -295,10 +294,10 @@ async fn deliveries_are_listed_newest_first_by_page_and_filter() {
         ..DeliveryQuery::default()
     };
     assert_eq!(list(query.clone()).await, all[..4]);
-    let before = Some(all[3]);
+    let after = Some(all[3]);
     assert_eq!(
         list(DeliveryQuery {
-            before,
+            after,
             ..query.clone()
         })
         .await,
@@ -311,8 +310,22 @@ async fn deliveries_are_listed_newest_first_by_page_and_filter() {
             ..query.clone()
         })
         .await,
-        [all[0], all[2], all[4]]
+        [all[1], all[3], all[5]]
     );
+    let lane = b.store.delivery(all[2]).await.unwrap().unwrap().lane;
+    let (of_lane, state) = (Some(lane), Some(DeliveryState::Queued));
+    let in_lane = DeliveryQuery {
+        lane: of_lane,
+        state,
+        ..query.clone()
+    };
+    assert_eq!(list(in_lane).await, [all[2]], "one child at one endpoint");
+    let none = Some("mllp:00112233445566778899aabbccddeeff".parse().unwrap());
+    let unknown = DeliveryQuery {
+        lane: none,
+        ..query.clone()
+    };
+    assert!(list(unknown).await.is_empty());
     let state = Some(DeliveryState::Done);
     assert!(list(DeliveryQuery { state, ..query }).await.is_empty());
     let view = b.store.delivery(all[0]).await.unwrap().unwrap();

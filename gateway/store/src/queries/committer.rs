@@ -27,6 +27,7 @@ pub(super) struct Job {
 
 /// Accepts a referral through the committer.
 pub(super) async fn accept(backend: &Backend, accept: Accept) -> Result<Accepted, StoreError> {
+    backend.has_room()?;
     let item = Item::prepare(backend.seal(), accept).await?;
     let (answer, answered) = oneshot::channel();
     backend

@@ -1,6 +1,7 @@
 //! Releases of the directory.
 
 use async_trait::async_trait;
+use waymark_core::id::EventId;
 use waymark_core::port::{DirectoryStore, NewRelease, Release, StoreError};
 
 use super::Backend;
@@ -11,16 +12,17 @@ use crate::error::{Fault, internal, sql};
 /// Releases of one list, at most.
 pub(super) const LIST_MAX: u32 = 1_000;
 
-const LATEST: &str = "SELECT number, bundle, sha256, at_ms, applied_by, note FROM directory_release
+const LATEST: &str =
+    "SELECT number, bundle, sha256, at_ms, applied_by, note, event_id FROM directory_release
     ORDER BY number DESC LIMIT 1";
-const BY_NUMBER: &str = "SELECT number, bundle, sha256, at_ms, applied_by, note FROM directory_release WHERE number = $1";
+const BY_NUMBER: &str = "SELECT number, bundle, sha256, at_ms, applied_by, note, event_id FROM directory_release WHERE number = $1";
 const LIST: &str =
-    "SELECT number, '' AS bundle, sha256, at_ms, applied_by, note FROM directory_release
+    "SELECT number, '' AS bundle, sha256, at_ms, applied_by, note, event_id FROM directory_release
     ORDER BY number DESC LIMIT $1";
 const NEWEST: &str = "SELECT MAX(number) FROM directory_release";
 const APPLY: &str =
-    "INSERT INTO directory_release (number, bundle, sha256, at_ms, applied_by, note)
-    VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (number) DO NOTHING";
+    "INSERT INTO directory_release (number, bundle, sha256, at_ms, applied_by, note, event_id)
+    VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (number) DO NOTHING";
 
 #[async_trait]
 impl DirectoryStore for Backend {
@@ -55,6 +57,7 @@ impl DirectoryStore for Backend {
     }
 
     async fn apply_release(&self, release: NewRelease) -> Result<u64, StoreError> {
+        let event = release.entry.event;
         let mut w = self.begin().await?;
         append_entry(&mut w, release.entry, &[], None).await?;
         let newest: Option<i64> = sqlx::query_scalar(NEWEST)
@@ -74,6 +77,7 @@ impl DirectoryStore for Backend {
             .bind(release.at.as_ms())
             .bind(release.by.as_str())
             .bind(release.note.as_str())
+            .bind(event.as_bytes().as_slice())
             .execute(w.conn())
             .await
             .map_err(sql)?;
@@ -103,5 +107,6 @@ fn read(row: &Row) -> Result<Release, StoreError> {
         at: row.at("at_ms")?,
         by: row.text("applied_by")?,
         note: row.text("note")?,
+        event: row.id("event_id", EventId::from_bytes)?,
     })
 }

@@ -3,16 +3,20 @@
 use waymark_core::audit::EntryDraft;
 use waymark_core::id::{AgencyId, BodyId, DocumentId, EventId, ReferralId, StreamId, SubjectId};
 use waymark_core::personal::{Payload, Personal};
-use waymark_core::port::{DocumentView, NewDocument, StoreError};
+use waymark_core::port::{
+    ConflictKey, DocumentView, NewDocument, ReferralChange, StoreError, Uploaded,
+};
+use waymark_core::time::Timestamp;
 
-use super::Backend;
+use super::change::{CLAIM_MESSAGE, READ_MESSAGE};
 use super::row::{Fields, Row};
 use super::subject::{
     BodyRow, insert_bodies, insert_subjects, load_subject, open_body, reseal_openings, seal_body,
     wrapped_place,
 };
 use super::write::{Write, append_entry};
-use crate::error::{Fault, internal, sql};
+use super::{Backend, keys};
+use crate::error::{Fault, internal, sql, unavailable};
 use crate::seal::{Place, Seal, Subject};
 
 /// Reads a body. The entry that says so is committed before the body is opened (ruling 18).
@@ -39,19 +43,21 @@ pub(super) async fn read_body(
 }
 
 const PUT: &str = "INSERT INTO document (id, sender, referral_id, body_id, media_type, sealed_sha256, size_bytes, \
-     stream_id, event_id, created_ms) VALUES ($1, $2, NULL, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (id) DO NOTHING";
+     stream_id, event_id, created_ms) VALUES ($1, $2, NULL, $3, $4, $5, $6, $7, $8, $9)";
 
-/// Keeps a document. The same one again, after an answer was lost, is kept already.
-pub(super) async fn put(store: &Backend, document: NewDocument) -> Result<(), StoreError> {
+/// Keeps a document. The same upload again, after an answer was lost, is the document kept before.
+pub(super) async fn put(store: &Backend, document: NewDocument) -> Result<Uploaded, StoreError> {
     let NewDocument {
         id,
         sender,
+        message_key,
         body,
         sha256,
         at,
         entry,
         openings,
     } = document;
+    store.has_room()?;
     let size = i64::try_from(body.bytes.expose().len()).map_err(internal)?;
     let media_type = body.media_type.clone();
     let body = seal_body(body).await?;
@@ -59,8 +65,15 @@ pub(super) async fn put(store: &Backend, document: NewDocument) -> Result<(), St
     let sealed = subject
         .key
         .seal(sha256_place(&id), sha256.expose().as_bytes())?;
+    let (hash, content) = keys::message(store.seal(), &message_key);
     let mut w = store.begin().await?;
-    let put = sqlx::query(PUT)
+    if let Some(earlier) = claim(&mut w, (&hash, &content), (id, entry.event), at).await? {
+        return Ok(Uploaded {
+            id: earlier,
+            repeated: true,
+        });
+    }
+    sqlx::query(PUT)
         .bind(id.as_bytes().as_slice())
         .bind(sender.as_str())
         .bind(body.id.as_bytes().as_slice())
@@ -73,21 +86,53 @@ pub(super) async fn put(store: &Backend, document: NewDocument) -> Result<(), St
         .execute(w.conn())
         .await
         .map_err(sql)?;
-    if put.rows_affected() == 0 {
-        drop(w);
-        let held = describe(store, id).await?;
-        let same = held.is_some_and(|held| held.sender == sender && held.sha256 == sha256);
-        return if same {
-            Ok(())
-        } else {
-            Err(StoreError::Document(id))
-        };
-    }
     let body = BodyRow::new(&body, &subject, None)?;
     append_entry(&mut w, entry, &openings, Some(&subject)).await?;
     insert_subjects(&mut w, &[(subject.id, wrapped, at.as_ms())]).await?;
     insert_bodies(&mut w, &[body]).await?;
-    w.commit().await
+    w.commit().await?;
+    Ok(Uploaded {
+        id,
+        repeated: false,
+    })
+}
+
+/// Claims the key of an upload, whose row names the document in place of a referral; answers the document that the same
+/// upload made before.
+async fn claim(
+    w: &mut Write,
+    (hash, content): (&[u8; 32], &[u8; 32]),
+    (id, event): (DocumentId, EventId),
+    at: Timestamp,
+) -> Result<Option<DocumentId>, StoreError> {
+    let claimed = sqlx::query(CLAIM_MESSAGE)
+        .bind(hash.as_slice())
+        .bind(content.as_slice())
+        .bind(id.as_bytes().as_slice())
+        .bind(event.as_bytes().as_slice())
+        .bind(at.as_ms())
+        .execute(w.conn())
+        .await
+        .map_err(sql)?;
+    if claimed.rows_affected() == 1 {
+        return Ok(None);
+    }
+    let row = sqlx::query(READ_MESSAGE)
+        .bind(hash.as_slice())
+        .fetch_optional(w.conn())
+        .await
+        .map_err(sql)?;
+    let row = row.ok_or_else(|| unavailable(Fault::Missing("a message key")))?;
+    let row = Fields::new(&row, "message_key", "hash");
+    let earlier = row.id("referral_id", DocumentId::from_bytes)?;
+    if row.fixed::<32>("content_hash")? == *content {
+        Ok(Some(earlier))
+    } else {
+        Err(StoreError::Conflict {
+            key: ConflictKey::Message,
+            existing: ReferralId::from_bytes(*earlier.as_bytes()),
+        })
+    }
 }
 
 const DESCRIBE: &str = "SELECT d.id, d.sender, d.referral_id, d.body_id, d.media_type, d.sealed_sha256, d.size_bytes, \
@@ -184,6 +229,39 @@ pub(super) async fn is_held(
     let (row, subject) = held(w, seal, id).await?;
     let row = Fields::new(&row, "document", "id");
     Ok(sha256(&row, id, &subject)?.expose() == digest)
+}
+
+const REFERRAL_OF: &str = "SELECT id, referral_id FROM document WHERE id = $1";
+
+/// Gives the documents of changed content to its referral, those that it has already aside.
+pub(super) async fn take_along(
+    w: &mut Write,
+    seal: &Seal,
+    change: &ReferralChange,
+    subject: &Subject,
+) -> Result<(), StoreError> {
+    for (id, digest) in &change.documents {
+        let row = sqlx::query(REFERRAL_OF)
+            .bind(id.as_bytes().as_slice())
+            .fetch_optional(w.conn())
+            .await
+            .map_err(sql)?;
+        let row = row.ok_or(StoreError::Document(*id))?;
+        let of =
+            Fields::new(&row, "document", "id").opt_id("referral_id", ReferralId::from_bytes)?;
+        if of == Some(change.referral) {
+            let (row, subject) = held(w, seal, *id).await?;
+            let row = Fields::new(&row, "document", "id");
+            if sha256(&row, *id, &subject)?.expose() != digest {
+                return Err(StoreError::Document(*id));
+            }
+        } else if is_held(w, seal, (*id, digest), &change.event.source).await? {
+            attach(w, seal, *id, change.referral, subject).await?;
+        } else {
+            return Err(StoreError::Document(*id));
+        }
+    }
+    Ok(())
 }
 
 async fn held(w: &mut Write, seal: &Seal, id: DocumentId) -> Result<(Row, Subject), StoreError> {

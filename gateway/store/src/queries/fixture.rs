@@ -99,6 +99,7 @@ pub(super) async fn bench() -> Option<Bench> {
         mode: Mode::Write,
         schema: Schema::Migrate,
         now: ms(0),
+        free_disk_min: 0,
     };
     let store = start::start(&options, seal).await.unwrap();
     store.upkeep(ms(0)).await.unwrap();
@@ -176,6 +177,7 @@ impl Bench {
             service: Some("autism".parse().unwrap()),
             content: None,
             note: None,
+            version: 1,
             due: ms(0),
             deadline: ms(86_400_000),
             urgent: false,
@@ -262,28 +264,8 @@ impl Bench {
     /// A change of a referral that does nothing yet.
     pub(super) fn no_change(&self, of: &Sent, version: u64, at: Timestamp) -> ReferralChange {
         let entry = self.entry(EntryKind::Status, of.stream, at);
-        ReferralChange {
-            at,
-            referral: of.referral,
-            expected_version: version,
-            message_key: None,
-            bodies: Vec::new(),
-            content: None,
-            legs: Vec::new(),
-            new_legs: Vec::new(),
-            deliveries: Vec::new(),
-            cancel: Vec::new(),
-            supersede: Vec::new(),
-            event: self.event(entry.event, None),
-            status_version: None,
-            receiver_reference: None,
-            withdraws_consent: false,
-            alarms: Vec::new(),
-            resolve: Vec::new(),
-            entry,
-            openings: Vec::new(),
-            traceparent: None,
-        }
+        let event = self.event(entry.event, None);
+        ReferralChange::of((of.referral, version), event, entry)
     }
 
     /// Queues a later message of a referral, as its change number `version`.
@@ -386,6 +368,7 @@ impl Bench {
             evidence_due: None,
             receiver_reference: None,
             receipt: None,
+            reopen: None,
             event: None,
             tell: None,
             alarms: Vec::new(),

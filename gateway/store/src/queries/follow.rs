@@ -3,11 +3,11 @@
 use waymark_core::alarm::{AlarmKind, NewAlarm};
 use waymark_core::audit::{EntryDraft, EntryKind};
 use waymark_core::delivery::{DeliveryState, ParkReason};
-use waymark_core::id::{AgencyId, DeliveryId, EventId, StreamId};
-use waymark_core::port::{EventKind, NewEvent, StoreError};
+use waymark_core::id::{AgencyId, DeliveryId, EventId, ReferralId, StreamId, SubjectId};
+use waymark_core::port::{EventKind, NewDelivery, NewEvent, StoreError};
 use waymark_core::time::Timestamp;
 
-use super::lane::{Member, set_state};
+use super::lane::{self, Member, set_state};
 use super::row::Fields;
 use super::write::{Happened, Write, append_entry, insert_events, open_alarms, resolve_alarms};
 use crate::error::{Fault, internal, sql};
@@ -128,6 +128,49 @@ async fn follow(
             .push(behind_alarm(w, &alarms.open, gone, later).await?);
     }
     Ok(())
+}
+
+const PARKED: &str = "SELECT id, referral_id, leg_id, kind, endpoint_id, recipient, subject_id, wire_id, rendered_body,
+    state, evidence, parked, attempts, lane_seq, queued_ms, due_ms FROM delivery
+    WHERE referral_id = $1 AND endpoint_id = $2 AND subject_id = $3 AND leg_id = $4 AND (state || '') = 'parked'
+    ORDER BY queued_ms DESC, lane_seq DESC, id DESC LIMIT 1";
+
+/// Parks an amendment just queued behind what is parked of the same leg, as it would have been had it come before:
+/// nothing overtakes what waits for a person, and it is resumed with it.
+pub(super) async fn wait_behind(
+    w: &mut Write,
+    (cause, alarms): (&Cause, &mut Alarms),
+    amendment: &NewDelivery,
+    (referral, subject): (ReferralId, SubjectId),
+) -> Result<(), StoreError> {
+    let Some(leg) = &amendment.leg else {
+        return Ok(());
+    };
+    let front = sqlx::query(PARKED)
+        .bind(referral.as_bytes().as_slice())
+        .bind(amendment.endpoint.as_str())
+        .bind(subject.as_bytes().as_slice())
+        .bind(leg.as_bytes().as_slice())
+        .fetch_optional(w.conn())
+        .await
+        .map_err(sql)?;
+    let Some(front) = front.as_ref().map(Member::read).transpose()? else {
+        return Ok(());
+    };
+    let later = lane::member(w, amendment.id).await?;
+    let later = later.ok_or_else(|| internal(Fault::Missing("a delivery just queued")))?;
+    // A lane that ended with what was parked counts from 1 again.
+    if later.lane_seq <= front.lane_seq {
+        lane::place(w, later.id, front.lane_seq + 1).await?;
+    }
+    follow(
+        w,
+        (cause, &mut *alarms),
+        (&front, DeliveryState::Parked),
+        &later,
+    )
+    .await?;
+    lane::leave(w, (cause, alarms), &later, DeliveryState::Parked).await
 }
 
 /// Records with an entry and an event of its own that a delivery moved because one in front of it did.

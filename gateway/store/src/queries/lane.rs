@@ -38,6 +38,8 @@ const FIRST_LATER: &str = "SELECT MIN(lane_seq) FROM delivery
     WHERE referral_id = $1 AND endpoint_id = $2 AND subject_id = $3 AND queued_ms > $4
     AND state IN ('queued', 'attempting', 'retry_wait', 'unknown', 'held', 'awaiting_evidence')";
 const PLACE: &str = "UPDATE delivery SET lane_seq = $2 WHERE id = $1";
+const COUNT_ON: &str =
+    "UPDATE lane SET last_seq = $3 WHERE endpoint_id = $1 AND subject_id = $2 AND last_seq < $3";
 
 /// A delivery as its lane sees it.
 #[derive(Clone, Debug)]
@@ -248,6 +250,14 @@ pub(super) async fn enter(
     let lane = lock(w, &back.endpoint, back.subject).await?;
     let lane = lane.ok_or_else(|| internal(Fault::Missing("a lane just entered")))?;
     let lane_seq = place_before_later(w, back).await?;
+    // What is queued next goes behind it, also where the lane was made again and counts from less.
+    sqlx::query(COUNT_ON)
+        .bind(back.endpoint.as_str())
+        .bind(back.subject.as_bytes().as_slice())
+        .bind(lane_seq)
+        .execute(w.conn())
+        .await
+        .map_err(sql)?;
     let head = member(w, lane.head).await?;
     let head = head.ok_or_else(|| internal(Fault::Missing("a lane's head")))?;
     let leased = lane.leased && lane.due.is_some_and(|until| until > at);
@@ -271,16 +281,22 @@ async fn place_before_later(w: &mut Write, back: &Member) -> Result<i64, StoreEr
         .map_err(sql)?;
     match first {
         Some(first) if first <= back.lane_seq => {
-            sqlx::query(PLACE)
-                .bind(back.id.as_bytes().as_slice())
-                .bind(first - 1)
-                .execute(w.conn())
-                .await
-                .map_err(sql)?;
+            place(w, back.id, first - 1).await?;
             Ok(first - 1)
         }
         _ => Ok(back.lane_seq),
     }
+}
+
+/// Gives a delivery its place in its lane.
+pub(super) async fn place(w: &mut Write, of: DeliveryId, at: i64) -> Result<(), StoreError> {
+    sqlx::query(PLACE)
+        .bind(of.as_bytes().as_slice())
+        .bind(at)
+        .execute(w.conn())
+        .await
+        .map_err(sql)?;
+    Ok(())
 }
 
 /// Makes the first live delivery the head, or ends a lane that has none. The lane's row is held.

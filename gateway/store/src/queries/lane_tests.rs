@@ -5,12 +5,13 @@ use std::time::Duration;
 use futures::future::join_all;
 use waymark_core::alarm::AlarmKind;
 use waymark_core::delivery::{DeliveryState, Evidence, Kind, ParkReason};
+use waymark_core::leg::LegState;
 use waymark_core::port::{
-    DeliveryStore as _, EventKind, OpenOnly, ReferralChange, ReferralStore as _, StoreError,
-    UpkeepStore as _, WorkClass,
+    DeliveryStore as _, EventKind, LegChange, OpenOnly, ReferralChange, ReferralStore as _,
+    StoreError, UpkeepStore as _, WorkClass,
 };
 
-use super::fixture::{alarm, bench, due, ms, next, token};
+use super::fixture::{alarm, bench, due, ms, next, owner, token};
 
 const FRESH: WorkClass = WorkClass::Fresh;
 const RETRY: WorkClass = WorkClass::Retry;
@@ -424,4 +425,26 @@ async fn waiting_for_work_ends_when_work_is_committed() {
             .unwrap();
     };
     tokio::join!(waited, b.send("1", &["mllp"]));
+}
+
+#[tokio::test]
+async fn a_refused_cancel_gives_its_leg_back_once_and_the_referral_moves_on() {
+    let Some(b) = bench().await else { return };
+    let sent = b.send("1", &["mllp"]).await;
+    b.move_leg(&sent, 1, LegState::Cancelled).await;
+    let head = b.head(FRESH, "mllp", 1).await;
+    b.open(&head, 1).await.unwrap();
+    let rejected = next(DeliveryState::Rejected, Evidence::Sent);
+    let mut close = b.closing(&head, 1, rejected, 2);
+    close.reopen = Some(LegChange {
+        leg: sent.legs[0],
+        state: LegState::Booked,
+        owner: owner(),
+        clock: Some("APPOINTMENT".to_owned()),
+        next_action: Some("2026-03-02".to_owned()),
+    });
+    b.store.close_attempt(close).await.unwrap();
+    let view = b.store.referral(sent.referral).await.unwrap().unwrap();
+    assert_eq!((view.legs[0].state, view.version), (LegState::Booked, 3));
+    assert_eq!(view.legs[0].clock.as_deref(), Some("APPOINTMENT"));
 }

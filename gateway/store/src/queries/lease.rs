@@ -46,7 +46,7 @@ const LEASE: &str = concat!(
 );
 const HEADS: (&str, &str) = (
     "SELECT d.id, d.referral_id, r.reference, r.stream_id, r.sender, d.leg_id, d.kind, d.endpoint_id, d.recipient,
-     d.service, d.wire_id, d.state, d.attempts, d.failures, d.soft_rejects, d.unfinished, d.evidence, d.deadline_ms,
+     d.service, d.wire_id, d.version, d.state, d.attempts, d.failures, d.soft_rejects, d.unfinished, d.evidence, d.deadline_ms,
      d.urgent, d.queued_ms, d.traceparent
      FROM delivery d JOIN referral r ON r.id = d.referral_id WHERE d.id IN",
     "",
@@ -153,6 +153,7 @@ fn read(row: &Row, fences: &BTreeMap<DeliveryId, i64>) -> Result<Leased, StoreEr
         stream: row.id("stream_id", StreamId::from_bytes)?,
         sender: row.code("sender")?,
         leg: row.opt_id("leg_id", LegId::from_bytes)?,
+        version: row.int("version")?,
         kind: row.word("kind", Kind::parse)?,
         endpoint: row.code("endpoint_id")?,
         recipient: row.code("recipient")?,

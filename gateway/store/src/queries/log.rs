@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use sqlx::QueryBuilder;
 use waymark_core::audit::{CommitmentTag, EntryKind};
 use waymark_core::id::{EventId, SubjectId};
-use waymark_core::port::{LogState, LogStore, Opening, Round, StoreError};
+use waymark_core::port::{LogState, LogStore, Opening, Round, SignedCheckpoint, StoreError};
 use waymark_core::time::Timestamp;
 use waymark_tlog::note::SigningKey;
 use waymark_tlog::{Checkpoint, Edge, Hash, TileId, leaf_hash, tiles_for_root};
@@ -40,15 +40,15 @@ const ADVANCE: &str = "UPDATE log_state SET size = $1, root = $2, accepted = acc
     WHERE id = 1 AND size = $4";
 const PUT_CHECKPOINT: &str = "INSERT INTO log_checkpoint (size, note, at_ms) VALUES ($1, $2, $3)";
 
-const STATE: &str = "SELECT s.size, s.root, s.accepted, c.note FROM log_state s
+const STATE: &str = "SELECT s.size, s.root, s.accepted, c.note, c.at_ms FROM log_state s
     LEFT JOIN log_checkpoint c ON c.size = s.size WHERE s.id = 1";
 const INDEX_OF: &str = "SELECT idx FROM log_event WHERE event_id = $1";
 const WAITING_ENTRY: &str = "SELECT entry FROM log_outbox WHERE event_id = $1";
 const SEQUENCED_ENTRY: &str = "SELECT l.entry FROM log_event e JOIN log_entry l ON l.idx = e.idx
     WHERE e.event_id = $1";
 const ENTRIES: &str = "SELECT idx, entry FROM log_entry WHERE idx >= $1 ORDER BY idx LIMIT $2";
-const CHECKPOINT: &str = "SELECT note FROM log_checkpoint WHERE size = $1";
-const CHECKPOINTS: &str = "SELECT size, note FROM log_checkpoint WHERE size > $1
+const CHECKPOINT: &str = "SELECT size, note, at_ms FROM log_checkpoint WHERE size = $1";
+const CHECKPOINTS: &str = "SELECT size, note, at_ms FROM log_checkpoint WHERE size > $1
     ORDER BY size LIMIT $2";
 const OPENINGS: &str = "SELECT event_id, tag, subject_id, sealed FROM log_opening
     WHERE event_id = $1 ORDER BY tag LIMIT $2";
@@ -91,7 +91,11 @@ impl LogStore for Backend {
         Ok(LogState {
             size: row.int("size")?,
             root: row.fixed("root")?,
-            checkpoint: row.opt_text("note")?,
+            checkpoint: if row.is_null("note")? {
+                None
+            } else {
+                Some(signed(&row)?)
+            },
             accepted: row.int("accepted")?,
         })
     }
@@ -144,17 +148,21 @@ impl LogStore for Backend {
         Ok(tiles)
     }
 
-    async fn checkpoint(&self, size: u64) -> Result<Option<String>, StoreError> {
+    async fn checkpoint(&self, size: u64) -> Result<Option<SignedCheckpoint>, StoreError> {
         let row = sqlx::query(CHECKPOINT)
             .bind(number(size)?)
             .fetch_optional(&mut *self.read().await?)
             .await
             .map_err(sql)?;
-        row.map(|row| Fields::new(&row, "log_checkpoint", "note").text("note"))
+        row.map(|row| signed(&Fields::new(&row, "log_checkpoint", "note")))
             .transpose()
     }
 
-    async fn checkpoints(&self, after: u64, limit: u32) -> Result<Vec<(u64, String)>, StoreError> {
+    async fn checkpoints(
+        &self,
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<SignedCheckpoint>, StoreError> {
         let rows = sqlx::query(CHECKPOINTS)
             .bind(number(after)?)
             .bind(i64::from(limit.min(PAGE_MAX)))
@@ -162,16 +170,21 @@ impl LogStore for Backend {
             .await
             .map_err(sql)?;
         rows.iter()
-            .map(|row| {
-                let row = Fields::new(row, "log_checkpoint", "note");
-                Ok((row.int("size")?, row.text("note")?))
-            })
+            .map(|row| signed(&Fields::new(row, "log_checkpoint", "note")))
             .collect()
     }
 
     async fn openings(&self, event: EventId) -> Result<Vec<Opening>, StoreError> {
         openings(self, event).await
     }
+}
+
+fn signed(row: &Fields<'_>) -> Result<SignedCheckpoint, StoreError> {
+    Ok(SignedCheckpoint {
+        size: row.int("size")?,
+        note: row.text("note")?,
+        at: row.at("at_ms")?,
+    })
 }
 
 /// The head of the log as the round found it.

@@ -49,13 +49,13 @@ async fn every_entry_is_in_the_tree_once_and_the_checkpoint_proves_it() {
 
     let state = b.store.log_state().await.unwrap();
     assert_eq!((state.size, state.accepted), (30, 30));
-    let note = state.checkpoint.unwrap();
-    let checkpoint = Checkpoint::open(&note, &key().verifier()).unwrap();
+    let newest = state.checkpoint.unwrap();
+    let checkpoint = Checkpoint::open(&newest.note, &key().verifier()).unwrap();
     assert_eq!(
         (checkpoint.size(), *checkpoint.root().as_bytes()),
         (30, state.root)
     );
-    assert_eq!(b.store.checkpoint(30).await.unwrap().unwrap(), note);
+    assert_eq!(b.store.checkpoint(30).await.unwrap().unwrap(), newest);
     assert_eq!(b.store.checkpoint(29).await.unwrap(), None);
     let sizes: Vec<u64> = b
         .store
@@ -63,7 +63,7 @@ async fn every_entry_is_in_the_tree_once_and_the_checkpoint_proves_it() {
         .await
         .unwrap()
         .into_iter()
-        .map(|(size, _)| size)
+        .map(|signed| signed.size)
         .collect();
     assert_eq!(sizes, [14, 21]);
 
@@ -131,10 +131,10 @@ async fn rival_sequencers_never_fork() {
     let mut edge = Edge::empty();
     for (_, entry) in b.store.entries(0, 100).await.unwrap() {
         edge.append(Hash::from_bytes(leaf_hash(&entry)));
-        let Some(note) = b.store.checkpoint(edge.size()).await.unwrap() else {
+        let Some(signed) = b.store.checkpoint(edge.size()).await.unwrap() else {
             continue;
         };
-        let checkpoint = Checkpoint::open(&note, &key().verifier()).unwrap();
+        let checkpoint = Checkpoint::open(&signed.note, &key().verifier()).unwrap();
         assert_eq!(
             checkpoint.root(),
             edge.root(),

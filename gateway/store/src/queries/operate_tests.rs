@@ -3,9 +3,10 @@
 use waymark_core::alarm::AlarmKind;
 use waymark_core::audit::EntryKind;
 use waymark_core::delivery::{DeliveryState, Evidence, Kind, ParkReason};
+use waymark_core::id::DeliveryId;
 use waymark_core::port::{
-    Act, DeliveryStore as _, LogStore as _, NewEvent, OpenOnly, Operation, RaiseEvidence,
-    StoreError, UpkeepStore as _, WorkClass,
+    Act, DeliveryStore as _, EventKind, LogStore as _, NewDelivery, NewEvent, OpenOnly, Operation,
+    RaiseEvidence, ReferralStore as _, StoreError, UpkeepStore as _, WorkClass,
 };
 
 use super::fixture::{Bench, Sent, alarm, bench, due, ms, next};
@@ -284,4 +285,138 @@ async fn entries_of_moves_reach_the_log() {
     assert!(b.store.entry_of(event).await.unwrap().is_some());
     // Accept, amend, park, and the amendment that was parked behind.
     assert_eq!(b.store.outbox(ms(10)).await.unwrap(), (4, 10));
+}
+
+#[tokio::test]
+async fn a_delivery_that_did_not_arrive_after_all_is_parked_and_its_sender_told_at_once() {
+    let Some(b) = bench().await else { return };
+    for back in ["a-return", "z-return"] {
+        let sent = b.send("1", &["mesh"]).await;
+        let head = b.head(FRESH, "mesh", 1).await;
+        let waiting = next(DeliveryState::AwaitingEvidence, Evidence::Sent);
+        b.attempt(&head, waiting, 1).await;
+        let note = b.body(b"{}");
+        let mut tell = b.delivery(Kind::Status, back, None);
+        tell.note = Some(note.id);
+        let lost = Operation {
+            tell: Some((note, tell.clone())),
+            ..operation(&b, &sent, 0, Act::Park(ParkReason::Exhausted), 2)
+        };
+        b.store.operate(lost).await.unwrap();
+        let view = b.store.delivery(sent.deliveries[0]).await.unwrap().unwrap();
+        assert_eq!(view.parked, Some(ParkReason::Exhausted));
+        assert_eq!(b.state(tell.id).await, DeliveryState::Queued);
+        assert_eq!(b.faults().await, []);
+    }
+}
+
+#[tokio::test]
+async fn what_was_sent_and_may_have_news_is_paged_newest_first_and_its_cursor_passes_the_rest() {
+    let Some(b) = bench().await else { return };
+    let ends = [
+        Some(next(DeliveryState::Done, Evidence::ApplicationAck)),
+        Some(next(DeliveryState::AwaitingEvidence, Evidence::Sent)),
+        Some(next(DeliveryState::Rejected, Evidence::Sent)),
+        None,
+    ];
+    let mut made = Vec::new();
+    for (child, end) in ["1", "2", "3", "4"].into_iter().zip(ends) {
+        made.push(b.send(child, &["mesh"]).await.deliveries[0]);
+        if let Some(end) = end {
+            let head = b.head(FRESH, "mesh", 1).await;
+            b.attempt(&head, end, 1).await;
+        }
+    }
+    let endpoint = "mesh".parse().unwrap();
+    let all = b.store.sent(&endpoint, None, 10).await.unwrap();
+    let ids: Vec<DeliveryId> = all.sent.iter().map(|sent| sent.delivery).collect();
+    // Done with an open leg, and awaiting evidence; neither what was refused nor what was never sent.
+    assert_eq!((ids, all.next), (vec![made[1], made[0]], None));
+    let mut paged = Vec::new();
+    let mut cursor = None;
+    for _ in 0..4 {
+        let page = b.store.sent(&endpoint, cursor, 1).await.unwrap();
+        paged.extend(page.sent.iter().map(|sent| sent.delivery));
+        cursor = page.next;
+    }
+    assert_eq!(paged, [made[1], made[0]]);
+    let end = b.store.sent(&endpoint, cursor, 1).await.unwrap();
+    assert_eq!((end.sent.len(), end.next), (0, None));
+    let other = b
+        .store
+        .sent(&"mllp".parse().unwrap(), None, 10)
+        .await
+        .unwrap();
+    assert!(other.sent.is_empty(), "of another endpoint");
+}
+
+#[tokio::test]
+async fn an_amendment_waits_behind_what_is_parked_whichever_came_first_and_goes_with_it_in_order() {
+    let Some(b) = bench().await else { return };
+    let sent = b.send("1", &["mllp", "mesh"]).await;
+    let before = b.follow_up(&sent, 1, (Kind::Amend, "mllp"), ms(1)).await;
+    b.store
+        .operate(operation(&b, &sent, 0, Act::Park(ParkReason::Operator), 2))
+        .await
+        .unwrap();
+    // Behind the parked head, and behind one that waits behind it.
+    let after = b.follow_up(&sent, 2, (Kind::Amend, "mllp"), ms(3)).await;
+    let last = b.follow_up(&sent, 3, (Kind::Amend, "mllp"), ms(3)).await;
+    for amendment in [before, after, last] {
+        let view = b.store.delivery(amendment).await.unwrap().unwrap();
+        assert_eq!(
+            (view.state, view.parked),
+            (DeliveryState::Parked, Some(ParkReason::Behind))
+        );
+    }
+    assert!(
+        b.lease(FRESH, "mllp", 4).await.is_empty(),
+        "nothing overtakes"
+    );
+    assert_eq!(b.store.alarms(OpenOnly::Yes, 10).await.unwrap().len(), 4);
+    assert_eq!(b.faults().await, []);
+
+    b.store
+        .operate(operation(&b, &sent, 0, Act::Resume, 5))
+        .await
+        .unwrap();
+    let mut order = Vec::new();
+    // What comes after the resume goes behind all of them.
+    let new = b.follow_up(&sent, 4, (Kind::Amend, "mllp"), ms(6)).await;
+    for at in 6..11 {
+        let head = b.head(FRESH, "mllp", at).await;
+        order.push(head.token.delivery);
+        b.attempt(
+            &head,
+            next(DeliveryState::Done, Evidence::ApplicationAck),
+            at,
+        )
+        .await;
+    }
+    assert_eq!(order, [sent.deliveries[0], before, after, last, new]);
+    assert!(b.store.alarms(OpenOnly::Yes, 10).await.unwrap().is_empty());
+    assert_eq!(b.faults().await, []);
+}
+
+#[tokio::test]
+async fn an_amendment_never_takes_the_place_of_what_was_parked_after_it_was_decided_on() {
+    let Some(b) = bench().await else { return };
+    let sent = b.send("1", &["mllp"]).await;
+    let fresh = NewDelivery {
+        replaces: Some(sent.deliveries[0]),
+        ..b.delivery(Kind::New, "mllp", sent.legs.first().copied())
+    };
+    let mut change = b.no_change(&sent, 1, ms(2));
+    change.event.kind = EventKind::Amended;
+    change.supersede = vec![sent.deliveries[0]];
+    change.deliveries = vec![fresh];
+    b.store
+        .operate(operation(&b, &sent, 0, Act::Park(ParkReason::Operator), 1))
+        .await
+        .unwrap();
+    assert!(matches!(
+        b.store.change(change).await,
+        Err(StoreError::Stale)
+    ));
+    assert_eq!(b.state(sent.deliveries[0]).await, DeliveryState::Parked);
 }

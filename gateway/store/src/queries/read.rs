@@ -1,5 +1,7 @@
 //! Referrals as they are shown. Every list has a limit.
 
+use std::collections::BTreeSet;
+
 use sqlx::QueryBuilder;
 use waymark_core::audit::leaf_hash;
 use waymark_core::delivery::{DeliveryState, Evidence, Kind};
@@ -12,7 +14,7 @@ use waymark_core::port::{
     LogStore as _, NewEvent, NewLeg, ReferralKey, ReferralQuery, ReferralView, StoreError,
     SubjectKey,
 };
-use waymark_core::referral::Priority;
+use waymark_core::referral::{ConsentScope, Priority};
 
 use super::insert::Connection;
 use super::row::{Fields, Row};
@@ -102,7 +104,7 @@ async fn view(conn: &mut Connection, row: &Row) -> Result<ReferralView, StoreErr
         pathway: row.code("pathway")?,
         priority: row.word("priority", Priority::parse)?,
         safeguarding: row.flag("safeguarding")?,
-        consent_withdrawn: row.flag("consent_withdrawn")?,
+        withdrawn: withdrawn(&row)?,
         release: row.int("release_number")?,
         accepted: row.at("accepted_ms")?,
         legs: legs.iter().map(leg).collect::<Result<_, _>>()?,
@@ -112,6 +114,32 @@ async fn view(conn: &mut Connection, row: &Row) -> Result<ReferralView, StoreErr
             .map(head)
             .collect::<Result<_, _>>()?,
     })
+}
+
+/// The bit that stands for a scope of consent in `referral.consent_withdrawn`.
+pub(super) const fn consent_bit(scope: ConsentScope) -> i64 {
+    match scope {
+        ConsentScope::Referral => 1,
+        ConsentScope::ShareHealth => 2,
+        ConsentScope::ShareEducation => 4,
+        ConsentScope::ShareSocialCare => 8,
+        ConsentScope::FamilyMessages => 16,
+    }
+}
+
+fn withdrawn(row: &Fields<'_>) -> Result<BTreeSet<ConsentScope>, StoreError> {
+    let bits: i64 = row.int("consent_withdrawn")?;
+    let scopes: BTreeSet<ConsentScope> = ConsentScope::ALL
+        .iter()
+        .copied()
+        .filter(|scope| bits & consent_bit(*scope) != 0)
+        .collect();
+    let known: i64 = scopes.iter().map(|scope| consent_bit(*scope)).sum();
+    if known == bits {
+        Ok(scopes)
+    } else {
+        Err(row.corrupt("consent_withdrawn"))
+    }
 }
 
 fn leg(row: &Row) -> Result<LegView, StoreError> {
@@ -289,6 +317,9 @@ pub(super) async fn list(
     store: &Backend,
     query: &ReferralQuery,
 ) -> Result<Vec<ReferralView>, StoreError> {
+    if query.agencies.as_ref().is_some_and(Vec::is_empty) {
+        return Ok(Vec::new());
+    }
     let mut conn = store.read().await?;
     let subject = match &query.subject {
         None => None,
@@ -341,37 +372,39 @@ fn list_query(query: &ReferralQuery, subject: Option<SubjectId>) -> QueryBuilder
                 .push_bind(subject.as_bytes().as_slice());
         }
     };
-    let Some(agency) = &query.agency else {
+    let Some(agencies) = &query.agencies else {
         let mut select = QueryBuilder::new(referrals!("WHERE r.id < "));
-        select.push_bind(before.as_slice());
+        select.push_bind(before.to_vec());
         filter(&mut select);
         select.push(" ORDER BY r.id DESC LIMIT ").push_bind(limit);
         return select;
     };
-    let mut select = QueryBuilder::new(referrals!(
-        "WHERE r.id IN (SELECT a.id FROM (SELECT r.id FROM referral r WHERE r.sender = "
-    ));
-    select
-        .push_bind(agency.as_str())
-        .push(" AND r.id < ")
-        .push_bind(before.as_slice());
-    filter(&mut select);
-    select.push(" ORDER BY r.id DESC LIMIT ").push_bind(limit);
-    select.push(
-        ") AS a UNION SELECT b.id FROM (SELECT DISTINCT l.referral_id AS id FROM leg l \
-         JOIN referral r ON r.id = l.referral_id WHERE l.agency = ",
-    );
-    select
-        .push_bind(agency.as_str())
-        .push(" AND l.referral_id < ")
-        .push_bind(before.as_slice());
-    filter(&mut select);
-    select
-        .push(" ORDER BY l.referral_id DESC LIMIT ")
-        .push_bind(limit);
-    select
-        .push(") AS b) ORDER BY r.id DESC LIMIT ")
-        .push_bind(limit);
+    let mut select = QueryBuilder::new(referrals!("WHERE r.id IN ("));
+    for (n, agency) in agencies.iter().enumerate() {
+        let union = if n == 0 { "" } else { " UNION " };
+        select
+            .push(union)
+            .push("SELECT a.id FROM (SELECT r.id FROM referral r WHERE r.sender = ")
+            .push_bind(agency.as_str())
+            .push(" AND r.id < ")
+            .push_bind(before.to_vec());
+        filter(&mut select);
+        select.push(" ORDER BY r.id DESC LIMIT ").push_bind(limit);
+        select
+            .push(
+                ") AS a UNION SELECT b.id FROM (SELECT DISTINCT l.referral_id AS id FROM leg l \
+                 JOIN referral r ON r.id = l.referral_id WHERE l.agency = ",
+            )
+            .push_bind(agency.as_str())
+            .push(" AND l.referral_id < ")
+            .push_bind(before.to_vec());
+        filter(&mut select);
+        select
+            .push(" ORDER BY l.referral_id DESC LIMIT ")
+            .push_bind(limit)
+            .push(") AS b");
+    }
+    select.push(") ORDER BY r.id DESC LIMIT ").push_bind(limit);
     select
 }
 
@@ -421,10 +454,29 @@ fn event(row: &Row) -> Result<EventView, StoreError> {
 
 const SIZE: &str = "SELECT size FROM log_state WHERE id = 1";
 const FEED: &str = events!(
-    "log_entry l JOIN event e ON e.id = l.event_id JOIN referral r ON r.id = e.referral_id \
-     WHERE l.idx >= $1 AND l.idx < $2 AND (r.sender = $3 OR EXISTS \
-     (SELECT 1 FROM leg g WHERE g.referral_id = r.id AND g.agency = $3)) ORDER BY l.idx LIMIT $4"
+    "log_entry l JOIN event e ON e.id = l.event_id JOIN referral r ON r.id = e.referral_id WHERE l.idx >= "
 );
+
+/// The events of a window that concern one of some agencies.
+fn feed_query(agencies: &[AgencyId], (from, to): (i64, i64), limit: u32) -> QueryBuilder<Db> {
+    let named = |select: &mut QueryBuilder<Db>| {
+        let mut names = select.separated(", ");
+        for agency in agencies {
+            names.push_bind(agency.as_str().to_owned());
+        }
+        select.push(")");
+    };
+    let mut select = QueryBuilder::new(FEED);
+    select.push_bind(from).push(" AND l.idx < ").push_bind(to);
+    select.push(" AND (r.sender IN (");
+    named(&mut select);
+    select.push(" OR EXISTS (SELECT 1 FROM leg g WHERE g.referral_id = r.id AND g.agency IN (");
+    named(&mut select);
+    select
+        .push(")) ORDER BY l.idx LIMIT ")
+        .push_bind(i64::from(limit));
+    select
+}
 
 /// One window of the feed. The log's order is one that no late commit can slip behind.
 pub(super) async fn feed(store: &Backend, query: &FeedQuery) -> Result<FeedPage, StoreError> {
@@ -435,17 +487,14 @@ pub(super) async fn feed(store: &Backend, query: &FeedQuery) -> Result<FeedPage,
         .map_err(sql)?;
     let from = i64::try_from(query.from).unwrap_or(i64::MAX);
     let to = from.saturating_add(i64::from(window)).min(size);
-    if to <= from {
+    if to <= from || query.agencies.is_empty() {
         return Ok(FeedPage {
             events: Vec::new(),
             next: query.from,
         });
     }
-    let rows = sqlx::query(FEED)
-        .bind(from)
-        .bind(to)
-        .bind(query.agency.as_str())
-        .bind(i64::from(window))
+    let rows = feed_query(&query.agencies, (from, to), window)
+        .build()
         .fetch_all(store.reader())
         .await
         .map_err(sql)?;

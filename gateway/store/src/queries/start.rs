@@ -1,7 +1,7 @@
 //! Opening one engine's database.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicBool, AtomicI64};
 
 use sqlx::migrate::MigrateError;
 use tokio::sync::{Notify, mpsc};
@@ -80,7 +80,10 @@ pub(super) async fn start(options: &OpenOptions, seal: Seal) -> Result<Backend, 
         seal,
         wake,
         turn: AtomicI64::new(0),
+        free_disk_min: options.free_disk_min,
+        low_disk: AtomicBool::new(false),
     });
+    shared.look_at_disk();
     committer::start(Arc::clone(&shared), jobs);
     Ok(Backend {
         shared,

@@ -1,14 +1,18 @@
 //! What opening a database refuses.
 
+use std::sync::atomic::Ordering;
+
 use sqlx::{AssertSqlSafe, Database as _};
 use waymark_core::audit::EntryKind;
+use waymark_core::delivery::{DeliveryState, Evidence};
 use waymark_core::directory::Environment;
 use waymark_core::port::{
-    DeliveryStore as _, FeedQuery, LogStore as _, ReferralStore as _, UpkeepStore as _,
+    DeliveryStore as _, Disk, FeedQuery, LOW_DISK, LogStore as _, ReferralStore as _, StoreError,
+    UpkeepStore as _, WorkClass,
 };
 use waymark_tlog::note::SigningKey;
 
-use super::fixture::{bench, ms, url as database};
+use super::fixture::{bench, ms, next, url as database};
 use super::start::start;
 use super::{Backend, Db};
 use crate::open::{Mode, OpenError, OpenOptions, Schema};
@@ -22,6 +26,7 @@ fn options(url: &str, mode: Mode) -> OpenOptions {
         mode,
         schema: Schema::Migrate,
         now: ms(0),
+        free_disk_min: 0,
     }
 }
 
@@ -141,10 +146,10 @@ async fn one_connection_in_memory_is_enough_for_every_call() {
         );
         let key = SigningKey::from_seed("waymark.test/log", [9; 32]).unwrap();
         assert_eq!(store.sequence(&key, 10, ms(1)).await.unwrap().size, 2);
-        let (agency, from, window) = (draft.sender.clone(), 0, 10);
+        let (agencies, from, window) = (vec![draft.sender.clone()], 0, 10);
         let page = store
             .feed(&FeedQuery {
-                agency,
+                agencies,
                 from,
                 window,
             })
@@ -184,4 +189,39 @@ async fn a_server_that_may_lose_what_it_kept_is_refused() {
         matches!(&refused, OpenError::NotDurable { setting } if setting == "synchronous_commit"),
         "{refused:?}"
     );
+}
+
+#[tokio::test]
+async fn below_the_mark_nothing_new_is_accepted_and_what_was_goes_on() {
+    let Some(bench) = bench().await else { return };
+    if bench.is_postgres() {
+        assert_eq!(
+            bench.store.disk(),
+            None,
+            "the server's disk is its operator's"
+        );
+        return;
+    }
+    let sent = bench.send("1", &["mllp"]).await;
+    let disk = bench.store.disk().unwrap();
+    assert!(!disk.is_low() && disk.free > 0);
+    let at = |min| Disk { free: 10, min };
+    assert!(
+        !at(10).is_low() && at(11).is_low(),
+        "the mark itself is enough"
+    );
+    // As found by a look at a full disk.
+    bench.store.low_disk.store(true, Ordering::Relaxed);
+    let refused = bench.store.accept(bench.draft("2", &["mllp"])).await;
+    assert!(matches!(
+        refused,
+        Err(StoreError::Exhausted { limit: LOW_DISK })
+    ));
+    let head = bench.head(WorkClass::Fresh, "mllp", 1).await;
+    let done = next(DeliveryState::Done, Evidence::ApplicationAck);
+    bench.attempt(&head, done, 1).await;
+    assert_eq!(bench.state(sent.deliveries[0]).await, DeliveryState::Done);
+    // The next look finds room.
+    bench.store.disk().unwrap();
+    bench.send("3", &["mllp"]).await;
 }

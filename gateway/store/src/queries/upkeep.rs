@@ -5,7 +5,7 @@ use waymark_core::alarm::{Alarm, AlarmKind, NewAlarm};
 use waymark_core::audit::EntryKind;
 use waymark_core::id::ReferralId;
 use waymark_core::port::{
-    BACKLOG_COUNT_MAX, Backlog, CheckPage, Counters, OpenOnly, StoreError, UpkeepStore,
+    BACKLOG_COUNT_MAX, Backlog, CheckPage, Counters, Disk, OpenOnly, StoreError, UpkeepStore,
 };
 use waymark_core::time::Timestamp;
 
@@ -97,6 +97,10 @@ impl UpkeepStore for Backend {
             }
         }
         Ok(counters)
+    }
+
+    fn disk(&self) -> Option<Disk> {
+        self.look_at_disk()
     }
 
     async fn check_page(

@@ -2,7 +2,9 @@
 
 use sqlx::QueryBuilder;
 use waymark_core::delivery::{DeliveryState, Evidence, Kind, ParkReason, Why};
-use waymark_core::id::{BodyId, DeliveryId, EndpointId, LegId, ReferralId, StreamId, WireId};
+use waymark_core::id::{
+    BodyId, DeliveryId, EndpointId, LegId, ReferralId, StreamId, SubjectId, WireId,
+};
 use waymark_core::port::{
     AttemptView, DeliveryQuery, DeliveryView, NewDelivery, Sent, SentPage, StoreError,
 };
@@ -10,6 +12,7 @@ use waymark_core::port::{
 use super::row::{Fields, Row};
 use super::{Backend, Db};
 use crate::error::sql;
+use crate::seal::Seal;
 
 /// Deliveries of one page, at most.
 pub(super) const PAGE_MAX: u32 = 1_000;
@@ -20,7 +23,7 @@ macro_rules! select {
     ($tail:literal) => {
         concat!(
             "SELECT d.id, d.referral_id, r.reference, r.stream_id, r.sender, d.leg_id, d.kind, d.endpoint_id,
-             d.recipient, d.service, d.wire_id, d.content_body, d.note_body, d.rendered_body, d.state, d.evidence,
+             d.recipient, d.service, d.subject_id, d.wire_id, d.version, d.content_body, d.note_body, d.rendered_body, d.state, d.evidence,
              d.parked, d.attempts, d.due_ms, d.deadline_ms, d.urgent, d.queued_ms, d.replaces, d.receiver_reference,
              l.due_ms AS next_ms
              FROM delivery d JOIN referral r ON r.id = d.referral_id LEFT JOIN lane l ON l.head_id = d.id ",
@@ -115,14 +118,35 @@ pub(super) async fn sent(
     Ok(page)
 }
 
-/// Deliveries, newest first, without their attempts.
+/// Deliveries, oldest first, without their attempts.
 pub(super) async fn deliveries(
     store: &Backend,
     query: &DeliveryQuery,
 ) -> Result<Vec<DeliveryView>, StoreError> {
     let mut select = QueryBuilder::<Db>::new(select!("WHERE 1 = 1"));
+    if let Some(lane) = &query.lane {
+        let Some((endpoint, subject)) = store.seal().lane_of(lane)? else {
+            return Ok(Vec::new());
+        };
+        // By the child's referrals, which are few: the endpoint stands in an expression, or its index would be walked.
+        select
+            .push(" AND d.referral_id IN (SELECT s.id FROM referral s WHERE s.subject_id = ")
+            .push_bind(subject.as_bytes().to_vec())
+            .push(") AND d.subject_id = ")
+            .push_bind(subject.as_bytes().to_vec())
+            .push(" AND (d.endpoint_id || '') = ")
+            .push_bind(endpoint.as_str().to_owned());
+    }
     if let Some(state) = query.state {
-        select.push(" AND d.state = ").push_bind(state.as_str());
+        // Likewise where a narrower index is at hand.
+        let narrower = query.lane.is_some() || query.referral.is_some();
+        select
+            .push(if narrower {
+                " AND (d.state || '') = "
+            } else {
+                " AND d.state = "
+            })
+            .push_bind(state.as_str());
     }
     if let Some(endpoint) = &query.endpoint {
         select
@@ -134,20 +158,25 @@ pub(super) async fn deliveries(
             .push(" AND d.referral_id = ")
             .push_bind(referral.as_bytes().as_slice());
     }
-    if let Some(before) = &query.before {
+    if let Some(replaced) = &query.replaces {
         select
-            .push(" AND d.id < ")
-            .push_bind(before.as_bytes().as_slice());
+            .push(" AND d.replaces = ")
+            .push_bind(replaced.as_bytes().as_slice());
+    }
+    if let Some(after) = &query.after {
+        select
+            .push(" AND d.id > ")
+            .push_bind(after.as_bytes().as_slice());
     }
     select
-        .push(" ORDER BY d.id DESC LIMIT ")
+        .push(" ORDER BY d.id LIMIT ")
         .push_bind(i64::from(query.limit.min(PAGE_MAX)));
     let rows = select
         .build()
         .fetch_all(&mut *store.read().await?)
         .await
         .map_err(sql)?;
-    rows.iter().map(view).collect()
+    rows.iter().map(|row| view(store.seal(), row)).collect()
 }
 
 async fn with_attempts(
@@ -155,7 +184,7 @@ async fn with_attempts(
     row: Option<Row>,
 ) -> Result<Option<DeliveryView>, StoreError> {
     let Some(row) = row else { return Ok(None) };
-    let mut view = view(&row)?;
+    let mut view = view(store.seal(), &row)?;
     let attempts = sqlx::query(ATTEMPTS)
         .bind(view.delivery.id.as_bytes().as_slice())
         .bind(ATTEMPTS_MAX)
@@ -170,7 +199,7 @@ async fn with_attempts(
     Ok(Some(view))
 }
 
-fn view(row: &Row) -> Result<DeliveryView, StoreError> {
+fn view(seal: &Seal, row: &Row) -> Result<DeliveryView, StoreError> {
     let row = Fields::new(row, "delivery", "id");
     let delivery = NewDelivery {
         id: row.id("id", DeliveryId::from_bytes)?,
@@ -182,12 +211,15 @@ fn view(row: &Row) -> Result<DeliveryView, StoreError> {
         service: row.opt_code("service")?,
         content: row.opt_id("content_body", BodyId::from_bytes)?,
         note: row.opt_id("note_body", BodyId::from_bytes)?,
+        version: row.int("version")?,
         due: row.at("due_ms")?,
         deadline: row.at("deadline_ms")?,
         urgent: row.flag("urgent")?,
         replaces: row.opt_id("replaces", DeliveryId::from_bytes)?,
     };
+    let subject = row.id("subject_id", SubjectId::from_bytes)?;
     Ok(DeliveryView {
+        lane: seal.lane(&delivery.endpoint, subject)?,
         delivery,
         referral: row.id("referral_id", ReferralId::from_bytes)?,
         reference: row.code("reference")?,

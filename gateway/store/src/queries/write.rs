@@ -11,6 +11,7 @@ use waymark_core::leg::{LegState, Reception};
 use waymark_core::port::{NewDelivery, NewEvent, Opening, StoreError};
 use waymark_core::time::Timestamp;
 
+use super::super::Turn;
 use super::insert::{Connection, insert};
 use super::row::Fields;
 use super::{COUNTER_SHARDS, Db};
@@ -36,6 +37,8 @@ pub(super) struct Write {
     tx: Transaction<'static, Db>,
     counts: BTreeMap<String, i64>,
     shard: i64,
+    /// Given back after the connection; the committer's own writes need none.
+    turn: Option<Turn>,
 }
 
 impl Write {
@@ -45,7 +48,14 @@ impl Write {
             tx,
             counts: BTreeMap::new(),
             shard: turn.rem_euclid(COUNTER_SHARDS),
+            turn: None,
         }
+    }
+
+    /// Holds a turn until the transaction ended.
+    pub(super) fn in_turn(mut self, turn: Turn) -> Self {
+        self.turn = Some(turn);
+        self
     }
 
     /// The connection that the transaction has.
@@ -274,7 +284,7 @@ const LANES: (&str, &str) = (
      RETURNING endpoint_id, subject_id, last_seq",
 );
 const DELIVERY: (&str, &str) = (
-    "INSERT INTO delivery (id, referral_id, leg_id, kind, endpoint_id, recipient, service, subject_id, wire_id, \
+    "INSERT INTO delivery (id, referral_id, leg_id, kind, endpoint_id, recipient, service, subject_id, wire_id, version, \
      content_body, note_body, rendered_body, state, evidence, parked, attempts, failures, soft_rejects, unfinished, \
      due_ms, deadline_ms, evidence_due_ms, urgent, lane_seq, queued_ms, replaces, receiver_reference, traceparent)",
     "",
@@ -350,6 +360,7 @@ async fn insert_deliveries_at(
             .push_bind(d.service.as_ref().map(ServiceId::as_str))
             .push_bind(q.subject.as_bytes().as_slice())
             .push_bind(d.wire_id.as_str())
+            .push_bind(i64::try_from(d.version).unwrap_or(i64::MAX))
             .push_bind(d.content.as_ref().map(|id| id.as_bytes().as_slice()))
             .push_bind(d.note.as_ref().map(|id| id.as_bytes().as_slice()))
             .push_bind(None::<&[u8]>)

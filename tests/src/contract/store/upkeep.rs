@@ -38,8 +38,8 @@ pub async fn every_event_is_in_the_log_once(store: Subject) {
     {}
     let state = store.log_state().await.expect("state");
     assert_eq!((state.size, state.accepted), (15, 15));
-    let note = state.checkpoint.expect("signed");
-    let checkpoint = Checkpoint::open(&note, &verifier).expect("opens");
+    let signed = state.checkpoint.expect("signed");
+    let checkpoint = Checkpoint::open(&signed.note, &verifier).expect("opens");
     assert_eq!(
         (checkpoint.size(), checkpoint.root()),
         (15, Hash::from_bytes(state.root))
@@ -183,7 +183,7 @@ pub async fn a_status_version_counts_once(store: Subject) {
     );
 }
 
-/// Deliveries are listed by state, newest first, page by page.
+/// Deliveries are listed by state, oldest first, page by page.
 pub async fn deliveries_are_listed_page_by_page(store: Subject) {
     let mut make = Maker::default();
     for n in 0..5 {
@@ -202,9 +202,9 @@ pub async fn deliveries_are_listed_page_by_page(store: Subject) {
     loop {
         let page = store.deliveries(&query).await.expect("list");
         let Some(last) = page.last() else { break };
-        query.before = Some(last.delivery.id);
+        query.after = Some(last.delivery.id);
         seen.extend(page.iter().map(|d| d.delivery.id));
     }
     assert_eq!(seen.len(), 5);
-    assert!(seen.is_sorted_by(|a, b| a > b));
+    assert!(seen.is_sorted_by(|a, b| a < b));
 }

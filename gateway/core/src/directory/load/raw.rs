@@ -1,6 +1,6 @@
 //! The tables of a directory as they are written.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use toml::Spanned;
@@ -10,12 +10,12 @@ use super::value::{Day, Lasting, OneOrMany, Outward};
 use super::{At, Source};
 use crate::access::Role;
 use crate::delivery::Evidence;
-use crate::directory::{AdapterKind, Environment, Sector};
-use crate::id::{AgencyId, EndpointId, Pathway, RuleId, ServiceId};
+use crate::directory::{AdapterKind, CodeList, Environment, Sector, WireCode};
+use crate::id::{AgencyId, CodeMapId, EndpointId, Pathway, RuleId, ServiceId};
 use crate::referral::{ConsentScope, ConsentStatus, LawfulBasis, NeedType, Priority, SettingKind};
 
 /// The names of the tables.
-pub(super) const KINDS: [&str; 8] = [
+pub(super) const KINDS: [&str; 10] = [
     "area",
     "agency",
     "identity",
@@ -24,12 +24,14 @@ pub(super) const KINDS: [&str; 8] = [
     "rule",
     "test",
     "succession",
+    "code_map",
+    "code_test",
 ];
 
 /// The field that names a table of this kind.
 pub(super) fn id_field(kind: &str) -> &'static str {
     match kind {
-        "identity" | "test" => "name",
+        "identity" | "test" | "code_test" => "name",
         "succession" => "from",
         _ => "id",
     }
@@ -46,6 +48,8 @@ pub(super) struct Raw<'a> {
     pub(super) rules: Vec<At<'a, RawRule>>,
     pub(super) tests: Vec<At<'a, RawTest>>,
     pub(super) successions: Vec<At<'a, RawSuccession>>,
+    pub(super) code_maps: Vec<At<'a, RawCodeMap>>,
+    pub(super) code_tests: Vec<At<'a, RawCodeTest>>,
 }
 
 impl<'a> Raw<'a> {
@@ -64,6 +68,8 @@ impl<'a> Raw<'a> {
             "endpoint" => self.endpoints.push(read(item, source, offset)?),
             "rule" => self.rules.push(read(item, source, offset)?),
             "test" => self.tests.push(read(item, source, offset)?),
+            "code_map" => self.code_maps.push(read(item, source, offset)?),
+            "code_test" => self.code_tests.push(read(item, source, offset)?),
             _ => self.successions.push(read(item, source, offset)?),
         }
         Ok(())
@@ -112,6 +118,7 @@ pub(super) struct RawIdentity {
     pub(super) acts_for: OneOrMany<AgencyId>,
     #[serde(default)]
     pub(super) hl7_senders: OneOrMany<String>,
+    pub(super) code_map: Option<Spanned<CodeMapId>>,
     pub(super) valid_from: Option<Day>,
     pub(super) valid_to: Option<Day>,
 }
@@ -145,6 +152,7 @@ pub(super) struct RawEndpoint {
     pub(super) concurrency: Option<Spanned<u32>>,
     #[serde(default)]
     pub(super) retry: RawRetry,
+    pub(super) code_map: Option<Spanned<CodeMapId>>,
     pub(super) valid_from: Option<Day>,
     pub(super) valid_to: Option<Day>,
 }
@@ -235,4 +243,39 @@ pub(super) struct RawSuccession {
     pub(super) from: Spanned<AgencyId>,
     pub(super) to: Spanned<AgencyId>,
     pub(super) on: Day,
+}
+
+/// One list of a map: where each canonical code and each code of the far side stands.
+pub(super) type RawCodes = BTreeMap<Spanned<String>, Spanned<WireCode>>;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawCodeMap {
+    pub(super) id: Spanned<CodeMapId>,
+    #[serde(default)]
+    pub(super) priority: RawCodes,
+    #[serde(default)]
+    pub(super) reason: RawCodes,
+    #[serde(default)]
+    pub(super) need: RawCodes,
+    #[serde(default)]
+    pub(super) status: RawCodes,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawCodeTest {
+    pub(super) name: String,
+    pub(super) code_map: Spanned<CodeMapId>,
+    pub(super) list: CodeList,
+    pub(super) given: Spanned<RawCode>,
+    pub(super) expect: Spanned<RawCode>,
+}
+
+/// A canonical code, written as text, or a far side's, written as a table.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(super) enum RawCode {
+    Canonical(String),
+    Wire(WireCode),
 }

@@ -10,9 +10,15 @@ use super::value::{Day, OneOrMany};
 use super::{At, Declared};
 use crate::access::Role;
 use crate::directory::check::Finding;
-use crate::directory::{Agency, Area, Directory, Identity, Place, Service, Succession, Validity};
-use crate::id::{AgencyId, ServiceId};
+use crate::directory::{
+    Agency, Area, CodeMap, Directory, Identity, Place, Service, Succession, Validity,
+};
+use crate::id::{AgencyId, CodeMapId, ServiceId};
 
+/// The maps that loaded.
+type CodeMaps = BTreeMap<CodeMapId, CodeMap>;
+
+mod codes;
 mod endpoint;
 mod rule;
 
@@ -27,6 +33,7 @@ pub(super) fn resolve(
         places: BTreeMap::new(),
     };
     let area = r.area(raw.areas);
+    let code_maps = r.code_maps(raw.code_maps);
     let agencies = raw
         .agencies
         .into_iter()
@@ -35,7 +42,7 @@ pub(super) fn resolve(
     let identities = raw
         .identities
         .into_iter()
-        .filter_map(|at| r.identity(at))
+        .filter_map(|at| r.identity(at, &code_maps))
         .collect();
     let services: BTreeMap<_, _> = raw
         .services
@@ -45,7 +52,7 @@ pub(super) fn resolve(
     let endpoints = raw
         .endpoints
         .into_iter()
-        .filter_map(|at| r.endpoint(at))
+        .filter_map(|at| r.endpoint(at, &code_maps))
         .collect();
     let rules = r.rules(raw.rules);
     // A test that names no sender comes from the agency that owns triage.
@@ -63,6 +70,11 @@ pub(super) fn resolve(
         .into_iter()
         .filter_map(|at| r.succession(at))
         .collect();
+    let code_tests = raw
+        .code_tests
+        .into_iter()
+        .filter_map(|at| r.code_test(at))
+        .collect();
     let Resolver {
         mut findings,
         places,
@@ -79,6 +91,8 @@ pub(super) fn resolve(
             rules,
             tests,
             successions,
+            code_maps,
+            code_tests,
             places,
         }),
         _ => Err(findings),
@@ -229,8 +243,9 @@ impl Resolver<'_> {
         })
     }
 
-    fn identity(&mut self, at: At<'_, RawIdentity>) -> Option<(String, Identity)> {
+    fn identity(&mut self, at: At<'_, RawIdentity>, maps: &CodeMaps) -> Option<(String, Identity)> {
         let place = at.place();
+        let codes = self.code_map(&at, at.value.code_map.as_ref(), maps);
         self.refer(
             "agency",
             "agency",
@@ -267,6 +282,7 @@ impl Resolver<'_> {
             hl7_senders,
             valid_from,
             valid_to,
+            ..
         } = at.value;
         let name = name.into_inner();
         let validity = self.validity(valid_from, valid_to, place.clone());
@@ -277,6 +293,7 @@ impl Resolver<'_> {
                 roles: roles.map_or_else(|| BTreeSet::from([Role::Agency]), OneOrMany::into_values),
                 acts_for: acts_for.into_values(),
                 hl7_senders: hl7_senders.into_values(),
+                codes,
                 validity,
             };
             (name, identity)

@@ -1,5 +1,7 @@
 //! What is accepted, changed and read of referrals.
 
+use std::collections::BTreeSet;
+
 use super::{
     AgencyId, BodyId, DeliveryId, DocumentId, EndpointId, EventId, Evidence, Kind, LegId, LegState,
     NewAlarm, Owner, Pathway, Payload, Personal, Priority, Reception, Reference, ReferralId,
@@ -7,6 +9,8 @@ use super::{
 };
 use super::{AlarmKind, DeliveryState};
 use crate::audit::{CommitmentTag, EntryDraft};
+use crate::leg::Side;
+use crate::referral::ConsentScope;
 
 /// What makes a message the same message: unique per sender, compared by a keyed digest of the content.
 #[derive(Clone, Debug)]
@@ -157,6 +161,8 @@ pub struct NewDelivery {
     pub content: Option<BodyId>,
     /// The reason or status that it renders from.
     pub note: Option<BodyId>,
+    /// The referral's version as this message makes or finds it; 0 for a status to the sender.
+    pub version: u64,
     /// When it may first be attempted.
     pub due: Timestamp,
     /// After when no attempt is made.
@@ -236,12 +242,14 @@ pub struct ReferralChange {
     pub supersede: Vec<DeliveryId>,
     /// The event that says what happened.
     pub event: NewEvent,
+    /// Documents that new content takes along: each the referral's already, or the sender's and free.
+    pub documents: Vec<(DocumentId, String)>,
     /// A (source, version) of a leg that must be new.
     pub status_version: Option<(LegId, AgencyId, u64)>,
     /// The receiver's own reference, to be found by later.
     pub receiver_reference: Option<(AgencyId, String)>,
-    /// Whether consent is withdrawn from now on.
-    pub withdraws_consent: bool,
+    /// Scopes of consent that no longer stand from now on.
+    pub withdraws: BTreeSet<ConsentScope>,
     /// Alarms to open.
     pub alarms: Vec<NewAlarm>,
     /// Alarms to resolve.
@@ -252,6 +260,39 @@ pub struct ReferralChange {
     pub openings: Vec<Opening>,
     /// W3C trace context of the caller.
     pub traceparent: Option<String>,
+}
+
+impl ReferralChange {
+    /// A change of a referral at a version that records an event, and nothing else yet.
+    pub fn of(
+        (referral, expected_version): (ReferralId, u64),
+        event: NewEvent,
+        entry: EntryDraft,
+    ) -> Self {
+        Self {
+            at: entry.at,
+            referral,
+            expected_version,
+            message_key: None,
+            bodies: Vec::new(),
+            content: None,
+            legs: Vec::new(),
+            new_legs: Vec::new(),
+            deliveries: Vec::new(),
+            cancel: Vec::new(),
+            supersede: Vec::new(),
+            event,
+            documents: Vec::new(),
+            status_version: None,
+            receiver_reference: None,
+            withdraws: BTreeSet::new(),
+            alarms: Vec::new(),
+            resolve: Vec::new(),
+            entry,
+            openings: Vec::new(),
+            traceparent: None,
+        }
+    }
 }
 
 /// What a leg becomes.
@@ -292,6 +333,24 @@ pub struct NewEvent {
     pub code: String,
     /// Words, sealed.
     pub text: Option<BodyId>,
+}
+
+impl NewEvent {
+    /// The event of an entry, under the entry's id, as its agency says it.
+    pub fn of(entry: &EntryDraft, kind: EventKind, code: impl Into<String>) -> Self {
+        Self {
+            id: entry.event,
+            kind,
+            leg: None,
+            delivery: None,
+            source: entry.org.clone(),
+            source_version: None,
+            state: None,
+            reception: None,
+            code: code.into(),
+            text: None,
+        }
+    }
 }
 
 /// What an event is.
@@ -378,8 +437,8 @@ pub struct ReferralView {
     pub priority: Priority,
     /// Whether it carries a safeguarding flag.
     pub safeguarding: bool,
-    /// Whether consent was withdrawn.
-    pub consent_withdrawn: bool,
+    /// Scopes of consent that were withdrawn after the accept; with [`ConsentScope::Referral`] nothing is left of it.
+    pub withdrawn: BTreeSet<ConsentScope>,
     /// The directory release that routed it.
     pub release: u64,
     /// When it was accepted.
@@ -403,6 +462,15 @@ pub struct LegView {
     pub next_action: Option<String>,
     /// Who must act.
     pub owner: Owner,
+}
+
+impl LegView {
+    /// Whether its receiver must act next, rather than the sender or nobody.
+    pub fn waits_for_receiver(&self) -> bool {
+        self.state
+            .duty()
+            .is_some_and(|duty| duty.side == Side::Receiver)
+    }
 }
 
 /// The short form of a delivery within a referral.
@@ -431,8 +499,8 @@ pub struct DeliveryHead {
 /// Which referrals to list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReferralQuery {
-    /// Sent or received by this agency; `None` for all (administrators).
-    pub agency: Option<AgencyId>,
+    /// Sent or received by one of these agencies: one and those that it took over; `None` for all (administrators).
+    pub agencies: Option<Vec<AgencyId>>,
     /// Of this pathway.
     pub pathway: Option<Pathway>,
     /// Of the child behind this key.
@@ -465,8 +533,8 @@ pub struct EventView {
 /// Which events to feed to a watcher.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FeedQuery {
-    /// Events of referrals that this agency sent or receives.
-    pub agency: AgencyId,
+    /// Events of referrals that one of these agencies sent or receives: one and those that it took over.
+    pub agencies: Vec<AgencyId>,
     /// From this log index on.
     pub from: u64,
     /// Log entries looked at, at most.
@@ -489,6 +557,8 @@ pub struct NewDocument {
     pub id: DocumentId,
     /// The agency that uploads it.
     pub sender: AgencyId,
+    /// What makes an upload the same upload.
+    pub message_key: MessageKey,
     /// Its bytes.
     pub body: NewBody,
     /// SHA-256 of its bytes, lower-case hex: stored sealed.
@@ -499,6 +569,15 @@ pub struct NewDocument {
     pub entry: EntryDraft,
     /// The salts of its commitments.
     pub openings: Vec<Opening>,
+}
+
+/// What became of a document to keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Uploaded {
+    /// The document: the earlier one when repeated.
+    pub id: DocumentId,
+    /// Whether the same upload had been kept before.
+    pub repeated: bool,
 }
 
 /// A document's description.

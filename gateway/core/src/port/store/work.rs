@@ -1,11 +1,11 @@
 //! What is leased, attempted, released, logged and checked.
 
 use super::{
-    AgencyId, AlarmKind, BodyId, DeliveryId, DeliveryState, EndpointId, Evidence, Kind, LegId,
-    NewAlarm, ParkReason, Payload, Reference, ReferralId, ServiceId, StreamId, Timestamp, Why,
-    WireId, WorkerId,
+    AgencyId, AlarmKind, BodyId, DeliveryId, DeliveryState, EndpointId, EventId, Evidence, Kind,
+    LaneId, LegId, NewAlarm, ParkReason, Payload, Reference, ReferralId, ServiceId, StreamId,
+    Timestamp, Why, WireId, WorkerId,
 };
-use super::{NewBody, NewDelivery, NewEvent, Opening};
+use super::{LegChange, NewBody, NewDelivery, NewEvent, Opening};
 use crate::audit::EntryDraft;
 use crate::delivery::Next;
 use crate::port::{Rendered, Sent};
@@ -60,6 +60,8 @@ pub struct Leased {
     pub sender: AgencyId,
     /// The leg.
     pub leg: Option<LegId>,
+    /// The referral's version that it carries; 0 for a status to the sender.
+    pub version: u64,
     /// What it says.
     pub kind: Kind,
     /// The endpoint bound at accept.
@@ -141,6 +143,8 @@ pub struct CloseAttempt {
     pub receiver_reference: Option<String>,
     /// The acknowledgement or receipt as it came.
     pub receipt: Option<NewBody>,
+    /// The leg that a refused cancel gives back; left as it is unless it is cancelled still.
+    pub reopen: Option<LegChange>,
     /// What the sender and other parties are shown.
     pub event: Option<NewEvent>,
     /// The message to the sender's return endpoint.
@@ -225,6 +229,8 @@ pub struct DeliveryView {
     pub reference: Reference,
     /// The referral's stream.
     pub stream: StreamId,
+    /// Its lane.
+    pub lane: LaneId,
     /// The agency that sent the referral.
     pub sender: AgencyId,
     /// Where it stands.
@@ -245,6 +251,39 @@ pub struct DeliveryView {
     pub attempts: Vec<AttemptView>,
     /// Attempts opened.
     pub attempts_opened: u32,
+}
+
+impl DeliveryView {
+    /// The delivery as the holder of a lease names it; the store checks the fence, and counts failures by itself.
+    pub fn leased(&self, fence: i64) -> Leased {
+        Leased {
+            token: LeaseToken {
+                delivery: self.delivery.id,
+                fence,
+            },
+            referral: self.referral,
+            reference: self.reference.clone(),
+            stream: self.stream,
+            sender: self.sender.clone(),
+            leg: self.delivery.leg,
+            version: self.delivery.version,
+            kind: self.delivery.kind,
+            endpoint: self.delivery.endpoint.clone(),
+            recipient: self.delivery.recipient.clone(),
+            service: self.delivery.service.clone(),
+            wire_id: self.delivery.wire_id.clone(),
+            state: self.state,
+            attempts: self.attempts_opened,
+            failures: 0,
+            soft_rejects: 0,
+            unfinished: 0,
+            evidence: self.evidence,
+            deadline: self.delivery.deadline,
+            urgent: self.delivery.urgent,
+            queued: self.queued,
+            traceparent: None,
+        }
+    }
 }
 
 /// An attempt as stored.
@@ -273,10 +312,30 @@ pub struct DeliveryQuery {
     pub endpoint: Option<EndpointId>,
     /// Of this referral.
     pub referral: Option<ReferralId>,
-    /// Before this one: the page's cursor.
-    pub before: Option<DeliveryId>,
+    /// In this lane.
+    pub lane: Option<LaneId>,
+    /// Made in place of this one.
+    pub replaces: Option<DeliveryId>,
+    /// After this one: the page's cursor.
+    pub after: Option<DeliveryId>,
     /// At most.
     pub limit: u32,
+}
+
+/// How the database's disk stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// Bytes that are free.
+    pub free: u64,
+    /// Bytes below which nothing new is accepted.
+    pub min: u64,
+}
+
+impl Disk {
+    /// Whether nothing new is accepted.
+    pub const fn is_low(self) -> bool {
+        self.free < self.min
+    }
 }
 
 /// One page of what was sent to an endpoint and may have news.
@@ -303,6 +362,8 @@ pub struct Release {
     pub by: String,
     /// Why.
     pub note: String,
+    /// Its log event.
+    pub event: EventId,
 }
 
 /// A release to make.
@@ -340,10 +401,21 @@ pub struct LogState {
     pub size: u64,
     /// The tree's root.
     pub root: [u8; 32],
-    /// The newest checkpoint's signed note; absent while the log is empty.
-    pub checkpoint: Option<String>,
+    /// The newest checkpoint; absent while the log is empty.
+    pub checkpoint: Option<SignedCheckpoint>,
     /// ACCEPTED entries among them.
     pub accepted: u64,
+}
+
+/// A checkpoint as it was signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedCheckpoint {
+    /// Entries that it covers.
+    pub size: u64,
+    /// The signed note.
+    pub note: String,
+    /// When it was signed; no part of the note.
+    pub at: Timestamp,
 }
 
 /// Whether to leave resolved alarms out.

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use super::Resolver;
+use super::{CodeMaps, Resolver};
 use crate::delivery::{Evidence, RetryPolicy};
+use crate::directory::Endpoint;
 use crate::directory::load::raw::{RawEndpoint, RawRetry};
 use crate::directory::load::value::Lasting;
 use crate::directory::load::{At, secret};
-use crate::directory::{CodeMap, Endpoint};
 use crate::id::EndpointId;
 
 /// How long a delivery is tried, unless its endpoint says.
@@ -28,8 +28,13 @@ const DEADLINE_MAX: Duration = Duration::from_hours(90 * 24);
 const ATTEMPT_TIMEOUT_MAX: Duration = Duration::from_mins(10);
 
 impl Resolver<'_> {
-    pub(super) fn endpoint(&mut self, at: At<'_, RawEndpoint>) -> Option<(EndpointId, Endpoint)> {
+    pub(super) fn endpoint(
+        &mut self,
+        at: At<'_, RawEndpoint>,
+        maps: &CodeMaps,
+    ) -> Option<(EndpointId, Endpoint)> {
         let place = at.place();
+        let codes = self.code_map(&at, at.value.code_map.as_ref(), maps);
         let e = &at.value;
         self.refer("agency", "agency", &e.agency, at.place_of(&e.agency));
         self.at_most(&at, e.deadline.as_ref(), "deadline", DEADLINE_MAX);
@@ -99,7 +104,7 @@ impl Resolver<'_> {
                 attempt_timeout: or(at.value.attempt_timeout, ATTEMPT_TIMEOUT_DEFAULT),
                 concurrency: concurrency.map_or(CONCURRENCY_DEFAULT, Spanned::into_inner),
                 retry: retry_policy(&retry),
-                codes: CodeMap::default(),
+                codes,
                 validity,
             };
             (id, endpoint)

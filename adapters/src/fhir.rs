@@ -1,0 +1,527 @@
+//! FHIR R4: the NHS Booking and Referral Standard (BaRS Core 1.4 patterns) and plain FHIR servers, both ways.
+//!
+//! No BaRS use case covers SEND, so messages name one of our own (`urn:waymark:codesystem:usecase`) and say so.
+//!
+//! Lost on the way: an empty text and an empty name part are left out; a document larger than is sent inline goes by
+//! reference, and its receiver cannot fetch it by that alone; the receiver knows the referral by our reference, and the
+//! sender's own goes along as one more identifier. At a plain server what supports the request is contained in it, so
+//! that no search finds a flag by itself. A status to a sender does not repeat the `X-Correlation-Id` of its
+//! request, which is not kept beside it: it names the request by the id that our answer gave it.
+//!
+//! Carried: safeguarding and adjustments as flags, allergies, consent and its scope, and unsafe contact as resources of
+//! their own, and all of them in words in the request's first note.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use reqwest::redirect::Policy;
+use serde_json::Value;
+use tokio::time::{Instant, timeout_at};
+use tracing::debug;
+use url::Url;
+use waymark_core::delivery::{Kind, Outcome, ParkReason, Repeat, Why};
+use waymark_core::directory::{Endpoint, Environment};
+use waymark_core::error::{Fault, Violation};
+use waymark_core::port::{
+    Adapter, Collected, Deadline, Identification, Intake, Outbound, Probe, RenderError, Rendered,
+    Sent, Source,
+};
+use waymark_core::time::Clock;
+
+use crate::connect::{self, ConnectError};
+use crate::context::{AdapterContext, EgressPolicy, Peers, Secrets};
+use crate::egress::Reach;
+use crate::limits::{ANSWER_HEADERS_MAX, CONNECT_TIMEOUT, read_capped};
+use crate::pool::Pool;
+use crate::settings::{self, Address};
+use crate::tls::Profiles;
+use crate::webhook::{Guarded, unreached};
+use config::{Mode, Settings, TokenSettings};
+use header::Outgoing;
+use wire::MEDIA_TYPE;
+
+mod answer;
+mod collect;
+mod config;
+#[cfg(test)]
+mod corpus;
+pub mod header;
+mod name;
+pub mod send;
+pub mod server;
+mod standing;
+#[cfg(test)]
+mod tests;
+mod token;
+mod wire;
+
+pub use wire::inward::Assumptions;
+pub use wire::node::{Fault as DocumentFault, Issue};
+
+/// The most bytes of an answer: a page of tasks, or a bundle that repeats what we sent.
+const ANSWER_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// The most idle connections kept to one endpoint.
+const IDLE_CONNECTIONS_MAX: usize = 4;
+/// What we call ourselves.
+const USER_AGENT: &str = concat!("waymark/", env!("CARGO_PKG_VERSION"));
+/// Random bytes of an assertion's id.
+const ASSERTION_ID_BYTES: usize = 16;
+
+/// The FHIR adapter.
+pub struct Fhir {
+    profiles: Arc<Profiles>,
+    secrets: Arc<dyn Secrets>,
+    peers: Arc<dyn Peers>,
+    clock: Arc<dyn Clock>,
+    environment: Environment,
+    egress: EgressPolicy,
+    clients: Pool<reqwest::Client>,
+    tokens: Pool<Token>,
+}
+
+/// A token in use.
+#[derive(Clone)]
+struct Token {
+    bearer: HeaderValue,
+    until: Instant,
+}
+
+impl fmt::Debug for Fhir {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fhir")
+            .field("environment", &self.environment)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A request to the far side.
+struct Ask<'a> {
+    method: http::Method,
+    url: Url,
+    headers: HeaderMap,
+    body: Option<&'a [u8]>,
+    traceparent: Option<&'a str>,
+}
+
+/// An answer, read up to the limit.
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+/// An endpoint, its settings and the time there is.
+#[derive(Clone, Copy)]
+struct Call<'a> {
+    endpoint: &'a Endpoint,
+    settings: &'a Settings,
+    until: Instant,
+}
+
+impl Fhir {
+    pub(crate) fn new(profiles: Arc<Profiles>, context: &AdapterContext) -> Self {
+        Self {
+            profiles,
+            secrets: Arc::clone(&context.secrets),
+            peers: Arc::clone(&context.peers),
+            clock: Arc::clone(&context.clock),
+            environment: context.environment,
+            egress: context.egress,
+            clients: Pool::default(),
+            tokens: Pool::default(),
+        }
+    }
+
+    /// The settings, and that they lead to the agency that the message was bound to.
+    fn bound(&self, message: &Outbound<'_>) -> Result<Settings, Outcome> {
+        let settings = Settings::read(message.endpoint, self.egress).map_err(|faults| {
+            let text = faults.first().map(ToString::to_string).unwrap_or_default();
+            Outcome::Park {
+                reason: ParkReason::NoEndpoint,
+                why: Why::new("fhir.settings", text),
+            }
+        })?;
+        let same =
+            |identity: &String| self.peers.agency_of(identity).as_ref() == Some(message.recipient);
+        let bound = message.endpoint.agency == *message.recipient;
+        if bound && settings.peer_identity.as_ref().is_none_or(same) {
+            return Ok(settings);
+        }
+        let text = "the endpoint's identity is not, or no longer, that of the bound recipient";
+        Err(Outcome::Park {
+            reason: ParkReason::WrongRecipient,
+            why: Why::new("fhir.wrong_recipient", text),
+        })
+    }
+
+    fn tls(&self, settings: &Settings) -> Result<rustls::ClientConfig, ConnectError> {
+        let profile = self
+            .profiles
+            .get(&settings.tls_profile)
+            .ok_or(ConnectError::Handshake)?;
+        let config = profile.client(settings.peer_identity.as_deref(), &[]);
+        config.map_err(|_| ConnectError::Handshake)
+    }
+
+    /// A client that reaches one address by these papers, and nobody else.
+    fn client_of(
+        address: &Address,
+        tls: rustls::ClientConfig,
+    ) -> Result<reqwest::Client, ConnectError> {
+        reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .dns_resolver(Guarded(address.reach))
+            .redirect(Policy::none())
+            .retry(reqwest::retry::never())
+            .no_proxy()
+            .referer(false)
+            .http1_only()
+            .http1_max_headers(ANSWER_HEADERS_MAX)
+            .https_only(address.reach != Reach::Loopback)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+            .user_agent(USER_AGENT)
+            .build()
+            .map_err(|_| ConnectError::Handshake)
+    }
+
+    fn client(&self, call: Call<'_>) -> Result<reqwest::Client, ConnectError> {
+        if let Some(client) = self.clients.find(call.endpoint, Instant::now()) {
+            return Ok(client);
+        }
+        let client = Self::client_of(&call.settings.address, self.tls(call.settings)?)?;
+        self.clients
+            .keep(call.endpoint, client.clone(), Instant::now());
+        Ok(client)
+    }
+
+    /// Asks once; a token that is not taken is fetched anew, once.
+    async fn ask(&self, call: Call<'_>, ask: &Ask<'_>) -> Result<Answer, Outcome> {
+        let bearer = match &call.settings.token {
+            None => None,
+            Some(token) => Some(self.token(call, token).await?),
+        };
+        let answer = self.send(call, ask, bearer.as_ref()).await?;
+        let (StatusCode::UNAUTHORIZED, Some(token)) = (answer.status, &call.settings.token) else {
+            return Ok(answer);
+        };
+        self.tokens.drop(&call.endpoint.id);
+        let fresh = self.token(call, token).await?;
+        self.send(call, ask, Some(&fresh)).await
+    }
+
+    async fn send(
+        &self,
+        call: Call<'_>,
+        ask: &Ask<'_>,
+        bearer: Option<&HeaderValue>,
+    ) -> Result<Answer, Outcome> {
+        let client = self.client(call).map_err(|error| error.outcome("fhir"))?;
+        let mut request = client
+            .request(ask.method.clone(), ask.url.clone())
+            .headers(ask.headers.clone());
+        if let Some(bearer) = bearer {
+            request = request.header(AUTHORIZATION, bearer);
+        }
+        if let Some(parent) = ask.traceparent {
+            request = request.header("traceparent", parent);
+        }
+        if let Some(body) = ask.body {
+            request = request.body(body.to_vec());
+        }
+        let unanswered = || Outcome::Unknown {
+            why: Why::new("fhir.timeout", "no answer within the deadline"),
+        };
+        let mut response = match timeout_at(call.until, request.send()).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => return Err(self.unanswered(call.endpoint, &error)),
+            Err(_) => return Err(unanswered()),
+        };
+        let (status, headers) = (response.status(), response.headers().clone());
+        debug!(endpoint.id = %call.endpoint.id, status = status.as_u16(), "FHIR answered");
+        let body = timeout_at(call.until, read_capped(&mut response, ANSWER_BYTES_MAX)).await;
+        // A status without its body still says what it says, and an error without its outcome nothing.
+        let body = body.map_err(|_| unanswered())?.unwrap_or_default();
+        Ok(Answer {
+            status,
+            headers,
+            body,
+        })
+    }
+
+    /// How an attempt without an answer ended. The library's words are not kept: they name the URL.
+    fn unanswered(&self, endpoint: &Endpoint, error: &reqwest::Error) -> Outcome {
+        self.clients.drop(&endpoint.id);
+        unreached(error).map_or_else(
+            || {
+                let text = "the connection broke before an answer came";
+                Outcome::Unknown {
+                    why: Why::new("fhir.broken", text),
+                }
+            },
+            |error| error.outcome("fhir"),
+        )
+    }
+
+    /// The token in use, or a new one. Nothing of a message was written while there is none.
+    async fn token(&self, call: Call<'_>, token: &TokenSettings) -> Result<HeaderValue, Outcome> {
+        let now = Instant::now();
+        if let Some(kept) = self.tokens.find(call.endpoint, now)
+            && kept.until > now
+        {
+            return Ok(kept.bearer);
+        }
+        let why = |code: &str, text: &str| Why::new(format!("fhir.token_{code}"), text);
+        let later = |why| Outcome::Retry { after: None, why };
+        let soft = |why| Outcome::SoftReject { why };
+        let pem = token
+            .key
+            .resolve(&*self.secrets)
+            .ok_or_else(|| later(why("secret", &format!("secret {} is missing", token.key))))?;
+        let mut id = [0u8; ASSERTION_ID_BYTES];
+        aws_lc_rs::rand::fill(&mut id).map_err(|_| later(why("random", "no randomness")))?;
+        let id = uuid::Builder::from_random_bytes(id).into_uuid().to_string();
+        let assertion = token::assertion(token, &pem, &id, self.clock.now())
+            .map_err(|error| soft(why("key", &format!("secret {} {error}", token.key))))?;
+        let tls = self.tls(call.settings).map_err(|e| e.outcome("fhir"))?;
+        // The token's server is another host: its certificate is judged by its name, not by the agency's identity.
+        let client = match &call.settings.peer_identity {
+            None => Self::client_of(&token.address, tls),
+            Some(_) => {
+                let open = Settings {
+                    peer_identity: None,
+                    ..call.settings.clone()
+                };
+                self.tls(&open)
+                    .and_then(|tls| Self::client_of(&token.address, tls))
+            }
+        };
+        let client = client.map_err(|error| error.outcome("fhir"))?;
+        let request = client
+            .post(token.address.url.clone())
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .header(ACCEPT, "application/json")
+            .body(token::form(token, &assertion));
+        let answered = timeout_at(call.until, async {
+            let mut response = request.send().await.ok()?;
+            let status = response.status();
+            let body = read_capped(&mut response, crate::limits::ANSWER_BYTES_MAX).await;
+            Some((status, body.unwrap_or_default()))
+        });
+        let Ok(Some((status, body))) = answered.await else {
+            return Err(later(why("unreached", "the token endpoint did not answer")));
+        };
+        let text = format!("the token endpoint answered {}", status.as_u16());
+        if !status.is_success() {
+            let why = why("refused", &text);
+            return Err(if status.is_client_error() {
+                soft(why)
+            } else {
+                later(why)
+            });
+        }
+        let read = token::read(&body).and_then(|(token, lasting)| {
+            let mut bearer = HeaderValue::from_str(&format!("Bearer {token}")).ok()?;
+            bearer.set_sensitive(true);
+            Some((bearer, lasting))
+        });
+        let Some((bearer, lasting)) = read else {
+            return Err(soft(why(
+                "malformed",
+                "the token endpoint's answer holds no bearer token",
+            )));
+        };
+        let kept = Token {
+            bearer: bearer.clone(),
+            until: now + lasting,
+        };
+        self.tokens.keep(call.endpoint, kept, now);
+        Ok(bearer)
+    }
+
+    async fn attempt(&self, message: &Outbound<'_>, call: Call<'_>) -> Outcome {
+        let bytes = message.rendered.bytes.expose();
+        let bundle: Value = serde_json::from_slice(bytes).unwrap_or_default();
+        let ends = matches!(message.kind, Kind::Cancel | Kind::Withdraw);
+        if ends && let Err(outcome) = self.still_active(message, call, &bundle).await {
+            return outcome;
+        }
+        match call.settings.mode {
+            Mode::Bars => self.process(message, call, &bundle).await,
+            Mode::Plain => self.transact(message, call).await,
+        }
+    }
+
+    async fn process(&self, message: &Outbound<'_>, call: Call<'_>, bundle: &Value) -> Outcome {
+        let outgoing = Outgoing::of(bundle, message.wire_id.as_str());
+        let headers = outgoing
+            .as_ref()
+            .and_then(|outgoing| outgoing.headers(&call.settings.version));
+        let (Some(outgoing), Some(mut headers)) = (outgoing, headers) else {
+            return Outcome::Park {
+                reason: ParkReason::Poison,
+                why: Why::new("fhir.bundle", "the stored message cannot be read"),
+            };
+        };
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+        let ask = Ask {
+            method: http::Method::POST,
+            url: below(&call.settings.address.url, &["$process-message"]),
+            headers,
+            body: Some(message.rendered.bytes.expose()),
+            traceparent: message.traceparent,
+        };
+        match self.ask(call, &ask).await {
+            Err(outcome) => outcome,
+            Ok(answer) => answer::of_message(
+                answer.status,
+                &answer.headers,
+                answer.body,
+                &outgoing,
+                self.clock.now(),
+            ),
+        }
+    }
+
+    async fn transact(&self, message: &Outbound<'_>, call: Call<'_>) -> Outcome {
+        let mut headers = reading();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+        let ask = Ask {
+            method: http::Method::POST,
+            url: call.settings.address.url.clone(),
+            headers,
+            body: Some(message.rendered.bytes.expose()),
+            traceparent: message.traceparent,
+        };
+        match self.ask(call, &ask).await {
+            Err(outcome) => outcome,
+            Ok(answer) => answer::of_transaction(
+                answer.status,
+                &answer.headers,
+                answer.body,
+                self.clock.now(),
+            ),
+        }
+    }
+}
+
+/// The headers of a request that reads.
+fn reading() -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(ACCEPT, HeaderValue::from_static(MEDIA_TYPE));
+    headers
+}
+
+/// A URL below a base.
+fn below(base: &Url, parts: &[&str]) -> Url {
+    let mut url = base.clone();
+    if let Ok(mut segments) = url.path_segments_mut() {
+        segments.pop_if_empty().extend(parts);
+    }
+    url
+}
+
+/// Refused for good, because the far side has gone on without us.
+fn gone_on(text: String) -> Outcome {
+    Outcome::Reject {
+        why: Why::new("fhir.not_active", text),
+        fault: Fault::Rec,
+    }
+}
+
+#[async_trait]
+impl Adapter for Fhir {
+    fn repeat(&self) -> Repeat {
+        Repeat::DedupesById
+    }
+
+    fn identification(&self, endpoint: &Endpoint) -> Identification {
+        let plain = Settings::read(endpoint, EgressPolicy::AsFlagged)
+            .is_ok_and(|settings| settings.address.reach == Reach::Loopback);
+        if plain {
+            Identification::Network
+        } else {
+            Identification::Certificate
+        }
+    }
+
+    fn validate(&self, endpoint: &Endpoint) -> Vec<Violation> {
+        match Settings::read(endpoint, self.egress) {
+            Err(faults) => faults,
+            Ok(settings) => settings::profile_faults(&settings.tls_profile, &self.profiles),
+        }
+    }
+
+    fn render(&self, source: &Source, endpoint: &Endpoint) -> Result<Rendered, RenderError> {
+        let settings = Settings::read(endpoint, self.egress).map_err(|faults| {
+            let first = faults.into_iter().next();
+            RenderError::Settings(first.unwrap_or_else(|| Violation::new("settings", "are wrong")))
+        })?;
+        wire::render(source, &settings, &endpoint.codes, self.environment)
+    }
+
+    fn inline_bytes_max(&self, endpoint: &Endpoint) -> u64 {
+        Settings::read(endpoint, self.egress).map_or(0, |settings| settings.inline_bytes_max)
+    }
+
+    async fn deliver(&self, message: &Outbound<'_>, deadline: Deadline) -> Outcome {
+        let until = Instant::now() + deadline.within;
+        match self.bound(message) {
+            Err(outcome) => outcome,
+            Ok(settings) => {
+                let call = Call {
+                    endpoint: message.endpoint,
+                    settings: &settings,
+                    until,
+                };
+                self.attempt(message, call).await
+            }
+        }
+    }
+
+    fn collect_every(&self, endpoint: &Endpoint) -> Option<Duration> {
+        let settings = Settings::read(endpoint, self.egress).ok()?;
+        (settings.mode == Mode::Plain).then(|| Duration::from_secs(settings.poll_seconds))
+    }
+
+    async fn collect(
+        &self,
+        endpoint: &Endpoint,
+        sent: &[Sent],
+        intake: &dyn Intake,
+        deadline: Deadline,
+    ) -> Collected {
+        let until = Instant::now() + deadline.within;
+        match Settings::read(endpoint, self.egress) {
+            Err(_) => Collected::default(),
+            Ok(settings) => {
+                let call = Call {
+                    endpoint,
+                    settings: &settings,
+                    until,
+                };
+                self.tasks(call, sent, intake).await
+            }
+        }
+    }
+
+    async fn probe(&self, endpoint: &Endpoint, deadline: Deadline) -> Probe {
+        let Ok(settings) = Settings::read(endpoint, self.egress) else {
+            return connect::not_tried("the endpoint's settings are wrong: see directory check");
+        };
+        let until = Instant::now() + deadline.within;
+        let config = if settings.address.reach == Reach::Loopback {
+            None
+        } else {
+            let Ok(config) = self.tls(&settings) else {
+                return connect::not_tried("the endpoint names no TLS profile of this process");
+            };
+            Some(Arc::new(config))
+        };
+        connect::probe(&settings.address, config, until).await
+    }
+}

@@ -1,0 +1,523 @@
+//! The server side: what a request that came by HTTP asks for, and how it is answered. Pure but for nothing: the
+//! listener, the certificate and the intake are the gateway's.
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use serde_json::{Value, json};
+use waymark_core::directory::{CodeMap, Environment};
+use waymark_core::error::{ErrorKind, Violation};
+use waymark_core::leg::LegState;
+use waymark_core::personal::Payload;
+use waymark_core::port::{Channel, Inbound, InboundBody, IntakeAnswer, IntakeError};
+use waymark_core::referral::SenderReference;
+
+use super::header::{self, CORRELATION_ID, HeaderFault, REQUEST_ID};
+use super::wire::inward::{self, Assumptions};
+use super::wire::message::{Event, Message};
+use super::wire::node::{Fault, Issue, Node};
+use super::wire::{MEDIA_TYPE, bars};
+use super::{collect, name};
+
+mod capability;
+mod outcome;
+
+pub use outcome::Refusal;
+
+/// The most bytes of one message.
+pub const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// What the server is.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// Test or live.
+    pub environment: Environment,
+    /// Target identifiers of ours, as `system|value`: messages for others are refused.
+    pub targets: Vec<String>,
+    /// What foreign messages cannot say.
+    pub assumptions: Assumptions,
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers; the ids of the request among them, where it had them.
+    pub headers: HeaderMap,
+    /// Its body, FHIR JSON; empty where there is none.
+    pub body: Vec<u8>,
+}
+
+/// A request that is ready for the intake, and what its answer needs of it.
+#[derive(Debug)]
+pub struct Ready {
+    /// For the intake.
+    pub inbound: Inbound,
+    /// For [`Server::answered`].
+    pub ticket: Ticket,
+}
+
+/// What the answer to a request needs of it.
+#[derive(Debug, Clone)]
+pub struct Ticket {
+    ids: HeaderMap,
+    kind: Asked,
+}
+
+#[derive(Debug, Clone)]
+enum Asked {
+    Message(Box<Echo>),
+    Enquiry,
+    Callback,
+}
+
+/// What of a message its answer repeats: nothing about the child.
+#[derive(Debug, Clone)]
+struct Echo {
+    bundle_id: String,
+    event: &'static str,
+    reason: &'static str,
+    destination: String,
+    source: String,
+    status: String,
+}
+
+/// The FHIR server.
+#[derive(Clone, Debug)]
+pub struct Server {
+    options: ServerOptions,
+}
+
+/// Who calls, as the channel proves it.
+#[derive(Clone, Debug)]
+pub struct Caller<'a> {
+    /// The name that the certificate proves.
+    pub identity: &'a str,
+    /// The agency that it stands for, if any.
+    pub agency: Option<&'a str>,
+    /// W3C trace context.
+    pub traceparent: Option<String>,
+}
+
+impl Server {
+    /// Makes a server.
+    pub const fn new(options: ServerOptions) -> Self {
+        Self { options }
+    }
+
+    /// Reads a `$process-message`: headers, destination, definition, focus, content, in the standard's order.
+    ///
+    /// # Errors
+    /// The answer that refuses it, boxed for its size.
+    pub fn process(
+        &self,
+        headers: &HeaderMap,
+        body: &[u8],
+        caller: Caller<'_>,
+    ) -> Result<Ready, Box<Answer>> {
+        let ids = echoed(headers);
+        let refuse = |refusal: Refusal| Box::new(refusal.answer(&ids));
+        let incoming = header::read(headers).map_err(|fault| refuse(of_header(&fault)))?;
+        if !self.is_me(&incoming.target) {
+            return Err(refuse(Refusal::not_me(header::TARGET)));
+        }
+        let value: Value = serde_json::from_slice(body).map_err(|_| {
+            refuse(Refusal::of_fault(&Fault::new(
+                "Bundle",
+                "is JSON, nested at most 128 deep",
+                Issue::Structure,
+            )))
+        })?;
+        let (inbound, kind) = self
+            .message(&value, body, caller, &incoming)
+            .map_err(refuse)?;
+        Ok(Ready {
+            inbound,
+            ticket: Ticket { ids, kind },
+        })
+    }
+
+    fn message(
+        &self,
+        value: &Value,
+        body: &[u8],
+        caller: Caller<'_>,
+        incoming: &header::Incoming,
+    ) -> Result<(Inbound, Asked), Refusal> {
+        let message = Message::read(value)?;
+        self.addressed(&message)?;
+        let event = message.event()?;
+        defined(&message, event)?;
+        if let (Some(written), Some(agency)) = (message.sender()?, caller.agency)
+            && !written.eq_ignore_ascii_case(agency)
+        {
+            let path = format!("{}.sender", message.header.path());
+            let rule = "is the organisation that the certificate of this connection stands for";
+            return Err(Refusal::forbidden(path, rule));
+        }
+        if bars::environment(&message)?.is_some_and(|written| written != self.options.environment) {
+            let rule = format!(
+                "says test data: this deployment is {}",
+                self.options.environment.as_str()
+            );
+            return Err(Refusal::forbidden("Bundle.meta.security", rule));
+        }
+        let (content, documents) = match event {
+            Event::Response => (
+                InboundBody::Status(bars::read_status(&message)?),
+                Vec::new(),
+            ),
+            Event::Request => {
+                let asked = inward::read(&message, &self.options.assumptions)?;
+                (asked.body, asked.documents)
+            }
+        };
+        let echo = echo_of(&message, event)?;
+        let original = Payload::new(body.to_vec());
+        let inbound = Inbound {
+            channel: Channel::Peer(caller.identity.to_owned()),
+            claimed_sender: None,
+            message_key: format!("{}|{}", incoming.request, incoming.correlation),
+            fingerprint: original.clone(),
+            original,
+            media_type: MEDIA_TYPE.to_owned(),
+            traceparent: caller.traceparent,
+            environment: None,
+            attachments: documents,
+            body: content,
+        };
+        Ok((inbound, Asked::Message(Box::new(echo))))
+    }
+
+    fn is_me(&self, target: &str) -> bool {
+        let same = |own: &String| match (own.rsplit_once('|'), target.rsplit_once('|')) {
+            (Some((system, value)), Some((other, written))) => {
+                name::is_system(Some(other), system) && value == written
+            }
+            _ => false,
+        };
+        self.options.targets.iter().any(same)
+    }
+
+    /// The message itself says that it is for us.
+    fn addressed(&self, message: &Message<'_>) -> Result<(), Refusal> {
+        let destinations = message.destinations()?;
+        if destinations.iter().any(|endpoint| self.is_me(endpoint)) {
+            return Ok(());
+        }
+        Err(Refusal::not_me(&format!(
+            "{}.destination[0].endpoint",
+            message.header.path()
+        )))
+    }
+
+    /// An enquiry: `GET /ServiceRequest/<id>`.
+    ///
+    /// # Errors
+    /// The answer that refuses it.
+    pub fn enquiry(
+        &self,
+        headers: &HeaderMap,
+        id: &str,
+        caller: Caller<'_>,
+    ) -> Result<Ready, Box<Answer>> {
+        let ids = echoed(headers);
+        header::acceptable(headers).map_err(|fault| Box::new(of_header(&fault).answer(&ids)))?;
+        let reference = SenderReference {
+            value: id.to_owned(),
+            namespace: String::new(),
+        };
+        let key = headers
+            .get(REQUEST_ID)
+            .and_then(|id| id.to_str().ok())
+            .unwrap_or_default();
+        let inbound = Inbound {
+            channel: Channel::Peer(caller.identity.to_owned()),
+            claimed_sender: None,
+            message_key: format!("enquiry|{key}"),
+            original: Payload::new(Vec::new()),
+            fingerprint: Payload::new(Vec::new()),
+            media_type: MEDIA_TYPE.to_owned(),
+            traceparent: caller.traceparent,
+            environment: None,
+            attachments: Vec::new(),
+            body: InboundBody::Enquiry(reference),
+        };
+        let kind = Asked::Enquiry;
+        Ok(Ready {
+            inbound,
+            ticket: Ticket { ids, kind },
+        })
+    }
+
+    /// What a subscription of ours at a plain server brings: a task. One without a resource says that something moved,
+    /// and the next round of asking finds it.
+    ///
+    /// # Errors
+    /// The answer: a refusal, or that there is nothing to take in.
+    pub fn callback(
+        &self,
+        headers: &HeaderMap,
+        body: &[u8],
+        caller: Caller<'_>,
+    ) -> Result<Ready, Box<Answer>> {
+        let ids = echoed(headers);
+        let nothing = || {
+            Box::new(Answer {
+                status: StatusCode::OK,
+                headers: ids.clone(),
+                body: Vec::new(),
+            })
+        };
+        if body.is_empty() {
+            return Err(nothing());
+        }
+        let refuse = |refusal: Refusal| Box::new(refusal.answer(&ids));
+        let malformed = Fault::new("Task", "is JSON, nested at most 128 deep", Issue::Structure);
+        let value: Value =
+            serde_json::from_slice(body).map_err(|_| refuse(Refusal::of_fault(&malformed)))?;
+        let channel = Channel::Peer(caller.identity.to_owned());
+        let task = Node::new(&value, "Task");
+        let read = collect::read(&task, channel, &CodeMap::default(), caller.traceparent);
+        match read.map_err(|fault| refuse(Refusal::of_fault(&fault)))? {
+            None => Err(nothing()),
+            Some(inbound) => Ok(Ready {
+                inbound,
+                ticket: Ticket {
+                    ids,
+                    kind: Asked::Callback,
+                },
+            }),
+        }
+    }
+
+    /// Answers, once the intake has.
+    pub fn answered(&self, ticket: &Ticket, taken: &Result<IntakeAnswer, IntakeError>) -> Answer {
+        match (taken, &ticket.kind) {
+            (Err(error), _) => of_intake(error).answer(&ticket.ids),
+            (Ok(answer), Asked::Message(_)) if answer.repeated => {
+                Refusal::duplicate().answer(&ticket.ids)
+            }
+            (Ok(answer), Asked::Message(echo)) => accepted(echo, answer, &ticket.ids),
+            (Ok(answer), Asked::Enquiry) => standing(answer, &ticket.ids),
+            (Ok(_), Asked::Callback) => Answer {
+                status: StatusCode::OK,
+                headers: ticket.ids.clone(),
+                body: Vec::new(),
+            },
+        }
+    }
+
+    /// Answers what has no message to it: another method, path or too long a body.
+    pub fn refuse(headers: &HeaderMap, refusal: &Refusal) -> Answer {
+        refusal.answer(&echoed(headers))
+    }
+}
+
+/// The ids of a request, which its answer repeats.
+fn echoed(headers: &HeaderMap) -> HeaderMap {
+    let mut ids = HeaderMap::new();
+    for id in [REQUEST_ID, CORRELATION_ID] {
+        let found = headers.get(id).filter(|value| value.len() <= 64);
+        if let (Some(value), Ok(name)) = (found, HeaderName::from_bytes(id.as_bytes())) {
+            ids.insert(name, value.clone());
+        }
+    }
+    ids
+}
+
+fn answer(status: StatusCode, resource: &Value, ids: &HeaderMap) -> Answer {
+    let mut headers = ids.clone();
+    headers.insert(
+        http::header::CONTENT_TYPE,
+        HeaderValue::from_static(MEDIA_TYPE),
+    );
+    Answer {
+        status,
+        headers,
+        body: resource.to_string().into_bytes(),
+    }
+}
+
+/// The definition of a message is one that is taken here.
+fn defined(message: &Message<'_>, event: Event) -> Result<(), Fault> {
+    let header = &message.header;
+    let Some(definition) = header.text("definition")? else {
+        return Err(header.fault_of("definition", "is required", Issue::Required));
+    };
+    let url = definition.split('|').next().unwrap_or_default();
+    let taken: &[&str] = match event {
+        Event::Request => &[name::DEFINITION_REFERRAL, name::DEFINITION_CANCELLED],
+        Event::Response => &[name::DEFINITION_RESPONSE],
+    };
+    // Foreign responses name the definition of their own use case.
+    let response = event == Event::Response
+        && url.starts_with(
+            "https://fhir.nhs.uk/MessageDefinition/bars-message-servicerequest-response",
+        );
+    if taken.contains(&url) || response {
+        return Ok(());
+    }
+    let rule = "is one that GET /MessageDefinition lists";
+    Err(header.fault_of("definition", rule, Issue::NotSupported))
+}
+
+fn echo_of(message: &Message<'_>, event: Event) -> Result<Echo, Fault> {
+    let header = &message.header;
+    let source = header.required("source")?;
+    Ok(Echo {
+        bundle_id: message.bundle.required_text("id")?.to_owned(),
+        event: match event {
+            Event::Request => "servicerequest-request",
+            Event::Response => "servicerequest-response",
+        },
+        reason: match message.reason()? {
+            super::wire::message::Reason::New => "new",
+            super::wire::message::Reason::Update => "update",
+        },
+        destination: message
+            .destinations()?
+            .first()
+            .map(|d| (*d).to_owned())
+            .unwrap_or_default(),
+        source: source.required_text("endpoint")?.to_owned(),
+        status: message.request()?.required_text("status")?.to_owned(),
+    })
+}
+
+/// The synchronous answer: the id that we gave the request, and nothing of the child.
+fn accepted(echo: &Echo, taken: &IntakeAnswer, ids: &HeaderMap) -> Answer {
+    let id = taken.referral.to_string();
+    let url = |part: &str| format!("urn:uuid:{}", name::uuid_of(&[&echo.bundle_id, &id, part]));
+    let header = json!({
+        "resourceType": "MessageHeader",
+        "eventCoding": { "system": name::EVENTS, "code": echo.event },
+        // Roles are reversed: who sent is answered.
+        "destination": [{ "endpoint": echo.source }],
+        "source": { "name": "Waymark", "software": "Waymark", "endpoint": echo.destination },
+        "reason": { "coding": [{ "system": name::REASONS, "code": echo.reason }] },
+        "response": { "identifier": echo.bundle_id, "code": "ok" },
+        "focus": [{ "reference": url("request") }],
+    });
+    let request = request(taken, &echo.status);
+    let bundle = json!({
+        "resourceType": "Bundle",
+        "id": name::uuid_of(&[&echo.bundle_id, &id, "answer"]).to_string(),
+        "meta": { "profile": [name::BUNDLE_PROFILE] },
+        "type": "message",
+        "entry": [
+            { "fullUrl": url("header"), "resource": header },
+            { "fullUrl": url("request"), "resource": request },
+        ],
+    });
+    answer(StatusCode::OK, &bundle, ids)
+}
+
+fn request(taken: &IntakeAnswer, status: &str) -> Value {
+    let reference = json!({ "system": name::REFERENCE, "value": taken.reference.as_str() });
+    let filler = json!({ "coding": [{ "system": "http://terminology.hl7.org/CodeSystem/v2-0203", "code": "FILL" }] });
+    json!({
+        "resourceType": "ServiceRequest",
+        "id": taken.referral.to_string(),
+        "identifier": [{ "type": filler, "system": name::REFERENCE, "value": taken.reference.as_str() }],
+        "status": status,
+        "intent": "plan",
+        "subject": { "type": "Patient", "identifier": reference },
+    })
+}
+
+/// Where a referral stands, for one of its parties.
+fn standing(taken: &IntakeAnswer, ids: &HeaderMap) -> Answer {
+    let state = taken.state.unwrap_or(LegState::Submitted);
+    let mut resource = request(taken, super::wire::bars_status(state));
+    if let Some(map) = resource.as_object_mut() {
+        map.insert(
+            "extension".to_owned(),
+            json!([{ "url": name::extension("state"), "valueCode": state.as_str() }]),
+        );
+    }
+    answer(StatusCode::OK, &resource, ids)
+}
+
+fn of_header(fault: &HeaderFault) -> Refusal {
+    Refusal::of_header(fault.header, fault.rule, fault.status, fault.missing)
+}
+
+/// What the intake's refusal is to the caller.
+fn of_intake(error: &IntakeError) -> Refusal {
+    let (status, code, issue) = match error.kind {
+        ErrorKind::Invalid => (
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "REC_UNPROCESSABLE_ENTITY",
+            "value",
+        ),
+        ErrorKind::Unauthenticated => (StatusCode::UNAUTHORIZED, "REC_UNAUTHORIZED", "forbidden"),
+        ErrorKind::Denied => (StatusCode::FORBIDDEN, "REC_FORBIDDEN", "forbidden"),
+        ErrorKind::NotFound => (StatusCode::NOT_FOUND, "REC_NOT_FOUND", "not-found"),
+        ErrorKind::Conflict | ErrorKind::Precondition => {
+            (StatusCode::CONFLICT, "REC_CONFLICT", "conflict")
+        }
+        ErrorKind::Exhausted => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "SEND_TOO_MANY_REQUESTS",
+            "throttled",
+        ),
+        ErrorKind::Unavailable => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "REC_SERVICE_UNAVAILABLE",
+            "transient",
+        ),
+        ErrorKind::Corrupt | ErrorKind::Internal => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "REC_SERVER_ERROR",
+            "exception",
+        ),
+    };
+    let mut refusal = Refusal::new(status, code);
+    for violation in &error.violations {
+        refusal = refusal.with(issue, Some(path_of(violation)), &violation.why);
+    }
+    if error.violations.is_empty() {
+        refusal = refusal.with(issue, None, error.kind.sentence());
+    }
+    refusal
+}
+
+/// Where in a message the field of a referral stands.
+fn path_of(violation: &Violation) -> String {
+    const PLACES: [(&str, &str); 14] = [
+        ("child.name", "Patient.name"),
+        ("child.date_of_birth", "Patient.birthDate"),
+        ("child.address", "Patient.address"),
+        ("child", "Patient.identifier"),
+        ("referrer", "ServiceRequest.requester"),
+        ("contacts", "RelatedPerson"),
+        ("consent", "Consent"),
+        ("needs", "Condition"),
+        ("concerns", "Observation"),
+        ("safeguarding", "Flag"),
+        ("reasonable_adjustments", "Flag"),
+        ("reason", "ServiceRequest.reasonCode"),
+        ("allergies", "AllergyIntolerance"),
+        ("narrative", "ServiceRequest.note"),
+    ];
+    let place = PLACES
+        .iter()
+        .find(|(field, _)| violation.field.starts_with(field));
+    place.map_or_else(|| violation.field.clone(), |(_, path)| (*path).to_owned())
+}
+
+/// What a message that is for whom it says would be read as, with the tests' assumptions.
+#[cfg(test)]
+pub(super) fn corpus_reading(value: &Value) -> Result<InboundBody, Fault> {
+    let message = Message::read(value)?;
+    message.destinations()?;
+    let event = message.event()?;
+    defined(&message, event)?;
+    match event {
+        Event::Response => Ok(InboundBody::Status(bars::read_status(&message)?)),
+        Event::Request => {
+            let assumptions = super::wire::tests::assumptions();
+            Ok(inward::read(&message, &assumptions)?.body)
+        }
+    }
+}

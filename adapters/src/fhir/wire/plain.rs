@@ -1,0 +1,363 @@
+//! Transactions for FHIR R4 servers that are not BaRS: a `ServiceRequest`, which is the ask, and a Task, its fulfilment.
+//!
+//! A new referral creates each resource only if the server has none under our identifier, so that a repeat changes
+//! nothing (FHIR R4, 3.1.0.8.1, conditional create); amendments and cancels put under the same identifiers. What
+//! supports the request is contained in it: it goes and changes as one, and the transaction stays within what servers
+//! take of conditional entries (Medplum: 8).
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use waymark_core::delivery::{Evidence, Kind};
+use waymark_core::directory::CodeMap;
+use waymark_core::leg::LegState;
+use waymark_core::personal::Personal;
+use waymark_core::port::{InboundStatus, RenderError, Rendered, Source, StatusNotice};
+use waymark_core::time::Timestamp;
+
+use super::super::config::Settings;
+use super::super::name;
+use super::node::{Fault, Issue, Node};
+use super::outward::{self, Standing};
+use super::part::{Entry, Folder, code_extension, pruned};
+use super::{bars, cannot, code};
+
+/// The system of the identifiers that a server finds our resources again by.
+pub(crate) const RESOURCE_ID: &str = "urn:waymark:id:resource";
+
+/// What a transaction does with its resources.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Act {
+    Create,
+    Put,
+}
+
+/// Renders a transaction.
+pub(super) fn render(
+    source: &Source,
+    settings: &Settings,
+    codes: &CodeMap,
+) -> Result<Rendered, RenderError> {
+    // A server resolves `urn:uuid:` within the transaction: what it names need only be unique there.
+    let mut folder = Folder::new(source.wire_id.as_str());
+    let standing = |status: &'static str| Standing {
+        status,
+        intent: "order",
+        use_case: &settings.use_case,
+        id: None,
+        delivery: None,
+    };
+    let act = match source.kind {
+        Kind::New => {
+            outward::whole(
+                &mut folder,
+                source,
+                super::content(source)?,
+                codes,
+                standing("active"),
+            );
+            task(
+                &mut folder,
+                source,
+                "requested",
+                Some(source.wire_id.as_str()),
+            );
+            Act::Create
+        }
+        Kind::Amend => {
+            outward::whole(
+                &mut folder,
+                source,
+                super::content(source)?,
+                codes,
+                standing("active"),
+            );
+            Act::Put
+        }
+        Kind::Cancel | Kind::Withdraw => {
+            outward::whole(
+                &mut folder,
+                source,
+                super::content(source)?,
+                codes,
+                standing("revoked"),
+            );
+            task(&mut folder, source, "cancelled", None);
+            Act::Put
+        }
+        Kind::Status => {
+            let notice = source
+                .status
+                .as_ref()
+                .ok_or_else(|| cannot("status", "is missing"))?;
+            status(&mut folder, source, notice, codes);
+            Act::Put
+        }
+    };
+    if let Some(fault) = folder.faults.first() {
+        return Err(RenderError::CannotCarry(fault.clone()));
+    }
+    let entries: Vec<Value> = contained(folder.entries)
+        .into_iter()
+        .map(|entry| {
+            let (key, resource) = identified(source, &entry.name, entry.resource);
+            let kind = resource.get("resourceType").and_then(Value::as_str).unwrap_or_default();
+            let request = match act {
+                Act::Create => json!({ "method": "POST", "url": kind, "ifNoneExist": format!("identifier={key}") }),
+                Act::Put => json!({ "method": "PUT", "url": format!("{kind}?identifier={key}") }),
+            };
+            json!({ "fullUrl": entry.url, "resource": resource, "request": request })
+        })
+        .collect();
+    let bundle = json!({
+        "resourceType": "Bundle",
+        "id": name::uuid_of(&[source.wire_id.as_str(), "bundle"]).to_string(),
+        "meta": super::meta(source.environment, None),
+        "identifier": { "system": name::DELIVERY_ID, "value": source.wire_id.as_str() },
+        "type": "transaction",
+        "entry": entries,
+    });
+    bars::finished(&pruned(bundle).unwrap_or_default())
+}
+
+/// What has an existence of its own at a server; all else exists for the request alone.
+const OWN: [&str; 7] = [
+    "patient",
+    "request",
+    "task",
+    "sender",
+    "receiver",
+    "practitioner",
+    "role",
+];
+
+/// Puts what supports the request into it (FHIR R4, 2.28.3), and lets references lead there.
+fn contained(entries: Vec<Entry>) -> Vec<Entry> {
+    let is_own = |entry: &Entry| OWN.contains(&entry.name.as_str());
+    let (mut own, inner): (Vec<Entry>, Vec<Entry>) = entries.into_iter().partition(is_own);
+    let id = |entry: &Entry| entry.name.replace('_', "-");
+    let places: BTreeMap<String, String> = inner
+        .iter()
+        .map(|entry| (entry.url.clone(), format!("#{}", id(entry))))
+        .collect();
+    let mut inside = Vec::with_capacity(inner.len());
+    for entry in inner {
+        let id = id(&entry);
+        let mut resource = led(entry.resource, &places);
+        if let Some(map) = resource.as_object_mut() {
+            map.insert("id".to_owned(), id.into());
+        }
+        inside.push(resource);
+    }
+    for entry in own.iter_mut().filter(|entry| entry.name == "request") {
+        entry.resource = led(std::mem::take(&mut entry.resource), &places);
+        if let Some(map) = entry.resource.as_object_mut()
+            && !inside.is_empty()
+        {
+            map.insert(
+                "contained".to_owned(),
+                Value::Array(std::mem::take(&mut inside)),
+            );
+        }
+    }
+    own
+}
+
+/// The value with its references led to their new places.
+fn led(value: Value, places: &BTreeMap<String, String>) -> Value {
+    match value {
+        Value::Array(items) => items.into_iter().map(|item| led(item, places)).collect(),
+        Value::Object(map) => {
+            let moved = map.into_iter().map(|(key, value)| {
+                let place = value.as_str().filter(|_| key == "reference");
+                let place = place.and_then(|url| places.get(url)).cloned();
+                let value = place.map_or_else(|| led(value, places), Value::String);
+                (key, value)
+            });
+            Value::Object(moved.collect())
+        }
+        other => other,
+    }
+}
+
+/// Gives a resource the identifier that the server finds it again by: one for each referral, service and place.
+fn identified(source: &Source, name: &str, resource: Value) -> (String, Value) {
+    let service = source
+        .service
+        .as_ref()
+        .map_or("", |service| service.as_str());
+    let value = format!("{}-{service}-{name}", source.reference.as_str());
+    let own = json!({ "system": RESOURCE_ID, "value": value });
+    let Value::Object(mut map) = resource else {
+        return (String::new(), resource);
+    };
+    let list = map.entry("identifier").or_insert_with(|| json!([]));
+    if let Some(list) = list.as_array_mut() {
+        list.insert(0, own);
+    }
+    (format!("{RESOURCE_ID}|{value}"), Value::Object(map))
+}
+
+/// The task: what the receiver moves as it works on the referral.
+fn task(folder: &mut Folder<'_>, source: &Source, status: &str, wire_id: Option<&str>) {
+    let reason = source.reason.as_ref().map(Personal::expose);
+    let withdrawn = (source.kind == Kind::Withdraw).then(|| json!({ "text": bars::WITHDRAWN }));
+    let body = json!({
+        "identifier": [
+            wire_id.map(|id| json!({ "system": name::DELIVERY_ID, "value": id })),
+            { "system": name::REFERENCE, "value": source.reference.as_str() },
+        ],
+        "status": status,
+        "intent": "order",
+        "code": { "coding": [{ "system": "http://hl7.org/fhir/CodeSystem/task-code", "code": "fulfill" }] },
+        "focus": folder.reference("request"),
+        "for": folder.reference("patient"),
+        "authoredOn": source.at.to_string(),
+        "lastModified": source.at.to_string(),
+        "requester": folder.reference("sender"),
+        "owner": folder.reference("receiver"),
+        "note": [withdrawn, reason.map(|text| json!({ "text": text }))],
+    });
+    folder.put("task", "Task", body);
+}
+
+/// A status for the agency that sent the referral: a task under the referral's own id. The child is not named.
+fn status(folder: &mut Folder<'_>, source: &Source, notice: &StatusNotice, codes: &CodeMap) {
+    let mapped = codes.status.get(&notice.state);
+    let mapped = mapped.map(|wire| json!({ "system": name::system_of(&wire.system), "code": wire.code, "display": wire.display }));
+    let own = json!({ "system": name::STATE, "code": notice.state.as_str() });
+    let body = json!({
+        "extension": [code_extension("state", notice.state.as_str())],
+        "identifier": [
+            { "system": name::REFERENCE, "value": source.reference.as_str() },
+            { "system": name::REFERRAL_ID, "value": source.referral.to_string() },
+        ],
+        "status": code::task_status(notice.state),
+        "statusReason": { "coding": [{ "system": name::REASON, "code": notice.code }] },
+        "businessStatus": { "coding": [mapped, own] },
+        "intent": "order",
+        "restriction": { "period": { "end": notice.due.map(|day| day.to_string()) } },
+        "lastModified": notice.at.to_string(),
+        "note": [notice.text.as_ref().map(|text| json!({ "text": text.expose() }))],
+    });
+    folder.put("task", "Task", body);
+}
+
+/// What the server says of our task: none where it has not moved.
+pub(crate) fn read_task(
+    task: &Node<'_>,
+    codes: &CodeMap,
+) -> Result<Option<(String, InboundStatus)>, Fault> {
+    if task.text("resourceType")? != Some("Task") {
+        return Err(task.fault("is a Task", Issue::NotSupported));
+    }
+    let (mut wire_id, mut reference) = (None, None);
+    for identifier in task.list("identifier")? {
+        let value = identifier.text("value")?;
+        match identifier.text("system")? {
+            Some(name::DELIVERY_ID) => wire_id = value,
+            Some(name::REFERENCE) => reference = value,
+            _ => {}
+        }
+    }
+    let Some(reference) = reference else {
+        return Err(task.fault_of(
+            "identifier",
+            "holds our reference, as we gave it",
+            Issue::Required,
+        ));
+    };
+    let status = task.required_text("status")?;
+    let Some(state) = state(task, status, codes)? else {
+        return Ok(None);
+    };
+    let id = task.required_text("id")?;
+    let meta = task.object("meta")?;
+    let meta_text = |element: &str| match &meta {
+        Some(meta) => meta.text(element),
+        None => Ok(None),
+    };
+    let changed = match &meta {
+        Some(meta) => bars::instant(meta, "lastUpdated")?,
+        None => None,
+    };
+    let at = bars::instant(task, "lastModified")
+        .ok()
+        .flatten()
+        .or(changed);
+    let mut words = Vec::new();
+    for note in task.list("note")? {
+        words.push(note.required_text("text")?);
+    }
+    let version = meta_text("versionId")?.map_or_else(
+        || format!("{status}@{}", at.map_or(0, Timestamp::as_ms)),
+        ToOwned::to_owned,
+    );
+    let due = match task.object("restriction")? {
+        Some(restriction) => match restriction.object("period")? {
+            Some(period) => period
+                .text("end")?
+                .and_then(|end| end.get(..10)?.parse().ok()),
+            None => None,
+        },
+        None => None,
+    };
+    let status = InboundStatus {
+        referral: reference.to_owned(),
+        answers: wire_id.map(ToOwned::to_owned),
+        receiver_reference: Some(format!("Task/{id}")),
+        state,
+        source_version: changed.and_then(|at| u64::try_from(at.as_ms()).ok()),
+        reason_code: reason(task)?,
+        text: (!words.is_empty()).then(|| Personal::new(words.join("\n"))),
+        due,
+        at,
+        grade: Evidence::ApplicationAck,
+    };
+    Ok(Some((format!("Task/{id}/{version}"), status)))
+}
+
+/// The state: by our own code or the endpoint's map of business statuses, else what the status alone says.
+fn state(task: &Node<'_>, status: &str, codes: &CodeMap) -> Result<Option<LegState>, Fault> {
+    let business = task.concept("businessStatus")?;
+    if let Some(own) = business.code_of(name::STATE).and_then(LegState::parse) {
+        return Ok(Some(own));
+    }
+    let mut mapped = business
+        .codings
+        .iter()
+        .filter_map(|coding| codes.status_of(coding.system.unwrap_or_default(), coding.code?));
+    if let Some(state) = mapped.next() {
+        return Ok(Some(state));
+    }
+    let codes: Vec<&str> = business
+        .codings
+        .iter()
+        .filter_map(|coding| coding.code)
+        .collect();
+    let known = codes.iter().find_map(|code| match *code {
+        "triage" => Some(LegState::InTriage),
+        "info" => Some(LegState::InfoNeeded),
+        "wnb" => Some(LegState::WasNotBrought),
+        other => LegState::parse(other),
+    });
+    if known.is_some() {
+        return Ok(known);
+    }
+    let asks = task
+        .concept("statusReason")?
+        .codings
+        .iter()
+        .any(|coding| coding.code == Some("info"));
+    if status == "on-hold" && asks {
+        return Ok(Some(LegState::InfoNeeded));
+    }
+    let has_output = !task.list("output")?.is_empty();
+    Ok(code::task_state(status, has_output))
+}
+
+fn reason(task: &Node<'_>) -> Result<Option<String>, Fault> {
+    let reason = task.concept("statusReason")?;
+    let code = reason.codings.iter().find_map(|coding| coding.code);
+    Ok(code.map(ToOwned::to_owned))
+}

@@ -1,0 +1,439 @@
+//! What supports a request: flags, allergies, consent, needs, concerns, what was tried, facts and documents.
+
+use std::fmt::Write as _;
+
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jiff::civil::Date;
+use waymark_core::identifier::Urn;
+use waymark_core::personal::{Payload, Personal};
+use waymark_core::port::InboundDocument;
+use waymark_core::referral::{
+    Concern, Consent, ConsentGiver, ConsentScope, ConsentStatus, Cycle, Flag, LawfulBasis, Need,
+    NeedType, SenProvision, Setting, SettingKind, Tested,
+};
+
+use super::super::name;
+use super::inward::Reading;
+use super::node::{Concept, Fault, Issue, Node};
+
+/// What the supporting resources of a message say.
+pub(super) struct Support {
+    pub(super) safeguarding: Vec<Flag>,
+    pub(super) adjustments: Vec<Flag>,
+    pub(super) allergies: Option<Personal<String>>,
+    pub(super) consent: Consent,
+    pub(super) lawful_basis: LawfulBasis,
+    pub(super) needs: Vec<Need>,
+    pub(super) concerns: Vec<Concern>,
+    pub(super) cycles: Vec<Cycle>,
+    pub(super) setting: Option<Setting>,
+    pub(super) attendance: Option<u8>,
+    pub(super) hearing: Option<Tested>,
+    pub(super) vision: Option<Tested>,
+}
+
+pub(super) fn read(reading: &mut Reading<'_, '_>) -> Result<Support, Fault> {
+    let (consent, lawful_basis) = consent(reading)?;
+    let mut found = Support {
+        safeguarding: Vec::new(),
+        adjustments: Vec::new(),
+        allergies: None,
+        consent,
+        lawful_basis,
+        needs: Vec::new(),
+        concerns: Vec::new(),
+        cycles: Vec::new(),
+        setting: None,
+        attendance: None,
+        hearing: None,
+        vision: None,
+    };
+    flags(reading, &mut found)?;
+    allergies(reading, &mut found)?;
+    needs(reading, &mut found)?;
+    let observations: Vec<Node<'_>> = reading.message.all("Observation").cloned().collect();
+    for observation in &observations {
+        self::observation(reading, observation, &mut found)?;
+    }
+    plans(reading, &mut found)?;
+    let documents: Vec<Node<'_>> = reading.message.all("DocumentReference").cloned().collect();
+    for document in &documents {
+        self::document(reading, document)?;
+    }
+    Ok(found)
+}
+
+/// Safeguarding and adjustments by their categories; any other flag in words, never dropped.
+fn flags(reading: &mut Reading<'_, '_>, found: &mut Support) -> Result<(), Fault> {
+    let flags: Vec<Node<'_>> = reading.message.all("Flag").cloned().collect();
+    for flag in &flags {
+        if flag.extension(&name::extension("derived"))?.is_some() {
+            continue;
+        }
+        let concept = Concept::read(&flag.required("code")?)?;
+        let mut category = None;
+        for one in flag.list("category")? {
+            category = category.or(Concept::read(&one)?.code_of(name::FLAG_CATEGORY));
+        }
+        let coding = concept.codings.iter().find(|coding| coding.code.is_some());
+        let coded = Flag {
+            system: name::namespace_of(coding.and_then(|c| c.system)),
+            code: coding
+                .and_then(|c| c.code)
+                .unwrap_or(category.unwrap_or("flag"))
+                .to_owned(),
+            text: concept
+                .text
+                .or(coding.and_then(|c| c.display))
+                .map(Personal::from),
+        };
+        match category {
+            Some("SG") => found.safeguarding.push(coded),
+            Some("RA") => found.adjustments.push(coded),
+            other => {
+                let words = concept.words().unwrap_or_default();
+                reading.say(format!(
+                    "Flag {}: {words}",
+                    other.unwrap_or("of no known category")
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn allergies(reading: &mut Reading<'_, '_>, found: &mut Support) -> Result<(), Fault> {
+    let mut all = Vec::new();
+    for allergy in reading.message.all("AllergyIntolerance") {
+        let mut words = allergy
+            .concept("code")?
+            .words()
+            .unwrap_or("allergy that is not named")
+            .to_owned();
+        if let Some(criticality) = allergy.text("criticality")? {
+            write!(words, " (criticality {criticality})").unwrap_or_default();
+        }
+        for reaction in allergy.list("reaction")? {
+            for manifestation in reaction.list("manifestation")? {
+                let shown = Concept::read(&manifestation)?;
+                write!(words, ", {}", shown.words().unwrap_or_default()).unwrap_or_default();
+            }
+        }
+        for note in allergy.list("note")? {
+            write!(words, ", {}", note.required_text("text")?).unwrap_or_default();
+        }
+        all.push(words);
+    }
+    found.allergies = (!all.is_empty()).then(|| Personal::new(all.join("\n")));
+    Ok(())
+}
+
+/// The consent of the message; without one, what the agreement with the sender says of all its referrals.
+fn consent(reading: &Reading<'_, '_>) -> Result<(Consent, LawfulBasis), Fault> {
+    let assumed = reading.assumptions;
+    let Some(node) = reading.message.all("Consent").next() else {
+        let consent = Consent {
+            status: ConsentStatus::Given,
+            given_by: None,
+            role: ConsentGiver::Parent,
+            scope: assumed.consent_scope.clone(),
+            date: None,
+            evidence: None,
+        };
+        return Ok((consent, assumed.lawful_basis));
+    };
+    let exact = |extension: &str| {
+        let found = node.extension(&name::extension(extension))?;
+        found
+            .map(|found| found.required_text("valueCode"))
+            .transpose()
+    };
+    let status = match (exact("consent-status")?, node.required_text("status")?) {
+        (Some(code), _) => ConsentStatus::parse(code),
+        (None, "active") => Some(ConsentStatus::Given),
+        (None, "rejected") => Some(ConsentStatus::Withheld),
+        (None, "inactive") => Some(ConsentStatus::Withdrawn),
+        (None, "proposed" | "draft") => Some(ConsentStatus::NotSought),
+        (None, _) => None,
+    };
+    let status =
+        status.ok_or_else(|| node.fault_of("status", "is a state of consent", Issue::Value))?;
+    let role = exact("consent-role")?
+        .and_then(ConsentGiver::parse)
+        .unwrap_or_default();
+    let mut scope = Vec::new();
+    if let Some(provision) = node.object("provision")? {
+        for purpose in provision.list("purpose")? {
+            let code = purpose.required_text("code")?;
+            if purpose.text("system")? == Some(name::VALUE) {
+                let known = ConsentScope::parse(code);
+                scope.push(known.ok_or_else(|| {
+                    purpose.fault_of("code", "is a scope of consent", Issue::Value)
+                })?);
+            }
+        }
+    }
+    let own = exact("consent-status")?.is_some();
+    if scope.is_empty() && !own && status == ConsentStatus::Given {
+        scope.clone_from(&assumed.consent_scope);
+    }
+    let basis = node.concept("policyRule")?.code_of(name::VALUE);
+    let basis = match basis {
+        None => assumed.lawful_basis,
+        Some(code) => LawfulBasis::parse(code)
+            .ok_or_else(|| node.fault_of("policyRule", "is a lawful basis", Issue::Value))?,
+    };
+    let display = |node: Option<&Node<'_>>| -> Result<Option<Personal<String>>, Fault> {
+        let text = node.map(|node| node.text("display")).transpose()?.flatten();
+        Ok(text.map(Personal::from))
+    };
+    let consent = Consent {
+        status,
+        given_by: display(node.list("performer")?.first())?,
+        role,
+        scope,
+        date: day(node, "dateTime")?,
+        evidence: display(node.object("sourceReference")?.as_ref())?,
+    };
+    Ok((consent, basis))
+}
+
+/// The day of an element that is a date or the beginning of a dateTime.
+fn day(node: &Node<'_>, element: &str) -> Result<Option<Date>, Fault> {
+    let Some(written) = node.text(element)? else {
+        return Ok(None);
+    };
+    let date = written.get(..10).unwrap_or(written).parse();
+    date.map(Some)
+        .map_err(|_| node.fault_of(element, "begins with a date, YYYY-MM-DD", Issue::Value))
+}
+
+/// Needs of the school census, in their order; any other condition in words.
+fn needs(reading: &mut Reading<'_, '_>, found: &mut Support) -> Result<(), Fault> {
+    let conditions: Vec<Node<'_>> = reading.message.all("Condition").cloned().collect();
+    for condition in &conditions {
+        let concept = condition.concept("code")?;
+        match concept.code_of(name::NEED) {
+            None => reading.say(format!(
+                "Condition: {}",
+                concept.words().unwrap_or_default()
+            )),
+            Some(code) => {
+                let bad = |rule: &str| condition.fault_of("code", rule, Issue::Value);
+                let kind = NeedType::parse(code)
+                    .ok_or_else(|| bad("is a type of need of the school census"))?;
+                let rank = condition.extension(&name::extension("rank"))?;
+                let rank = rank
+                    .map(|rank| rank.integer("valuePositiveInt"))
+                    .transpose()?
+                    .flatten();
+                let nth = i64::try_from(found.needs.len() + 1).unwrap_or(i64::MAX);
+                let rank = u8::try_from(rank.unwrap_or(nth))
+                    .map_err(|_| bad("has a rank of at most 255"))?;
+                found.needs.push(Need { kind, rank });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// One observation: ours by what it observes, any other in words.
+fn observation(
+    reading: &mut Reading<'_, '_>,
+    node: &Node<'_>,
+    found: &mut Support,
+) -> Result<(), Fault> {
+    let code = Concept::read(&node.required("code")?)?;
+    let value = node.concept("valueCodeableConcept")?;
+    let tested = || {
+        let parsed = value.code_of(name::VALUE).and_then(Tested::parse);
+        parsed.ok_or_else(|| node.fault_of("valueCodeableConcept", "is yes or no", Issue::Value))
+    };
+    match code.code_of(name::OBSERVED) {
+        Some("concern") => {
+            let part = |code: &str| part(node, code, "valueString");
+            found.concerns.push(Concern {
+                setting: part("place")?.unwrap_or_default().to_owned(),
+                text: node.required_text("valueString")?.into(),
+                onset: part("onset")?.map(Personal::from),
+                impact: part("impact")?.map(Personal::from),
+            });
+        }
+        Some("education-setting") => found.setting = Some(setting(node, &value)?),
+        Some("attendance") => {
+            let percent = node.required("valueQuantity")?;
+            let whole = percent
+                .integer("value")?
+                .and_then(|value| u8::try_from(value).ok());
+            found.attendance =
+                Some(whole.ok_or_else(|| {
+                    percent.fault_of("value", "is a whole percentage", Issue::Value)
+                })?);
+        }
+        Some("hearing-checked") => found.hearing = Some(tested()?),
+        Some("vision-checked") => found.vision = Some(tested()?),
+        _ => {
+            let words = value
+                .words()
+                .or(node.text("valueString")?)
+                .unwrap_or_default();
+            let line = format!("Observation: {} {words}", code.words().unwrap_or_default());
+            reading.say(line.trim_end());
+        }
+    }
+    Ok(())
+}
+
+fn component<'v>(node: &Node<'v>, code: &str) -> Result<Option<Node<'v>>, Fault> {
+    for component in node.list("component")? {
+        if component.concept("code")?.code_of(name::OBSERVED) == Some(code) {
+            return Ok(Some(component));
+        }
+    }
+    Ok(None)
+}
+
+fn part<'v>(node: &Node<'v>, code: &str, element: &str) -> Result<Option<&'v str>, Fault> {
+    match component(node, code)? {
+        None => Ok(None),
+        Some(component) => component.text(element),
+    }
+}
+
+fn setting(node: &Node<'_>, kind: &Concept<'_>) -> Result<Setting, Fault> {
+    let bad = |rule: &str| node.fault_of("component", rule, Issue::Value);
+    let school = component(node, "school")?;
+    let school = school
+        .map(|c| c.concept("valueCodeableConcept"))
+        .transpose()?
+        .unwrap_or_default();
+    let urn = school.code_of(name::SCHOOL_URN).map(Urn::parse).transpose();
+    let year = component(node, "year-group")?;
+    let year = year
+        .map(|c| c.integer("valueInteger"))
+        .transpose()?
+        .flatten();
+    let provision = component(node, "sen-provision")?;
+    let provision = provision
+        .map(|c| c.concept("valueCodeableConcept"))
+        .transpose()?
+        .unwrap_or_default();
+    let kind = kind.code_of(name::VALUE).and_then(SettingKind::parse);
+    Ok(Setting {
+        urn: urn.map_err(|e| bad(&e.to_string()))?,
+        name: school.text.map(ToOwned::to_owned),
+        kind: kind.ok_or_else(|| {
+            node.fault_of("valueCodeableConcept", "is a kind of setting", Issue::Value)
+        })?,
+        year_group: year
+            .map(i8::try_from)
+            .transpose()
+            .map_err(|_| bad("has a year group from -2 to 14"))?,
+        sen_provision: provision
+            .code_of(name::VALUE)
+            .and_then(SenProvision::parse)
+            .unwrap_or_default(),
+    })
+}
+
+/// Care plans: an activity with a description is a cycle, and what else activities say goes into words.
+fn plans(reading: &mut Reading<'_, '_>, found: &mut Support) -> Result<(), Fault> {
+    let plans: Vec<Node<'_>> = reading.message.all("CarePlan").cloned().collect();
+    for activity in plans
+        .iter()
+        .map(|plan| plan.list("activity"))
+        .collect::<Result<Vec<_>, _>>()?
+        .iter()
+        .flatten()
+    {
+        for outcome in activity.list("outcomeCodeableConcept")? {
+            let concept = Concept::read(&outcome)?;
+            reading
+                .words
+                .extend(concept.words().map(|words| format!("Care plan: {words}")));
+        }
+        let Some(detail) = activity.object("detail")? else {
+            continue;
+        };
+        let Some(what) = detail.text("description")? else {
+            continue;
+        };
+        let period = detail.object("scheduledPeriod")?;
+        let end = |element: &str| match &period {
+            Some(period) => day(period, element),
+            None => Ok(None),
+        };
+        let outcome = activity.list("progress")?;
+        let outcome = outcome
+            .first()
+            .map(|note| note.required_text("text"))
+            .transpose()?;
+        found.cycles.push(Cycle {
+            from: end("start")?,
+            to: end("end")?,
+            what: what.into(),
+            outcome: outcome.map(Personal::from),
+        });
+    }
+    Ok(())
+}
+
+/// A document: taken in where it came inline and is what its hash says, announced in words where it did not.
+fn document(reading: &mut Reading<'_, '_>, node: &Node<'_>) -> Result<(), Fault> {
+    let kind = node.concept("type")?.words().map(ToOwned::to_owned);
+    for content in node.list("content")? {
+        let attachment = content.required("attachment")?;
+        let title = attachment.text("title")?.or(node.text("description")?);
+        let media_type = attachment.text("contentType")?;
+        let sha256 = attachment.extension(&name::extension("sha256"))?;
+        let sha256 = sha256
+            .map(|found| found.required_text("valueString"))
+            .transpose()?;
+        let Some(data) = attachment.text("data")? else {
+            let mut line = format!(
+                "Document not sent along: {}",
+                title.unwrap_or("without a title")
+            );
+            for part in [
+                media_type,
+                sha256.map(|_| "sha256"),
+                sha256,
+                attachment.text("url")?,
+            ]
+            .into_iter()
+            .flatten()
+            {
+                write!(line, " {part}").unwrap_or_default();
+            }
+            reading.say(line);
+            continue;
+        };
+        let compact: String = data.chars().filter(|c| !c.is_ascii_whitespace()).collect();
+        let bytes = STANDARD
+            .decode(compact)
+            .map_err(|_| attachment.fault_of("data", "is base64", Issue::Structure))?;
+        if let Some(hash) = attachment.text("hash")? {
+            let own = STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, &bytes));
+            if own != hash {
+                return Err(attachment.fault_of(
+                    "hash",
+                    "is the SHA-1 of the data: it is not",
+                    Issue::Value,
+                ));
+            }
+        }
+        let media_type = media_type.ok_or_else(|| {
+            attachment.fault_of("contentType", "is required with data", Issue::Required)
+        })?;
+        reading.documents.push(InboundDocument {
+            media_type: media_type.to_owned(),
+            sha256: sha256.map(ToOwned::to_owned),
+            title: title.map(Personal::from),
+            kind: kind.clone(),
+            bytes: Payload::new(bytes),
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,57 @@
+//! A cancel that its receiver refuses gives the leg back as the receiver sees it: the child is not lost on our side.
+
+use waymark_core::delivery::{DeliveryState, Kind};
+use waymark_core::leg::{LegState, Owner, replayed};
+use waymark_core::port::{EventKind, Leased, LegChange, StoreError};
+
+use super::Service;
+use super::read::TIMELINE_MAX;
+
+impl Service {
+    /// The leg that goes on, when a delivery that ends in `ended` is a refused cancel: in the state that its service's
+    /// reports lead to, those that came after the cancel included.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub(crate) async fn reopened(
+        &self,
+        leased: &Leased,
+        ended: DeliveryState,
+    ) -> Result<Option<LegChange>, StoreError> {
+        let (Kind::Cancel, DeliveryState::Rejected, Some(id)) = (leased.kind, ended, leased.leg)
+        else {
+            return Ok(None);
+        };
+        let store = &self.parts.store;
+        let Some(view) = store.referral(leased.referral).await? else {
+            return Ok(None);
+        };
+        let leg = view.legs.iter().find(|leg| leg.leg.id == id);
+        let Some(leg) = leg.filter(|leg| leg.state == LegState::Cancelled) else {
+            return Ok(None);
+        };
+        let timeline = store.timeline(leased.referral, TIMELINE_MAX).await?;
+        let reports = timeline.iter().filter_map(|seen| {
+            let of_leg = seen.event.leg == Some(id) && seen.event.kind == EventKind::Status;
+            seen.event.state.filter(|_| of_leg)
+        });
+        let state = replayed(reports.filter(|state| *state != LegState::Cancelled));
+        let receiver = Owner {
+            agency: leg.leg.agency.clone(),
+            role: leg.leg.owner.role.clone(),
+        };
+        let duty = self.duty_of(state, &receiver, &view.sender, self.now());
+        // Beyond the known bank holidays there is no day to name; the leg is given back all the same, due at once.
+        let (owner, clock, next_action) = duty.unwrap_or_else(|_| {
+            let today = self.now().london_date().to_string();
+            (receiver, Some("TRIAGE".to_owned()), Some(today))
+        });
+        Ok(Some(LegChange {
+            leg: id,
+            state,
+            owner,
+            clock,
+            next_action,
+        }))
+    }
+}

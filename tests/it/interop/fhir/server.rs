@@ -1,0 +1,346 @@
+//! Our server, asked by a foreign sender.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_foreign_sender_is_answered_in_bars_shape_and_once() -> anyhow::Result<()> {
+    let place = Place::new("bars", "").await?;
+    let school = Papers::of(&place.gateway, "waymark:test:agency:EE123456")?;
+    let new = place.file("new.json", &golden("bars-new.json")?)?;
+    let path = "/$process-message";
+    let first = place
+        .sends(&school, "POST", path, &["--file", &new, "--bars", TARGET])
+        .await?;
+    assert_eq!(first["status"], 200, "{first}");
+    for id in ["x-request-id", "x-correlation-id"] {
+        assert_eq!(first["headers"][id], first["sent"][id], "ids are echoed");
+    }
+    let mut answer = first["body"].clone();
+    assert_eq!(answer["entry"][0]["resource"]["response"]["code"], "ok");
+    let id = text(request_of(&mut answer)?, "id").to_owned();
+    let record = place
+        .gateway
+        .client("EE123456")
+        .await?
+        .referral(&id)
+        .await?;
+    assert_eq!(record.referral_id, id, "the id is the referral's own");
+    assert!(
+        !answer.to_string().contains("Quillfeather"),
+        "the child is not named again"
+    );
+    // The same pair of ids: processed once, and other content under it is a conflict.
+    let same: Vec<String> = ["x-request-id", "x-correlation-id"]
+        .iter()
+        .flat_map(|h| {
+            [
+                "--header".to_owned(),
+                format!("{h}={}", text(&first["sent"], h)),
+            ]
+        })
+        .collect();
+    let same: Vec<&str> = same.iter().map(String::as_str).collect();
+    let again = place
+        .sends(
+            &school,
+            "POST",
+            path,
+            &[&["--file", &new, "--bars", TARGET][..], &same].concat(),
+        )
+        .await?;
+    assert_eq!(
+        (
+            again["status"].as_i64(),
+            again["body"]["issue"][0]["code"].as_str()
+        ),
+        (Some(409), Some("duplicate"))
+    );
+    let mut other = golden("bars-new.json")?;
+    request_of(&mut other)?["priority"] = json!("stat");
+    let other = place.file("other.json", &other)?;
+    let clash = place
+        .sends(
+            &school,
+            "POST",
+            path,
+            &[&["--file", &other, "--bars", TARGET][..], &same].concat(),
+        )
+        .await?;
+    assert_eq!(
+        (
+            clash["status"].as_i64(),
+            clash["body"]["issue"][0]["code"].as_str()
+        ),
+        (Some(409), Some("conflict"))
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_party_may_ask_change_and_cancel_by_the_id_that_the_answer_gave() -> anyhow::Result<()> {
+    let place = Place::new("bars", "").await?;
+    let school = Papers::of(&place.gateway, "waymark:test:agency:EE123456")?;
+    let new = place.file("new.json", &golden("bars-new.json")?)?;
+    let path = "/$process-message";
+    let args = ["--file", &new, "--bars", TARGET];
+    let mut answer = place.sends(&school, "POST", path, &args).await?["body"].clone();
+    let id = text(request_of(&mut answer)?, "id").to_owned();
+    // An enquiry, by a party and by a stranger.
+    let enquiry = format!("/ServiceRequest/{id}");
+    let found = place.sends(&school, "GET", &enquiry, &[]).await?;
+    assert_eq!(
+        (found["status"].as_i64(), found["body"]["status"].as_str()),
+        (Some(200), Some("active"))
+    );
+    let stranger = Papers::of(&place.gateway, "waymark:test:agency:THER1")?;
+    assert_eq!(
+        place.sends(&stranger, "GET", &enquiry, &[]).await?["status"],
+        404
+    );
+    // Update and cancel by the id that the answer gave, without the identifiers of the request.
+    for (file, status) in [
+        ("bars-update.json", "active"),
+        ("bars-revoke.json", "revoked"),
+    ] {
+        let mut message = golden(file)?;
+        let request = request_of(&mut message)?;
+        request["id"] = json!(id);
+        request
+            .as_object_mut()
+            .context("an object")?
+            .remove("identifier");
+        let written = place.file(file, &message)?;
+        let said = place
+            .sends(
+                &school,
+                "POST",
+                path,
+                &["--file", &written, "--bars", TARGET],
+            )
+            .await?;
+        assert_eq!(said["status"], 200, "{said}");
+        let mut answer = said["body"].clone();
+        assert_eq!(request_of(&mut answer)?["status"], status);
+    }
+    let found = place.sends(&school, "GET", &enquiry, &[]).await?;
+    assert_eq!(found["body"]["status"], "revoked");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn headers_are_checked_first_and_in_the_standards_order() -> anyhow::Result<()> {
+    let place = Place::new("bars", "").await?;
+    let school = Papers::of(&place.gateway, "waymark:test:agency:EE123456")?;
+    let new = place.file("new.json", &golden("bars-new.json")?)?;
+    let path = "/$process-message";
+    for (header, status, code) in [
+        ("x-request-id=", 400, "REC_BAD_REQUEST"),
+        ("x-correlation-id=not-a-uuid", 400, "REC_BAD_REQUEST"),
+        ("nhsd-target-identifier=eyJ9", 400, "REC_BAD_REQUEST"),
+        ("nhsd-end-user-organisation=", 400, "REC_BAD_REQUEST"),
+        ("accept=application/fhir+xml", 406, "REC_NOT_ACCEPTABLE"),
+    ] {
+        let said = place
+            .sends(
+                &school,
+                "POST",
+                path,
+                &["--file", &new, "--bars", TARGET, "--header", header],
+            )
+            .await?;
+        let name = header.split('=').next().unwrap_or_default();
+        assert_eq!(
+            refusal(&said),
+            (status, code.to_owned(), format!("http.{name}")),
+            "{header}"
+        );
+    }
+    let elsewhere = TARGET.replace("2000011147", "1");
+    let said = place
+        .sends(
+            &school,
+            "POST",
+            path,
+            &["--file", &new, "--bars", &elsewhere],
+        )
+        .await?;
+    assert_eq!(
+        refusal(&said),
+        (
+            404,
+            "REC_NOT_FOUND".to_owned(),
+            "http.nhsd-target-identifier".to_owned()
+        )
+    );
+    Ok(())
+}
+
+type Change = Box<dyn Fn(&mut Value) -> anyhow::Result<()>>;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_is_wrong_is_refused_by_its_path() -> anyhow::Result<()> {
+    let place = Place::new("bars", "").await?;
+    let school = Papers::of(&place.gateway, "waymark:test:agency:EE123456")?;
+    let path = "/$process-message";
+    let elsewhere = TARGET.replace("2000011147", "1");
+    let spoilt = |change: &dyn Fn(&mut Value) -> anyhow::Result<()>| {
+        let mut message = golden("bars-new.json")?;
+        change(&mut message)?;
+        place.file("spoilt.json", &message)
+    };
+    let of_header = |element: &'static str, value: Value| -> Change {
+        Box::new(move |m| {
+            m["entry"][0]["resource"][element] = value.clone();
+            Ok(())
+        })
+    };
+    let cases: Vec<(Change, i64, &str)> = vec![
+        (
+            of_header("destination", json!([{"endpoint": elsewhere}])),
+            404,
+            "Bundle.entry[0].resource.destination[0].endpoint",
+        ),
+        (
+            of_header(
+                "definition",
+                json!("https://fhir.nhs.uk/MessageDefinition/bars-message-booking-request"),
+            ),
+            422,
+            "Bundle.entry[0].resource.definition",
+        ),
+        (
+            of_header("focus", json!([{"reference": "urn:uuid:0"}])),
+            400,
+            "Bundle.entry[0].resource.focus[0].reference",
+        ),
+        (
+            Box::new(|m| {
+                request_of(m)?["intent"] = json!("order");
+                Ok(())
+            }),
+            400,
+            "Bundle.entry[23].resource.intent",
+        ),
+        (
+            Box::new(|m| {
+                m["meta"]["security"] = json!([]);
+                m["type"] = json!("transaction");
+                Ok(())
+            }),
+            422,
+            "Bundle.type",
+        ),
+    ];
+    for (change, status, at) in cases {
+        let file = spoilt(&*change)?;
+        let said = place
+            .sends(&school, "POST", path, &["--file", &file, "--bars", TARGET])
+            .await?;
+        let (got, _, path) = refusal(&said);
+        assert_eq!(got, status, "{said}");
+        let element = at.rsplit('.').next().unwrap_or_default();
+        assert!(
+            path == at || (at.contains("[23]") && path.ends_with(element)),
+            "{path} for {at}"
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_speaks_for_another_and_every_path_answers_in_fhir() -> anyhow::Result<()> {
+    let place = Place::new("bars", "").await?;
+    let school = Papers::of(&place.gateway, "waymark:test:agency:EE123456")?;
+    let new = place.file("new.json", &golden("bars-new.json")?)?;
+    let path = "/$process-message";
+    // Somebody else's certificate may not speak for the school, and a stranger's for nobody.
+    let therapy = Papers::of(&place.gateway, "waymark:test:agency:THER1")?;
+    let said = place
+        .sends(&therapy, "POST", path, &["--file", &new, "--bars", TARGET])
+        .await?;
+    assert_eq!(
+        refusal(&said),
+        (
+            403,
+            "REC_FORBIDDEN".to_owned(),
+            "Bundle.entry[0].resource.sender".to_owned()
+        )
+    );
+    let nobody = Papers::of(&place.gateway, "waymark:test:agency:NOBODY")?;
+    let said = place
+        .sends(&nobody, "POST", path, &["--file", &new, "--bars", TARGET])
+        .await?;
+    assert_eq!(refusal(&said).1, "REC_UNAUTHORIZED");
+    for (method, path, status) in [
+        ("GET", "/metadata", 200),
+        ("GET", "/MessageDefinition", 200),
+        ("GET", "/Slot", 404),
+        ("DELETE", "/metadata", 405),
+    ] {
+        assert_eq!(
+            place.sends(&school, method, path, &[]).await?["status"],
+            status,
+            "{method} {path}"
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_response_of_the_provider_moves_the_leg_and_a_subscription_brings_a_task()
+-> anyhow::Result<()> {
+    let place = Place::new("bars", "").await?;
+    let (receipt, sent) = place.comes_to(340, DeliveryState::Done).await?;
+    let minted = place.minted(&sent).await?;
+    let record = place.peer.records()?.remove(0);
+    let mut message: Value = serde_json::from_slice(&bytes(&record, "body_b64")?)?;
+    // The provider answers with our request under its own id, as BaRS receivers do.
+    let header = &mut message["entry"][0]["resource"];
+    header["eventCoding"]["code"] = json!("servicerequest-response");
+    header["definition"] = json!(
+        "https://fhir.nhs.uk/MessageDefinition/bars-message-servicerequest-response-referral"
+    );
+    header["destination"][0]["endpoint"] = json!(TARGET.replace("2000011147", "2000099999"));
+    header["sender"] = header["destination"][0]["receiver"].clone();
+    let request = request_of(&mut message)?;
+    request["id"] = json!(minted);
+    request["extension"] = json!([{"url": "urn:other", "valueString": "x"}]);
+    request["status"] = json!("revoked");
+    request["reasonCode"] = json!([{"coding": [{"system": "https://fhir.nhs.uk/CodeSystem/rejected-reasons-bars", "code": "RRNA"}]}]);
+    let file = place.file("response.json", &message)?;
+    let own = TARGET.replace("2000011147", "2000099999");
+    let said = place
+        .sends(
+            &place.papers,
+            "POST",
+            "/$process-message",
+            &["--file", &file, "--bars", &own],
+        )
+        .await?;
+    assert_eq!(said["status"], 200, "{said}");
+    place.leg_is(&receipt, LegState::Declined).await?;
+
+    let (receipt, sent) = place.comes_to(341, DeliveryState::Done).await?;
+    let task = json!({"resourceType": "Task", "id": "t-9", "meta": {"versionId": "2", "lastUpdated": "2026-03-05T10:30:00Z"},
+        "status": "accepted", "intent": "order", "identifier": [
+            {"system": "urn:waymark:id:delivery", "value": sent.wire_id}, {"system": "urn:waymark:id:reference", "value": receipt.reference}]});
+    let file = place.file("task.json", &task)?;
+    let (ca, cert, key) = (
+        place.papers.path("ca"),
+        place.papers.path("cert"),
+        place.papers.path("key"),
+    );
+    for _ in 0..2 {
+        let url = place.url("/Task-callback/Task/t-9")?;
+        let said = run(
+            SENDER,
+            &[
+                "PUT", &url, "--ca", &ca, "--cert", &cert, "--key", &key, "--file", &file,
+            ],
+        )
+        .await?;
+        assert_eq!(said.json()?["status"], 200, "{}", said.out);
+    }
+    place.leg_is(&receipt, LegState::Accepted).await?;
+    Ok(())
+}

@@ -1,0 +1,177 @@
+//! Consent withdrawn in part: whom it no longer covers is sent nothing more, and the others go on.
+
+use waymark_proto::v1;
+use waymark_proto::v1::{CancelEffect, ConsentScope, DeliveryState, LegState, MessageKind};
+use waymark_tests::engine::Engine;
+use waymark_tests::gateway::{Area, Child, Client, Gateway, reason_of, referral_key};
+
+waymark_tests::both_engines! {
+    a_withdrawal_in_part_stops_whom_it_covered_and_no_other,
+    whoever_had_it_is_told_what_was_withdrawn_and_by_whom,
+}
+
+/// Withdraws some scopes; answers what it did to each service's leg.
+async fn withdraw(
+    school: &Client,
+    referral: &str,
+    scopes: &[ConsentScope],
+) -> anyhow::Result<Vec<(String, CancelEffect)>> {
+    let request = v1::WithdrawConsentRequest {
+        request_id: format!("withdraw-{scopes:?}").replace(['[', ']', ' ', ','], "-"),
+        key: Some(referral_key(referral)),
+        withdrawal: Some(v1::ConsentWithdrawal {
+            scopes: scopes.iter().map(|scope| (*scope).into()).collect(),
+            withdrawn_by: "Marisol".to_owned(),
+            role: v1::ConsentGiverRole::ParentWithPr.into(),
+            date: "2026-02-01".to_owned(),
+            evidence: "by telephone".to_owned(),
+        }),
+        want_proof: false,
+    };
+    let answer = school.referrals().withdraw_consent(request).await?;
+    let legs = school.referral(referral).await?.legs;
+    let effects = answer.into_inner().legs.into_iter().map(|effect| {
+        let leg = legs.iter().find(|leg| leg.leg_id == effect.leg_id);
+        let service = leg.map(|leg| leg.service_id.clone()).unwrap_or_default();
+        (service, effect.effect())
+    });
+    Ok(effects.collect())
+}
+
+async fn a_withdrawal_in_part_stops_whom_it_covered_and_no_other(
+    engine: Engine,
+) -> anyhow::Result<()> {
+    let gateway = Gateway::start(engine, &Area::default()).await?;
+    let [school, admin, team, care] = gateway
+        .clients(["EE123456", "admin-LA882", "SPEC1", "SC882"])
+        .await?;
+    let advice = Child(46).referral("ehc-advice");
+    let receipt = school.submit("in-part", &advice).await?;
+    let id = &receipt.referral_id;
+    let effects = withdraw(&school, id, &[ConsentScope::ShareEducation]).await?;
+    let of = |service: &str, effect| (service.to_owned(), effect);
+    assert_eq!(
+        effects,
+        [
+            of("paediatrics", CancelEffect::Unaffected),
+            of("specialist-teaching", CancelEffect::NeverSent),
+            of("social-care", CancelEffect::Unaffected),
+        ]
+    );
+    let states: Vec<LegState> = school
+        .referral(id)
+        .await?
+        .legs
+        .iter()
+        .map(v1::Leg::state)
+        .collect();
+    assert_eq!(
+        states,
+        [
+            LegState::Submitted,
+            LegState::Cancelled,
+            LegState::Submitted
+        ]
+    );
+
+    // The others go on, and an amendment reaches them alone.
+    let post = care.fetch_one(id).await?;
+    care.acknowledge(&post).await?;
+    school.amend("more", id, &advice).await?;
+    let amended = care.fetch_one(id).await?;
+    assert_eq!(amended.dispatch.kind(), MessageKind::Amend);
+    assert!(amended.dispatch.version > post.dispatch.version);
+    assert!(team.fetch().await?.is_empty(), "what was not sent never is");
+
+    // Nor does an operator share it by another way.
+    let had = admin.delivery(&post.lent.delivery_id).await?.0;
+    let redirect = v1::RedirectRequest {
+        delivery_id: had.delivery_id,
+        reason: "for the test".to_owned(),
+        expected_version: had.version,
+        target: Some(v1::redirect_request::Target::ServiceId(
+            "specialist-teaching".to_owned(),
+        )),
+    };
+    let refused = admin.admin().redirect(redirect).await.expect_err("refused");
+    assert_eq!(reason_of(&refused), "CONSENT_WITHDRAWN");
+
+    // What is left of it can be withdrawn too.
+    let effects = withdraw(&school, id, &[]).await?;
+    assert_eq!(
+        effects.get(1),
+        Some(&of("specialist-teaching", CancelEffect::AlreadyEnded))
+    );
+    assert_eq!(
+        effects.get(2),
+        Some(&of("social-care", CancelEffect::Queued))
+    );
+    assert!(school.amend("too-much", id, &advice).await.is_err());
+    assert!(admin.conservation().await?.balanced);
+
+    let stream = gateway.stream(&receipt.stream_id).await?;
+    let logged: Vec<_> = stream.iter().filter_map(|e| e.fact("scopes")).collect();
+    assert_eq!(logged, ["share_education", "referral"]);
+    Ok(())
+}
+
+async fn whoever_had_it_is_told_what_was_withdrawn_and_by_whom(
+    engine: Engine,
+) -> anyhow::Result<()> {
+    let gateway = Gateway::start(engine, &Area::default()).await?;
+    let [school, admin, team] = gateway
+        .clients(["EE123456", "admin-LA882", "SPEC1"])
+        .await?;
+    let receipt = school
+        .submit("told", &Child(47).referral("specialist-teaching"))
+        .await?;
+    let id = &receipt.referral_id;
+    let post = team.fetch_one(id).await?;
+    let leg = school.leg(id).await?;
+    assert_eq!(
+        (post.dispatch.leg_id.as_str(), post.dispatch.version),
+        (leg.leg_id.as_str(), 1)
+    );
+    team.acknowledge(&post).await?;
+    let effects = withdraw(&school, id, &[ConsentScope::FamilyMessages]).await?;
+    assert_eq!(effects.first().map(|e| e.1), Some(CancelEffect::Unaffected));
+    assert!(team.fetch().await?.is_empty(), "it concerns the family");
+    let effects = withdraw(&school, id, &[ConsentScope::ShareEducation]).await?;
+    assert_eq!(effects.first().map(|e| e.1), Some(CancelEffect::Queued));
+    let notice = team.fetch_one(id).await?;
+    assert_eq!(notice.dispatch.kind(), MessageKind::Withdrawal);
+    let said = notice.dispatch.withdrawal.clone().expect("what was said");
+    assert_eq!(
+        (
+            said.scopes().collect::<Vec<_>>(),
+            said.withdrawn_by.as_str()
+        ),
+        (vec![ConsentScope::ShareEducation], "Marisol")
+    );
+    assert_eq!(
+        (said.role(), said.date.as_str(), said.evidence.as_str()),
+        (
+            v1::ConsentGiverRole::ParentWithPr,
+            "2026-02-01",
+            "by telephone"
+        )
+    );
+    team.acknowledge(&notice).await?;
+
+    // The same bytes are not sent again either, but the notice may be.
+    let resend = |of: v1::Delivery| v1::ResendRequest {
+        delivery_id: of.delivery_id,
+        reason: "for the test".to_owned(),
+        expected_version: of.version,
+    };
+    let all = admin.deliveries(id).await?;
+    assert!(all.iter().all(|d| d.state() == DeliveryState::Done));
+    let [first, second] = <[v1::Delivery; 2]>::try_from(all).expect("two deliveries");
+    let refused = admin.admin().resend(resend(first)).await;
+    let refused = refused.expect_err("refused");
+    assert_eq!(reason_of(&refused), "CONSENT_WITHDRAWN");
+    admin.admin().resend(resend(second)).await?;
+    let again = team.fetch_one(id).await?;
+    assert_eq!(again.dispatch.kind(), MessageKind::Withdrawal);
+    Ok(())
+}
