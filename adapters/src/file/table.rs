@@ -87,7 +87,7 @@ pub(super) fn rows(bytes: &[u8]) -> Result<Vec<Row>, Faults> {
         }
         let mut cells = BTreeMap::new();
         for (column, (name, cell)) in names.iter().zip(record.iter()).enumerate() {
-            let cell = cell.trim();
+            let cell = cell::unguarded(cell).trim();
             if cell.is_empty() {
                 continue;
             }
@@ -95,7 +95,7 @@ pub(super) fn rows(bytes: &[u8]) -> Result<Vec<Row>, Faults> {
                 let place = format!("row {number}, column {}", column + 1);
                 return Err(fault(place, "is filled under a header without a name"));
             }
-            cells.insert((*name).to_owned(), cell::unguarded(cell).to_owned());
+            cells.insert((*name).to_owned(), cell.to_owned());
         }
         if cells.is_empty() {
             continue;

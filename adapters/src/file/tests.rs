@@ -77,7 +77,7 @@ impl Ground {
         }
     }
 
-    fn folder(&self) -> std::path::PathBuf {
+    fn folder(&self) -> PathBuf {
         self.root.path().join("agencies/r1l")
     }
 
