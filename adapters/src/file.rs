@@ -101,7 +101,7 @@ impl FileDrop {
             }
             Transport::Sftp(sftp) => Remote::open(sftp, &*self.secrets, until)
                 .await
-                .map(Place::Sftp),
+                .map(|remote| Place::Sftp(Box::new(remote))),
         }
     }
 
@@ -261,18 +261,17 @@ impl Adapter for FileDrop {
             }
             Err(unreached) => Err(unreached),
         };
-        staged(&settings, reached)
+        staged(&settings, &reached)
     }
 }
 
 /// A probe's stages: SSH stands for both TLS and identity; a folder of this machine has neither.
-fn staged(settings: &Settings, reached: Result<(), (Reached, PlaceError)>) -> Probe {
+fn staged(settings: &Settings, reached: &Result<(), (Reached, PlaceError)>) -> Probe {
     let is_folder = matches!(settings.transport, Transport::Folder { .. });
     let failed_at = reached.as_ref().err().map(|(reached, error)| match error {
         _ if is_folder => 4,
         PlaceError::Connect(ConnectError::Egress(_)) => 0,
-        PlaceError::WrongHost => 3,
-        PlaceError::Key(_) => 3,
+        PlaceError::WrongHost | PlaceError::Key(_) => 3,
         _ => match reached {
             Reached::Nothing => 1,
             Reached::Tcp => 2,

@@ -187,7 +187,7 @@ impl Settings {
         let (bare_csv_after, waiting_max) = (raw.bare_csv_after_s.map(seconds), raw.waiting_max);
         let (hl7v2, assume) = (raw.hl7v2.clone(), raw.assume.clone());
         let transport = match raw.transport {
-            RawTransport::Folder => folder(raw, &mut faults),
+            RawTransport::Folder => Some(folder(raw, &mut faults)),
             RawTransport::Sftp => sftp(raw, policy, &mut faults),
         };
         match transport {
@@ -206,7 +206,7 @@ impl Settings {
     }
 }
 
-fn folder(raw: Raw, faults: &mut Faults) -> Option<Transport> {
+fn folder(raw: Raw, faults: &mut Faults) -> Transport {
     let why = "belongs to transport sftp: leave it out";
     faults.need(raw.host.is_none(), "host", why);
     faults.need(raw.port.is_none(), "port", why);
@@ -215,7 +215,7 @@ fn folder(raw: Raw, faults: &mut Faults) -> Option<Transport> {
     faults.need(raw.host_keys.is_empty(), "host_keys", why);
     faults.need(!raw.private_network, "private_network", why);
     let directory = raw.directory;
-    Some(Transport::Folder { directory })
+    Transport::Folder { directory }
 }
 
 fn sftp(raw: Raw, policy: EgressPolicy, faults: &mut Faults) -> Option<Transport> {

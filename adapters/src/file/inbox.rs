@@ -41,6 +41,9 @@ pub(super) const DOCUMENTS_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// What the name of a file ends with that says why another was set aside.
 pub(super) const ERROR_SUFFIX: &str = ".error.json";
 
+/// What the name of a CSV file ends with.
+const CSV_SUFFIX: &str = ".csv";
+
 /// Why a round goes no further.
 enum Stop {
     Place(PlaceError),
@@ -242,7 +245,7 @@ impl Round<'_> {
     /// A file without a manifest: a CSV file where that was agreed, else something that waits for its manifest.
     async fn lone(&mut self, file: &Entry) -> Result<(), Stop> {
         let bare_after = self.settings.bare_csv_after;
-        if let Some(after) = bare_after.filter(|_| file.name.as_str().ends_with(".csv")) {
+        if let Some(after) = bare_after.filter(|_| file.name.without(CSV_SUFFIX).is_some()) {
             if self.age(file) < after {
                 return Ok(());
             }

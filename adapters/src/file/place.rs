@@ -116,7 +116,7 @@ impl From<std::io::Error> for PlaceError {
 /// An opened place.
 pub(super) enum Place {
     Folder(Folder),
-    Sftp(Remote),
+    Sftp(Box<Remote>),
 }
 
 impl Place {

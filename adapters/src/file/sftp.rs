@@ -326,10 +326,6 @@ impl Remote {
 }
 
 /// A server's own words may repeat a name: they are not kept.
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "the shape that map_err takes"
-)]
 fn failed(error: SftpError) -> PlaceError {
     match error {
         SftpError::Status(status) => match status.status_code {

@@ -39,11 +39,11 @@ fn fault(field: impl Into<String>, why: impl Into<String>) -> Faults {
 /// The character between cells: the one of the three that the header row has most of.
 fn delimiter(text: &[u8]) -> u8 {
     let header = text.split(|b| *b == b'\n').next().unwrap_or_default();
-    let count = |d: u8| header.iter().filter(|b| **b == d).count();
-    [b',', b';', b'\t']
+    // A header row of names holds none of the three but between its cells.
+    let cells = |d: u8| header.split(|b| *b == d).count();
+    [b'\t', b';', b',']
         .into_iter()
-        .rev()
-        .max_by_key(|d| count(*d))
+        .max_by_key(|d| cells(*d))
         .unwrap_or(b',')
 }
 
