@@ -10,7 +10,7 @@ use waymark_core::directory::Endpoint;
 use waymark_core::id::WireId;
 use waymark_core::port::{Adapter, Deadline, RenderError, Rendered, Source};
 
-pub mod drop;
+pub mod folder;
 pub mod sample;
 
 /// What a far side does with the next message it gets, and with every one after it until told otherwise.

@@ -14,7 +14,7 @@ use waymark_core::port::{Attachment, Channel, Inbound, InboundBody, IntakeAnswer
 use waymark_core::time::Timestamp;
 
 use super::*;
-use crate::contract::drop::{Drop, endpoint};
+use crate::contract::folder::{FolderSide, endpoint};
 use crate::contract::{self, sample};
 use crate::far_side::Pki;
 
@@ -84,7 +84,7 @@ impl Ground {
     fn adapter(&self) -> FileDrop {
         let mut context = Pki::new().context();
         context.files_root = Some(self.root.path().to_owned());
-        FileDrop::new(&context)
+        FileFolderSide::new(&context)
     }
 
     fn late_adapter(&self) -> FileDrop {
@@ -161,7 +161,7 @@ async fn the_adapter_keeps_the_contract_whatever_the_payload() {
     const HL7: &str = "payload = \"hl7v2\"\n[hl7v2]\nversion = \"2.5\"\nack_mode = \"original\"\nsending_app = \"WAYMARK\"\nsending_facility = \"GW\"\nreceiving_app = \"SPREAD\"\nreceiving_facility = \"R1L\"";
     for payload in ["", "payload = \"csv\"", HL7] {
         let ground = Ground::new();
-        let far = Drop::new(
+        let far = FolderSide::new(
             &ground.folder(),
             &format!("{SETTINGS}\n{payload}"),
             None,

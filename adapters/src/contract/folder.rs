@@ -16,7 +16,7 @@ const WAITING_MAX: usize = 3;
 
 /// The folder.
 #[derive(Debug)]
-pub struct Drop {
+pub struct FolderSide {
     folder: PathBuf,
     endpoint: Endpoint,
     impostor: Option<Endpoint>,
@@ -37,7 +37,7 @@ pub fn endpoint(settings: &str) -> Endpoint {
     }
 }
 
-impl Drop {
+impl FolderSide {
     /// Makes the far side of an endpoint whose folder, here, is `folder`. `settings` are those of its transport.
     ///
     /// # Panics
@@ -114,7 +114,7 @@ impl Drop {
 }
 
 #[async_trait]
-impl FarSide for Drop {
+impl FarSide for FolderSide {
     fn endpoint(&self) -> Endpoint {
         self.endpoint.clone()
     }
