@@ -62,7 +62,7 @@ pub fn close_of(draft: &Drafter<'_>, closing: Closing<'_>) -> CloseAttempt {
         at,
         actor,
     } = closing;
-    let why = outcome.why().cloned();
+    let (why, fault) = (outcome.why().cloned(), outcome.fault());
     let mut entry = draft
         .entry_by(EntryKind::Attempt, leased.stream, actor.0, &actor.1, at)
         .code("delivery", leased.token.delivery.to_string())
@@ -140,6 +140,7 @@ pub fn close_of(draft: &Drafter<'_>, closing: Closing<'_>) -> CloseAttempt {
         next,
         outcome: word,
         why,
+        fault,
         evidence_due,
         receiver_reference,
         receipt,

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use super::{
     AgencyId, BodyId, DeliveryId, DocumentId, EndpointId, EventId, Evidence, Kind, LegId, LegState,
-    NewAlarm, Owner, Pathway, Payload, Personal, Priority, Reception, Reference, ReferralId,
-    RuleId, SenderReference, ServiceId, StreamId, Timestamp, WireId,
+    NewAlarm, Owner, ParkReason, Pathway, Payload, Personal, Priority, Reception, Reference,
+    ReferralId, RuleId, SenderReference, ServiceId, StreamId, Timestamp, WireId,
 };
 use super::{AlarmKind, DeliveryState};
 use crate::audit::{CommitmentTag, EntryDraft};
@@ -490,10 +490,14 @@ pub struct DeliveryHead {
     pub wire_id: WireId,
     /// Where it stands.
     pub state: DeliveryState,
+    /// Why it needs a person.
+    pub parked: Option<ParkReason>,
     /// The best evidence.
     pub evidence: Evidence,
     /// Attempts opened.
     pub attempts: u32,
+    /// The receiver's own reference, as it gave it with its answer.
+    pub receiver_reference: Option<String>,
 }
 
 /// Which referrals to list.
