@@ -17,7 +17,7 @@ use crate::settings::Address;
 use crate::tls::Failure;
 
 /// The stages of a probe, in their order.
-const STAGES: [&str; 5] = ["name", "tcp", "tls", "identity", "application"];
+pub(crate) const STAGES: [&str; 5] = ["name", "tcp", "tls", "identity", "application"];
 
 /// Why a peer was not reached: no byte of a message was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use waymark_core::directory::Environment;
@@ -70,6 +71,8 @@ pub struct AdapterContext {
     pub clock: Arc<dyn Clock>,
     /// The door for statuses that come back as the answer to a delivery.
     pub intake: Option<Arc<dyn Intake>>,
+    /// The folder below which every `file` endpoint's own folder on this machine lies; `None` allows none.
+    pub files_root: Option<PathBuf>,
 }
 
 impl fmt::Debug for AdapterContext {

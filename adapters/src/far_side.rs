@@ -96,6 +96,7 @@ impl Pki {
             egress: EgressPolicy::AsFlagged,
             clock: Arc::new(Stopped),
             intake: None,
+            files_root: None,
         }
     }
 

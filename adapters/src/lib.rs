@@ -14,6 +14,7 @@ pub mod context;
 pub mod contract;
 mod egress;
 pub mod fhir;
+pub mod file;
 pub mod grpc;
 pub mod hl7v2;
 pub mod limits;
@@ -37,6 +38,7 @@ pub struct Adapters {
     webhook: Arc<webhook::Webhook>,
     hl7v2: Arc<hl7v2::outbound::Hl7v2Adapter>,
     fhir: Arc<fhir::Fhir>,
+    file: Arc<file::FileDrop>,
 }
 
 impl std::fmt::Debug for Adapters {
@@ -72,6 +74,7 @@ impl Adapters {
             fhir: Arc::new(fhir::Fhir::new(Arc::clone(&profiles), context)),
             webhook: Arc::new(webhook::Webhook::new(profiles, context)),
             hl7v2: Arc::new(hl7v2),
+            file: Arc::new(file::FileDrop::new(context)),
         })
     }
 
@@ -83,6 +86,7 @@ impl Adapters {
             AdapterKind::Webhook => Arc::clone(&self.webhook) as Arc<dyn Adapter>,
             AdapterKind::Hl7v2 => Arc::clone(&self.hl7v2) as Arc<dyn Adapter>,
             AdapterKind::Fhir => Arc::clone(&self.fhir) as Arc<dyn Adapter>,
+            AdapterKind::File => Arc::clone(&self.file) as Arc<dyn Adapter>,
         }
     }
 
@@ -98,7 +102,7 @@ pub fn peer_identity(endpoint: &Endpoint) -> Option<&str> {
     let key = match endpoint.adapter {
         AdapterKind::Grpc | AdapterKind::Webhook | AdapterKind::Fhir => "peer_identity",
         AdapterKind::Hl7v2 => "peer_uri",
-        AdapterKind::Mailbox => return None,
+        AdapterKind::Mailbox | AdapterKind::File => return None,
     };
     endpoint.settings.get(key)?.as_str()
 }

@@ -36,6 +36,7 @@ mod config;
 pub mod sign;
 pub mod wire;
 
+pub(crate) use callback::read_status;
 pub use callback::{CALLBACK_BYTES_MAX, Callback, CallbackError, verify_callback};
 
 /// The most idle connections kept to one endpoint.

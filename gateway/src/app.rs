@@ -361,6 +361,7 @@ fn adapters(
         egress: EgressPolicy::AsFlagged,
         clock: Arc::clone(clock),
         intake: intake.map(|intake| Arc::<LateIntake>::clone(intake) as Arc<dyn Intake>),
+        files_root: config.files.root.clone(),
     };
     Adapters::new(&context).context("set up the adapters")
 }

@@ -69,6 +69,9 @@ pub struct Config {
     /// Secrets that the directory names.
     #[serde(default)]
     pub secrets: SecretSettings,
+    /// Folders that agencies exchange files by.
+    #[serde(default)]
+    pub files: FileSettings,
     /// Traces, metrics and log lines.
     #[serde(default)]
     pub telemetry: Telemetry,
@@ -264,6 +267,14 @@ pub struct SecretSettings {
     pub dir: PathBuf,
 }
 
+/// Folders that agencies exchange files by.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FileSettings {
+    /// The folder below which every `file` endpoint's own folder on this machine lies; none unless given.
+    pub root: Option<PathBuf>,
+}
+
 /// Traces, metrics and log lines.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -421,6 +432,7 @@ impl Config {
             &mut self.tls.crl,
             &mut self.database.url_file,
             &mut self.directory.initial,
+            &mut self.files.root,
         ];
         for path in fixed.into_iter().chain(given.into_iter().flatten()) {
             *path = folder.join(&*path);

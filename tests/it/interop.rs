@@ -20,6 +20,7 @@ mod agency;
 mod client;
 mod corpus;
 mod fhir;
+mod file;
 mod mllp;
 mod mllp_in;
 mod strict;

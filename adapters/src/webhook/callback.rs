@@ -108,16 +108,24 @@ pub fn verify_callback(
         return Err(CallbackError::TooLong);
     }
     let id = check(headers, body, secrets, now)?.to_owned();
+    let (environment, status) = read_status(body)?;
+    Ok(Callback {
+        id,
+        environment,
+        status,
+    })
+}
+
+/// Reads the body of a callback, however it came.
+///
+/// # Errors
+/// [`CallbackError`] names what is wrong; it never repeats the body.
+pub(crate) fn read_status(body: &[u8]) -> Result<(Environment, InboundStatus), CallbackError> {
     let body: Body = serde_json::from_slice(body).map_err(|e| CallbackError::Json {
         line: e.line(),
         column: e.column(),
     })?;
-    let environment = body.environment;
-    Ok(Callback {
-        id,
-        environment,
-        status: status(body)?,
-    })
+    Ok((body.environment, status(body)?))
 }
 
 fn status(body: Body) -> Result<InboundStatus, CallbackError> {

@@ -62,7 +62,7 @@ const fn event_type(kind: Kind) -> &'static str {
 }
 
 /// Renders the body: fields in the order above, without spaces.
-pub(super) fn render(source: &Source, environment: Environment) -> Result<Rendered, RenderError> {
+pub(crate) fn render(source: &Source, environment: Environment) -> Result<Rendered, RenderError> {
     let cannot = |field: &str, why: String| RenderError::CannotCarry(Violation::new(field, why));
     if source.environment != environment {
         let why = format!(

@@ -228,6 +228,8 @@ pub enum AdapterKind {
     Hl7v2,
     /// FHIR R4: the Booking and Referral Standard, or plain.
     Fhir,
+    /// Files in a folder or over SFTP.
+    File,
 }
 
 impl AdapterKind {
@@ -239,6 +241,7 @@ impl AdapterKind {
             Self::Webhook => "webhook",
             Self::Hl7v2 => "hl7v2",
             Self::Fhir => "fhir",
+            Self::File => "file",
         }
     }
 }

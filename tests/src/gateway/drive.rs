@@ -73,6 +73,7 @@ impl Drive {
             egress: EgressPolicy::AsFlagged,
             clock: Arc::new(SystemClock),
             intake: None,
+            files_root: None,
         })?;
         let of: AdapterFor = Arc::new(move |kind| wrap(kind, adapters.adapter(kind)));
         let options = DeliveryOptions {

@@ -100,6 +100,7 @@ fn adapters(directory: &Directory) -> anyhow::Result<Adapters> {
         egress: EgressPolicy::AsFlagged,
         clock: Arc::new(SystemClock),
         intake: None,
+        files_root: Some(std::path::PathBuf::new()),
     };
     Adapters::new(&context).context("set up the adapters")
 }

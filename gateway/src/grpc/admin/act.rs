@@ -98,8 +98,10 @@ impl Admin {
 const fn repeat_policy(adapter: AdapterKind) -> v1::RepeatPolicy {
     match adapter {
         AdapterKind::Mailbox => v1::RepeatPolicy::Idempotent,
-        AdapterKind::Grpc | AdapterKind::Webhook | AdapterKind::Hl7v2 | AdapterKind::Fhir => {
-            v1::RepeatPolicy::DedupesById
-        }
+        AdapterKind::Grpc
+        | AdapterKind::Webhook
+        | AdapterKind::Hl7v2
+        | AdapterKind::Fhir
+        | AdapterKind::File => v1::RepeatPolicy::DedupesById,
     }
 }

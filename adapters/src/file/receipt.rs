@@ -1,0 +1,76 @@
+//! A receipt: an agency's word that its application, or a person, has a message. Pure.
+//!
+//! An empty file of the right name is one. With content it is JSON:
+//! `{"id": "WM...", "receiver_reference": "...", "at": "2026-03-02T10:00:00Z", "accepted_by": "Dr Ada Okoro"}`,
+//! all of it optional; `accepted_by` names the person who accepted, and makes the evidence a human's.
+
+use serde::Deserialize;
+use waymark_core::delivery::Evidence;
+use waymark_core::error::Violation;
+use waymark_core::id::WireId;
+use waymark_core::personal::Personal;
+use waymark_core::time::Timestamp;
+
+use crate::limits::REFERENCE_CHARS_MAX;
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Body {
+    #[serde(default)]
+    id: Option<String>,
+    #[serde(default)]
+    receiver_reference: Option<String>,
+    #[serde(default)]
+    at: Option<jiff::Timestamp>,
+    #[serde(default)]
+    accepted_by: Option<Personal<String>>,
+}
+
+/// What a receipt says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Receipt {
+    pub(super) receiver_reference: Option<String>,
+    pub(super) at: Option<Timestamp>,
+    pub(super) grade: Evidence,
+}
+
+impl Receipt {
+    /// Reads a receipt for a message.
+    pub(super) fn read(bytes: &[u8], wire: &WireId) -> Result<Self, Violation> {
+        let blank = bytes.iter().all(u8::is_ascii_whitespace);
+        let body: Body = if blank {
+            Body::default()
+        } else {
+            serde_json::from_slice(bytes).map_err(|error| {
+                let place = format!("line {}, column {}", error.line(), error.column());
+                Violation::new(
+                    "receipt",
+                    format!("is empty or the JSON that is documented: {place}"),
+                )
+            })?
+        };
+        if body.id.is_some_and(|id| id != wire.as_str()) {
+            return Err(Violation::new(
+                "receipt.id",
+                "is not the id in the file's name",
+            ));
+        }
+        let length = body.receiver_reference.as_ref().map(|r| r.chars().count());
+        if length.is_some_and(|n| !(1..=REFERENCE_CHARS_MAX).contains(&n)) {
+            let why = format!("has 1 to {REFERENCE_CHARS_MAX} characters");
+            return Err(Violation::new("receipt.receiver_reference", why));
+        }
+        let named = body
+            .accepted_by
+            .is_some_and(|name| !name.expose().trim().is_empty());
+        Ok(Self {
+            receiver_reference: body.receiver_reference,
+            at: body.at.map(|at| Timestamp::from_ms(at.as_millisecond())),
+            grade: if named {
+                Evidence::HumanAcceptance
+            } else {
+                Evidence::ApplicationAck
+            },
+        })
+    }
+}

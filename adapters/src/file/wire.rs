@@ -1,0 +1,313 @@
+//! What a message's data file says, both ways. Pure.
+//!
+//! Outward, canonical JSON is the body of a webhook (`webhook/wire.rs`). Inward it is the canonical referral itself for
+//! `new` and `amend`, the body of a webhook's callback (`webhook/callback.rs`) for `status`, and for `cancel`
+//! `{"sender_reference": {"value": "...", "namespace": "..."}, "reason": "..."}`.
+
+use serde::Deserialize;
+use serde_json::Value;
+use waymark_core::delivery::Kind;
+use waymark_core::directory::{CodeMap, Endpoint, Environment};
+use waymark_core::error::Violation;
+use waymark_core::personal::{Payload, Personal};
+use waymark_core::port::{InboundBody, InboundDocument, RenderError, Rendered, Source};
+use waymark_core::referral::{Referral, SenderReference};
+
+use super::config::Settings;
+use super::package::{self, Format, Manifest};
+use super::table;
+use crate::hl7v2;
+use crate::hl7v2::content::Envelope;
+use crate::hl7v2::message::{LineEndings, Message};
+use crate::webhook;
+
+/// Settings of HL7 v2 that only a connection has.
+const OF_A_CONNECTION: [&str; 4] = ["host", "port", "transport", "interface"];
+
+/// How an agency speaks HL7 v2 in files: the settings of an MLLP endpoint without those of its connection.
+pub(super) fn dialect(
+    endpoint: &Endpoint,
+    table: &toml::Table,
+) -> Result<hl7v2::config::Settings, Vec<Violation>> {
+    if let Some(key) = OF_A_CONNECTION
+        .into_iter()
+        .find(|key| table.contains_key(*key))
+    {
+        let why = "belongs to MLLP: files have no connection";
+        return Err(vec![Violation::new(format!("settings.{key}"), why)]);
+    }
+    let mut as_mllp = endpoint.clone();
+    as_mllp.settings = table.clone();
+    for (key, value) in [
+        ("host", toml::Value::from("files")),
+        ("port", toml::Value::from(1)),
+        ("transport", toml::Value::from("plain")),
+        ("interface", toml::Value::from("127.0.0.1")),
+    ] {
+        as_mllp.settings.insert(key.to_owned(), value);
+    }
+    hl7v2::config::Settings::read(&as_mllp)
+}
+
+fn cannot(field: &str, why: &str) -> RenderError {
+    RenderError::CannotCarry(Violation::new(field, why))
+}
+
+/// Renders a message and its documents.
+pub(super) fn render(
+    source: &Source,
+    endpoint: &Endpoint,
+    settings: &Settings,
+    environment: Environment,
+) -> Result<Rendered, RenderError> {
+    // Says what is missing, too long or of the other environment, whatever the format.
+    let canonical = webhook::wire::render(source, environment)?;
+    let data = match (settings.payload, &settings.hl7v2) {
+        (Format::Canonical, _) => canonical.bytes.into_inner(),
+        (Format::Csv, _) => table::render(source)?,
+        (Format::Hl7v2, Some(table)) => {
+            let dialect = dialect(endpoint, table).map_err(|faults| {
+                let first = faults.into_iter().next();
+                let wrong = || Violation::new("settings.hl7v2", "is wrong");
+                RenderError::Settings(first.unwrap_or_else(wrong))
+            })?;
+            // Documents lie beside the message, and not in it as well.
+            let mut bare = source.clone();
+            bare.attachments.clear();
+            let message = hl7v2::map::outward::render(&bare, &dialect)?;
+            let encoded = dialect.dialect.charset.encode(&message);
+            encoded.map_err(|fault| cannot("referral", &fault.to_string()))?
+        }
+        (Format::Hl7v2, None) => {
+            let missing = Violation::new("settings.hl7v2", "is required");
+            return Err(RenderError::Settings(missing));
+        }
+    };
+    let packed = package::pack(source, settings.payload, data)
+        .ok_or_else(|| cannot("content", "cannot be written as files"))?;
+    Ok(Rendered {
+        media_type: package::MEDIA_TYPE.to_owned(),
+        bytes: Payload::new(packed),
+    })
+}
+
+/// One message that a data file holds.
+pub(super) struct Said {
+    /// What it says.
+    pub(super) body: InboundBody,
+    /// MSH-3 and 4, for HL7 v2.
+    pub(super) claimed_sender: Option<String>,
+    /// Its row, where a file holds several.
+    pub(super) row: Option<usize>,
+    /// The environment that it names itself.
+    pub(super) environment: Option<Environment>,
+    /// Documents within it.
+    pub(super) documents: Vec<InboundDocument>,
+}
+
+impl Said {
+    const fn whole(body: InboundBody) -> Self {
+        Self {
+            body,
+            claimed_sender: None,
+            row: None,
+            environment: None,
+            documents: Vec::new(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Ending {
+    sender_reference: SenderReference,
+    #[serde(default)]
+    reason: Option<Personal<String>>,
+}
+
+/// Reads JSON into its type; the fault names the field, and never repeats a value.
+fn typed<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, Violation> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let path = error.path().to_string();
+        let words = error.inner().to_string();
+        // The library's other words quote what was found.
+        let why = if words.starts_with("missing field") || words.starts_with("unknown field") {
+            words
+        } else {
+            "has a value that it may not have: see docs/partners/file.md".to_owned()
+        };
+        Violation::new(path, why)
+    })
+}
+
+/// Reads a canonical referral.
+pub(super) fn referral(value: Value) -> Result<Referral, Violation> {
+    typed(value)
+}
+
+fn submit(kind: Kind, referral: Referral) -> Result<InboundBody, Violation> {
+    if kind != Kind::Amend {
+        return Ok(InboundBody::Submit(Box::new(referral)));
+    }
+    let missing = || {
+        let why = "is required: it says which referral is amended";
+        Violation::new("sender_reference", why)
+    };
+    let reference = referral.sender_reference.clone().ok_or_else(missing)?;
+    Ok(InboundBody::Amend(reference, Box::new(referral)))
+}
+
+fn ending(value: Value) -> Result<InboundBody, Violation> {
+    let ending: Ending = typed(value)?;
+    Ok(InboundBody::Cancel(ending.sender_reference, ending.reason))
+}
+
+fn no_withdrawal() -> Violation {
+    let why = "a withdrawal of consent is not taken by file: use the gateway's own interface, or tell its operators";
+    Violation::new("kind", why)
+}
+
+/// Reads what a data file says; `codes` are the agency's own code lists.
+pub(super) fn read(
+    manifest: &Manifest,
+    data: &[u8],
+    settings: &Settings,
+    codes: &CodeMap,
+) -> Result<Vec<Said>, Vec<Violation>> {
+    match manifest.format {
+        Format::Canonical => canonical(manifest.kind, data)
+            .map(|said| vec![said])
+            .map_err(|f| vec![f]),
+        Format::Csv => sheet(manifest.kind, data),
+        Format::Hl7v2 => hl7(manifest.kind, data, settings, codes)
+            .map(|said| vec![said])
+            .map_err(|f| vec![f]),
+    }
+}
+
+fn canonical(kind: Kind, data: &[u8]) -> Result<Said, Violation> {
+    let json = |error: serde_json::Error| {
+        let why = format!(
+            "is not JSON: line {}, column {}",
+            error.line(),
+            error.column()
+        );
+        Violation::new("data", why)
+    };
+    if kind == Kind::Status {
+        let (environment, status) = webhook::read_status(data)
+            .map_err(|error| Violation::new("data", error.to_string()))?;
+        let mut said = Said::whole(InboundBody::Status(status));
+        said.environment = Some(environment);
+        return Ok(said);
+    }
+    let value: Value = serde_json::from_slice(data).map_err(json)?;
+    let body = match kind {
+        Kind::New | Kind::Amend => submit(kind, referral(value)?)?,
+        Kind::Cancel => ending(value)?,
+        Kind::Withdraw | Kind::Status => return Err(no_withdrawal()),
+    };
+    Ok(Said::whole(body))
+}
+
+fn sheet(kind: Kind, data: &[u8]) -> Result<Vec<Said>, Vec<Violation>> {
+    let rows = table::rows(data)?;
+    if kind != Kind::Status && rows.len() > 1 {
+        let why = "has more than one referral: send a file for each, so that each can be answered";
+        return Err(vec![Violation::new("file", why)]);
+    }
+    let mut said = Vec::with_capacity(rows.len());
+    let mut faults = Vec::new();
+    for row in &rows {
+        let body = match kind {
+            Kind::New | Kind::Amend => row
+                .referral()
+                .and_then(|referral| submit(kind, referral).map_err(|f| vec![f])),
+            Kind::Cancel => row
+                .ending()
+                .and_then(|value| ending(value).map_err(|f| vec![f])),
+            Kind::Status => status_row(row),
+            Kind::Withdraw => Err(vec![no_withdrawal()]),
+        };
+        match body {
+            Ok(body) => said.push(Said {
+                row: (kind == Kind::Status).then(|| row.number()),
+                ..Said::whole(body)
+            }),
+            Err(wrong) => faults.extend(wrong),
+        }
+    }
+    if faults.is_empty() {
+        Ok(said)
+    } else {
+        Err(faults)
+    }
+}
+
+/// A status row has the fields of a callback, but for the two that a file's manifest says for all of its rows.
+fn status_row(row: &table::Row) -> Result<InboundBody, Vec<Violation>> {
+    let mut value = row.status()?;
+    if let Some(object) = value.as_object_mut() {
+        object.insert("type".to_owned(), "referral.status".into());
+        // The manifest's own environment is what counts.
+        object.insert("environment".to_owned(), Environment::Test.as_str().into());
+    }
+    let wrong = |why: String| vec![Violation::new(format!("row {}", row.number()), why)];
+    let bytes = serde_json::to_vec(&value).map_err(|_| wrong("cannot be read".to_owned()))?;
+    match webhook::read_status(&bytes) {
+        Ok((_, status)) => Ok(InboundBody::Status(status)),
+        Err(webhook::CallbackError::Field { field, why }) => Err(vec![Violation::new(
+            format!("row {}, {field}", row.number()),
+            why,
+        )]),
+        Err(_) => {
+            let why = "needs referral and state, a state of the list and an RFC 3339 time in at: see docs/partners/file.md";
+            Err(wrong(why.to_owned()))
+        }
+    }
+}
+
+fn hl7(kind: Kind, data: &[u8], settings: &Settings, codes: &CodeMap) -> Result<Said, Violation> {
+    let of = |fault: hl7v2::fault::FieldFault| Violation::new("data", fault.to_string());
+    let message = Message::parse(data, LineEndings::Any).map_err(of)?;
+    let envelope = Envelope::read(&message).map_err(of)?;
+    let mut documents = Vec::new();
+    let body = match envelope.message_code.as_str() {
+        "RRI" => hl7v2::status::RriMessage::read(&message)
+            .and_then(|answer| hl7v2::map::status::read(&answer, codes))
+            .map(InboundBody::Status),
+        "SIU" => hl7v2::appointment::SiuMessage::read(&message)
+            .and_then(|booking| hl7v2::map::appointment::read(&booking))
+            .map(InboundBody::Status),
+        _ => {
+            let assume = settings.assume.as_ref().ok_or_else(|| {
+                let why = "HL7 v2 referrals are not agreed with this agency: the endpoint has no [assume]";
+                Violation::new("format", why)
+            })?;
+            hl7v2::referral::RefMessage::read(&message).and_then(|referral| {
+                documents = hl7v2::map::documents::inward(&referral);
+                hl7v2::map::inward::read(&referral, assume, codes)
+            })
+        }
+    };
+    let body = body.map_err(of)?;
+    let says = match &body {
+        InboundBody::Submit(_) => Kind::New,
+        InboundBody::Amend(..) => Kind::Amend,
+        InboundBody::Cancel(..) => Kind::Cancel,
+        InboundBody::Status(_) | InboundBody::Undelivered(_) | InboundBody::Enquiry(_) => {
+            Kind::Status
+        }
+    };
+    if says != kind {
+        let why = format!("the manifest says {kind}, the message is {says}");
+        return Err(Violation::new("kind", why));
+    }
+    let (app, facility) = (&envelope.sending_app.name, &envelope.sending_facility.name);
+    Ok(Said {
+        claimed_sender: Some(format!("{app}|{facility}")),
+        environment: hl7v2::map::code::environment(&envelope.processing_id),
+        documents,
+        ..Said::whole(body)
+    })
+}
