@@ -215,7 +215,8 @@ impl App {
             &clock,
         )?);
         // The use cases get adapters without the door back to them, so that all of it is let go of at the end.
-        let checking = self::adapters(config, &secrets, &in_force, None, &clock)?;
+        let checking = Arc::new(self::adapters(config, &secrets, &in_force, None, &clock)?);
+        let trying = Arc::clone(&checking);
         let (grown, log_grown) = watch::channel(0);
         let log_wanted = Arc::new(Notify::new());
         let service = Service::new(Parts {
@@ -230,6 +231,7 @@ impl App {
             log_wanted: Arc::clone(&log_wanted),
             mailbox: checking.adapter(AdapterKind::Mailbox),
             validate_endpoint: Arc::new(move |endpoint| checking.validate(endpoint)),
+            adapter: Arc::new(move |kind| trying.adapter(kind)),
         });
         if intake.0.set(IntakeService::new(service.clone())).is_err() {
             bail!("the intake was opened twice");

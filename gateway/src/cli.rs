@@ -21,6 +21,7 @@ mod mailbox;
 mod migrate;
 mod output;
 mod pki;
+mod probe;
 mod receipts;
 mod route;
 mod send;
@@ -83,6 +84,8 @@ enum Command {
     Config(config::Options),
     /// Checks, compares and applies the directory.
     Directory(directory::Options),
+    /// Tries whether an endpoint's far side can be reached, stage by stage.
+    Probe(probe::Options),
     /// Says where a referral goes, and why.
     Route(route::Options),
     /// Sends referrals from files.
@@ -114,6 +117,7 @@ impl Command {
             Self::Doctor(options) => Box::pin(options.run()).await,
             Self::Config(options) => options.run(),
             Self::Directory(options) => options.run().await,
+            Self::Probe(options) => options.run().await,
             Self::Route(options) => options.run().await,
             Self::Send(options) => options.run().await,
             Self::Watch(options) => options.run().await,

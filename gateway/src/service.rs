@@ -24,6 +24,7 @@ mod error;
 mod intake;
 mod mailbox;
 mod operate;
+mod probe;
 mod read;
 mod reopen;
 mod status;
@@ -43,6 +44,7 @@ pub use error::ServiceError;
 pub use intake::IntakeService;
 pub use mailbox::{MAILBOX_CREDIT_MAX, MailboxItem};
 pub use operate::{DELIVERY_STATE, LANE_ACT_MAX, Redirect, RedirectTarget, ResendPreview};
+pub use probe::{PROBE_PAUSE, PROBE_TIMEOUT, PROBES_MAX, Probed};
 pub use read::{ListAsk, PAGE_MAX};
 pub use status::{StatusResult, StatusUpdate};
 pub use submit::Submit;
@@ -85,12 +87,22 @@ pub struct Parts {
     pub validate_endpoint: ValidateEndpoint,
     /// Renders for a mailbox.
     pub mailbox: Arc<dyn waymark_core::port::Adapter>,
+    /// The adapter of a kind, for trying an endpoint.
+    pub adapter: AdapterOf,
 }
+
+/// The adapter of a kind.
+pub type AdapterOf = Arc<
+    dyn Fn(waymark_core::directory::AdapterKind) -> Arc<dyn waymark_core::port::Adapter>
+        + Send
+        + Sync,
+>;
 
 /// The use cases. Cheap to clone.
 #[derive(Clone)]
 pub struct Service {
     parts: Arc<Parts>,
+    probes: Arc<probe::Probes>,
 }
 
 /// How a caller names a referral.
@@ -112,6 +124,7 @@ impl Service {
     pub fn new(parts: Parts) -> Self {
         Self {
             parts: Arc::new(parts),
+            probes: Arc::default(),
         }
     }
 

@@ -20,6 +20,7 @@ const SERVICES: &[(&str, &[&str])] = &[
             "ListReleases",
             "ParkLane",
             "PreviewResend",
+            "ProbeEndpoint",
             "Redirect",
             "Resend",
             "ResumeLane",

@@ -68,6 +68,7 @@ const TABLE: &[(&str, &str)] = &[
     ("AdminService/ListReleases", "oooooddu"),
     ("AdminService/ListAlarms", "dddooddu"),
     ("AdminService/GetConservation", "dddooddu"),
+    ("AdminService/ProbeEndpoint", "dddodddu"),
     // What an agency implements to be pushed to; the gateway calls it and does not offer it.
     ("AgencyService/Deliver", "-------u"),
 ];

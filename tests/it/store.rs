@@ -15,6 +15,7 @@ waymark_tests::store_contract! {
         what_was_never_attempted_is_cancelled_at_once
         only_a_verified_identifier_matches_a_child
         every_event_is_in_the_log_once
+        an_act_without_a_trace_of_its_own_is_in_the_log_all_the_same
         the_check_holds_through_a_delivery_s_life
         an_alarm_is_open_once
         a_status_version_counts_once
@@ -33,6 +34,7 @@ waymark_tests::store_contract! {
         what_was_never_attempted_is_cancelled_at_once
         only_a_verified_identifier_matches_a_child
         every_event_is_in_the_log_once
+        an_act_without_a_trace_of_its_own_is_in_the_log_all_the_same
         the_check_holds_through_a_delivery_s_life
         an_alarm_is_open_once
         a_status_version_counts_once

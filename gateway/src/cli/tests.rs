@@ -59,6 +59,7 @@ fn the_commands_are_those_of_the_design() {
             "doctor",
             "config",
             "directory",
+            "probe",
             "route",
             "send",
             "watch",

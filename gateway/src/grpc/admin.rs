@@ -19,6 +19,7 @@ use crate::service::{Service, ServiceError};
 
 mod act;
 mod list;
+mod probe;
 mod release;
 
 /// The service.
@@ -211,6 +212,15 @@ impl AdminService for Admin {
     ) -> Result<Response<v1::GetConservationResponse>, Status> {
         let caller = caller(&request)?;
         let answer = self.conservation(&caller.principal).await;
+        answer.map(Response::new).map_err(|e| refusal(&e))
+    }
+
+    async fn probe_endpoint(
+        &self,
+        request: Request<v1::ProbeEndpointRequest>,
+    ) -> Result<Response<v1::ProbeEndpointResponse>, Status> {
+        let caller = caller(&request)?;
+        let answer = self.probed(&caller.principal, &request.into_inner()).await;
         answer.map(Response::new).map_err(|e| refusal(&e))
     }
 }

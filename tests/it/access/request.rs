@@ -242,6 +242,10 @@ impl World {
             "AdminService/ListReleases" => v1::ListReleasesRequest::default().encode_to_vec(),
             "AdminService/ListAlarms" => v1::ListAlarmsRequest::default().encode_to_vec(),
             "AdminService/GetConservation" => v1::GetConservationRequest {}.encode_to_vec(),
+            "AdminService/ProbeEndpoint" => {
+                let endpoint_id = "spec1-mailbox".to_owned();
+                v1::ProbeEndpointRequest { endpoint_id }.encode_to_vec()
+            }
             "AgencyService/Deliver" => v1::DeliverRequest::default().encode_to_vec(),
             other => bail!("no request for {other}: add one, and a row"),
         };

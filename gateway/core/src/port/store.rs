@@ -247,6 +247,8 @@ pub trait LogStore: Send + Sync {
         max: u32,
         at: Timestamp,
     ) -> Result<Round, StoreError>;
+    /// Writes an entry of its own, about an act that changes nothing that is stored.
+    async fn append(&self, entry: crate::audit::EntryDraft) -> Result<(), StoreError>;
     /// Size, root and newest checkpoint.
     async fn log_state(&self) -> Result<LogState, StoreError>;
     /// Where an event stands in the log, once sequenced.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use sqlx::QueryBuilder;
-use waymark_core::audit::{CommitmentTag, EntryKind};
+use waymark_core::audit::{CommitmentTag, EntryDraft, EntryKind};
 use waymark_core::id::{EventId, SubjectId};
 use waymark_core::port::{LogState, LogStore, Opening, Round, SignedCheckpoint, StoreError};
 use waymark_core::time::Timestamp;
@@ -17,7 +17,7 @@ use waymark_tlog::{Checkpoint, Edge, Hash, TileId, leaf_hash, tiles_for_root};
 use super::insert::{insert, pieces};
 use super::row::{Fields, Row};
 use super::subject::load_subject;
-use super::write::{Write, opening_place, opening_row};
+use super::write::{Write, append_entry, opening_place, opening_row};
 use super::{Backend, Db};
 use crate::error::{Fault, internal, sql};
 
@@ -98,6 +98,12 @@ impl LogStore for Backend {
             },
             accepted: row.int("accepted")?,
         })
+    }
+
+    async fn append(&self, entry: EntryDraft) -> Result<(), StoreError> {
+        let mut w = self.begin().await?;
+        append_entry(&mut w, entry, &[], None).await?;
+        w.commit().await
     }
 
     async fn log_index(&self, event: EventId) -> Result<Option<u64>, StoreError> {

@@ -1,7 +1,9 @@
 //! The log, the check, alarms and lists.
 
 use waymark_core::alarm::{AlarmKind, NewAlarm};
+use waymark_core::audit::{EntryKind, LogEntry};
 use waymark_core::delivery::{DeliveryState, Evidence};
+use waymark_core::id::StreamId;
 use waymark_core::leg::LegState;
 use waymark_core::port::{DeliveryQuery, OpenOnly, WorkClass};
 use waymark_tlog::note::VerifierKey;
@@ -9,6 +11,31 @@ use waymark_tlog::{Checkpoint, Hash};
 
 use super::{Subject, deliver, key, lease_one};
 use crate::build::{Maker, agency};
+
+/// An entry of its own is sequenced as any other, in the order of its stream.
+pub async fn an_act_without_a_trace_of_its_own_is_in_the_log_all_the_same(store: Subject) {
+    let mut make = Maker::default();
+    let stream = StreamId::from_bytes(*b"waymark/contract");
+    let mut events = Vec::new();
+    for _ in 0..2 {
+        let entry = make.entry(EntryKind::AdminAction, stream);
+        events.push(entry.event);
+        store.append(entry).await.expect("append");
+    }
+    let done = store
+        .sequence(&key(), 10, make.now)
+        .await
+        .expect("sequence");
+    assert_eq!(done.added, 2);
+    let mut sequences = Vec::new();
+    for event in events {
+        let bytes = store.entry_of(event).await.expect("read").expect("there");
+        let entry = LogEntry::decode(&bytes).expect("an entry");
+        assert_eq!((entry.kind, entry.stream), (EntryKind::AdminAction, stream));
+        sequences.push(entry.stream_seq);
+    }
+    assert_eq!(sequences, [0, 1]);
+}
 
 /// Every event is in the log once, in stream order, under checkpoints that agree with each other.
 pub async fn every_event_is_in_the_log_once(store: Subject) {
