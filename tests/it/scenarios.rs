@@ -11,6 +11,7 @@ mod operator;
 mod outage;
 mod pair;
 mod poison;
+mod probe;
 mod routing;
 mod safety;
 mod status;

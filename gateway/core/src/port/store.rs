@@ -17,9 +17,11 @@ use crate::referral::{Priority, SenderReference};
 use crate::time::Timestamp;
 
 mod accept;
+mod document;
 mod work;
 
 pub use accept::*;
+pub use document::*;
 pub use work::*;
 
 /// What went wrong in the store.

@@ -18,6 +18,7 @@ pub(super) fn findings(directory: &Directory, today: Date) -> Vec<Finding> {
     for endpoint in directory.endpoints.values() {
         endpoint_links(endpoint, directory, &mut findings);
     }
+    shared_folders(directory, &mut findings);
     expired(directory, today, &mut findings);
     successions(directory, &mut findings);
     findings
@@ -192,6 +193,40 @@ fn endpoint_links(endpoint: &Endpoint, directory: &Directory, findings: &mut Vec
             ),
             "remove them",
         ));
+    }
+}
+
+/// The folder of a file endpoint on this machine. On a server each user may start in a folder of its own.
+fn folder_of(endpoint: &Endpoint) -> Option<&str> {
+    let is_here = endpoint.adapter == AdapterKind::File && !endpoint.settings.contains_key("host");
+    let directory = endpoint.settings.get("directory").filter(|_| is_here)?;
+    directory.as_str()
+}
+
+/// Two agencies must not see each other's files.
+fn shared_folders(directory: &Directory, findings: &mut Vec<Finding>) {
+    let within = |inner: &str, outer: &str| {
+        let rest = inner.strip_prefix(outer);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    for one in directory.endpoints.values() {
+        let Some(path) = folder_of(one) else {
+            continue;
+        };
+        let others = directory.endpoints.values();
+        let mut others = others.filter(|other| other.agency != one.agency);
+        if let Some(other) = others.find(|o| folder_of(o).is_some_and(|outer| within(path, outer)))
+        {
+            findings.push(Finding::error(
+                "shared-folder",
+                directory.place("endpoint", one.id.as_str()),
+                format!(
+                    "endpoint {} of {} has its folder at or within that of endpoint {} of {}",
+                    one.id, one.agency, other.id, other.agency
+                ),
+                "give each agency a folder of its own",
+            ));
+        }
     }
 }
 

@@ -254,6 +254,32 @@ valid_to = 2026-03-01
 }
 
 #[test]
+fn two_agencies_never_have_one_folder_or_one_within_the_others() {
+    let folder = |id: &str, agency: &str, directory: &str, more: &str| {
+        format!(
+            "[[endpoint]]\nid = \"{id}\"\nagency = \"{agency}\"\nadapter = \"file\"\n\
+             settings = {{ directory = \"{directory}\"{more} }}\n"
+        )
+    };
+    let clash = |one: &str, two: &str, more: &str| {
+        let tables = all() + &folder("one", "LA1", one, more) + &folder("two", "H1", two, more);
+        codes(&tables)
+            .iter()
+            .filter(|c| **c == "shared-folder")
+            .count()
+    };
+    assert_eq!(clash("agencies/a", "agencies/a", ""), 2);
+    assert_eq!(clash("agencies", "agencies/a", ""), 1);
+    assert_eq!(clash("agencies/a", "agencies/ab", ""), 0);
+    assert_eq!(clash("in", "in", ", host = \"sftp.example\""), 0);
+    let own = all() + &folder("one", "H1", "a", "") + &folder("two", "H1", "a/b", "");
+    assert!(
+        !codes(&own).contains(&"shared-folder"),
+        "one agency may have several"
+    );
+}
+
+#[test]
 fn what_is_wrong_between_agencies_and_endpoints_is_named() {
     let tables = all()
         + r#"
