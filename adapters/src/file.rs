@@ -3,7 +3,7 @@
 //! Lost on the way: with `payload = "canonical"` nothing. With `hl7v2` what [`crate::hl7v2::map::LOSSES`] says, but
 //! documents travel beside the message. With `csv` nothing that a referral says: spaces around a text and the
 //! difference between a blank and an absent text go; what repeats more often than there are columns for
-//! ([`columns`]) is refused. Documents larger than [`INLINE_BYTES_MAX`] together go by reference.
+//! (`columns`) is refused. Documents larger than [`INLINE_BYTES_MAX`] together go by reference.
 
 use std::path::PathBuf;
 use std::sync::Arc;

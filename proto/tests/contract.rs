@@ -35,6 +35,7 @@ const SERVICES: &[(&str, &[&str])] = &[
             "GetEntry",
             "GetInclusionProof",
             "GetReceipt",
+            "ListCheckpoints",
             "ListEntries",
         ],
     ),

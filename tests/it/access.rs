@@ -138,7 +138,6 @@ fn upload(request_id: String) -> Vec<Vec<u8>> {
         file_name: "report.pdf".to_owned(),
         title: "Report".to_owned(),
         kind: v1::DocumentKind::Report.into(),
-        ..v1::DocumentMetadata::default()
     };
     let part = |part| v1::UploadDocumentRequest { part: Some(part) }.encode_to_vec();
     vec![part(Part::Metadata(metadata)), part(Part::Chunk(content))]

@@ -263,6 +263,7 @@ impl Maker {
             },
             outcome: "test",
             why: None,
+            fault: None,
             evidence_due: None,
             receiver_reference: None,
             receipt: None,

@@ -22,7 +22,7 @@ use super::config::Settings;
 use super::name::Name;
 use super::outbox::{NOTE_BYTES_MAX, RECEIPT_SUFFIXES, REJECTED_SUFFIX, refusal};
 use super::package::{
-    FILES_MAX, FileRole, MANIFEST_BYTES_MAX, MANIFEST_SUFFIX, MANIFEST_VERSION, Manifest, sha256,
+    FileRole, MANIFEST_BYTES_MAX, MANIFEST_SUFFIX, MANIFEST_VERSION, Manifest, ill_formed, sha256,
 };
 use super::place::{Entry, PART_SUFFIX, Place, PlaceError, Sub};
 use super::receipt::Receipt;
@@ -573,35 +573,4 @@ fn belongs(name: &Name, id: &str) -> bool {
 
 fn too_large(name: &Name) -> Violation {
     Violation::new("file", format!("{name} is larger than may be read"))
-}
-
-/// What is wrong with a manifest, whatever its files hold.
-fn ill_formed(manifest: &Manifest) -> Option<Violation> {
-    let data = manifest
-        .files
-        .iter()
-        .filter(|f| f.role == FileRole::Data)
-        .count();
-    let mut names: Vec<&Name> = manifest.files.iter().map(|f| &f.name).collect();
-    names.sort();
-    names.dedup();
-    let own = manifest.file_name();
-    if manifest.version != MANIFEST_VERSION {
-        Some(Violation::new(
-            "manifest.version",
-            format!("is {MANIFEST_VERSION}"),
-        ))
-    } else if data != 1 || manifest.files.len() > FILES_MAX {
-        Some(Violation::new(
-            "manifest.files",
-            format!("has one file of role data and at most {FILES_MAX} in all"),
-        ))
-    } else if names.len() != manifest.files.len() || names.iter().any(|n| n.as_str() == own) {
-        Some(Violation::new(
-            "manifest.files",
-            "names each file once, and not the manifest itself",
-        ))
-    } else {
-        None
-    }
 }

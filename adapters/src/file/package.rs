@@ -7,6 +7,7 @@ use jiff::Timestamp as Instant;
 use serde::{Deserialize, Serialize};
 use waymark_core::delivery::Kind;
 use waymark_core::directory::Environment;
+use waymark_core::error::Violation;
 use waymark_core::port::Source;
 
 use super::name::Name;
@@ -221,4 +222,35 @@ pub(super) fn unpack(packed: &[u8]) -> Option<Package> {
         manifest_bytes: line.to_vec(),
         files,
     })
+}
+
+/// What is wrong with a manifest, whatever its files hold.
+pub(super) fn ill_formed(manifest: &Manifest) -> Option<Violation> {
+    let data = manifest
+        .files
+        .iter()
+        .filter(|f| f.role == FileRole::Data)
+        .count();
+    let mut names: Vec<&Name> = manifest.files.iter().map(|f| &f.name).collect();
+    names.sort();
+    names.dedup();
+    let own = manifest.file_name();
+    if manifest.version != MANIFEST_VERSION {
+        Some(Violation::new(
+            "manifest.version",
+            format!("is {MANIFEST_VERSION}"),
+        ))
+    } else if data != 1 || manifest.files.len() > FILES_MAX {
+        Some(Violation::new(
+            "manifest.files",
+            format!("has one file of role data and at most {FILES_MAX} in all"),
+        ))
+    } else if names.len() != manifest.files.len() || names.iter().any(|n| n.as_str() == own) {
+        Some(Violation::new(
+            "manifest.files",
+            "names each file once, and not the manifest itself",
+        ))
+    } else {
+        None
+    }
 }

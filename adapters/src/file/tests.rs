@@ -84,7 +84,7 @@ impl Ground {
     fn adapter(&self) -> FileDrop {
         let mut context = Pki::new().context();
         context.files_root = Some(self.root.path().to_owned());
-        FileFolderSide::new(&context)
+        FileDrop::new(&context)
     }
 
     fn late_adapter(&self) -> FileDrop {

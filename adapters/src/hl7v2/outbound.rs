@@ -1,6 +1,6 @@
 //! Sending over MLLP: one frame, then one acknowledgement that is ours, on a connection that may have served before.
 //!
-//! A connection carries one message at a time; nothing but the connection is kept between messages ([`pool`]). An
+//! A connection carries one message at a time; nothing but the connection is kept between messages (`pool`). An
 //! acknowledgement counts only when its MSA-2 is our MSH-10: some receivers send those of earlier messages again
 //! first. A kept connection that its receiver closed before it said anything costs nothing but a new connection: the
 //! same bytes go once more, where the receiver tells repeats by their id.

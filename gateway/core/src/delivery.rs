@@ -124,6 +124,14 @@ words! {
     }
 }
 
+impl ParkReason {
+    /// Whether other content may mend it: then an amendment takes the place of what was never sent, and else it waits
+    /// behind it.
+    pub const fn mends_by_content(self) -> bool {
+        matches!(self, Self::CannotCarry | Self::Poison)
+    }
+}
+
 impl DeliveryState {
     /// Whether it will never be attempted again.
     pub const fn is_terminal(self) -> bool {
@@ -244,6 +252,14 @@ impl Outcome {
             Self::SoftReject { .. } => "soft_reject",
             Self::Reject { .. } => "reject",
             Self::Park { .. } => "park",
+        }
+    }
+
+    /// Whose mistake it was, where the far side said so.
+    pub const fn fault(&self) -> Option<Fault> {
+        match self {
+            Self::Reject { fault, .. } => Some(*fault),
+            _ => None,
         }
     }
 

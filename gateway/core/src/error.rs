@@ -59,13 +59,27 @@ pub enum Fault {
     Proxy,
 }
 
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Fault {
+    /// The prefix, as stored.
+    pub const fn as_str(self) -> &'static str {
+        match self {
             Self::Send => "SEND",
             Self::Rec => "REC",
             Self::Proxy => "PROXY",
-        })
+        }
+    }
+
+    /// Reads a stored prefix.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Send, Self::Rec, Self::Proxy]
+            .into_iter()
+            .find(|fault| fault.as_str() == text)
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

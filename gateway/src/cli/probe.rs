@@ -88,7 +88,9 @@ mod tests {
             ],
             took_ms: 12,
         };
-        insta::assert_snapshot!(text(&answer), @r"
+        let shown = text(&answer);
+        let lines: Vec<&str> = shown.lines().map(str::trim_end).collect();
+        insta::assert_snapshot!(lines.join("\n"), @r"
          stage  result     detail
          name   passed     passed
          tcp    failed     no connection: connection refused

@@ -1,7 +1,7 @@
 //! From an attempt's end to the one store call that records it: next state, entry, event, notice and alarms.
 
 use waymark_core::alarm::{AlarmKind, NewAlarm};
-use waymark_core::audit::{CommitmentTag, EntryKind};
+use waymark_core::audit::{CommitmentTag, EntryDraft, EntryKind};
 use waymark_core::delivery::{DeliveryState, Kind, Next, Outcome, ParkReason};
 use waymark_core::directory::{Directory, Endpoint};
 use waymark_core::id::AgencyId;
@@ -62,7 +62,7 @@ pub fn close_of(draft: &Drafter<'_>, closing: Closing<'_>) -> CloseAttempt {
         at,
         actor,
     } = closing;
-    let why = outcome.why().cloned();
+    let (why, fault) = (outcome.why().cloned(), outcome.fault());
     let mut entry = draft
         .entry_by(EntryKind::Attempt, leased.stream, actor.0, &actor.1, at)
         .code("delivery", leased.token.delivery.to_string())
@@ -76,10 +76,7 @@ pub fn close_of(draft: &Drafter<'_>, closing: Closing<'_>) -> CloseAttempt {
         entry = entry.code("why", &why.code);
     }
     if let Some(leg) = &reopen {
-        entry = entry
-            .code("event", CANCEL_REFUSED)
-            .code("leg", leg.leg.to_string())
-            .code("leg_state", leg.state.as_str());
+        entry = given_back(entry, leg);
     }
     let word = outcome.word();
     let (receiver_reference, receipt) = match outcome {
@@ -140,6 +137,7 @@ pub fn close_of(draft: &Drafter<'_>, closing: Closing<'_>) -> CloseAttempt {
         next,
         outcome: word,
         why,
+        fault,
         evidence_due,
         receiver_reference,
         receipt,
@@ -151,6 +149,14 @@ pub fn close_of(draft: &Drafter<'_>, closing: Closing<'_>) -> CloseAttempt {
         entry,
         openings,
     }
+}
+
+/// Says in an entry that a refused cancel gives its leg back.
+fn given_back(entry: EntryDraft, leg: &LegChange) -> EntryDraft {
+    entry
+        .code("event", CANCEL_REFUSED)
+        .code("leg", leg.leg.to_string())
+        .code("leg_state", leg.state.as_str())
 }
 
 /// What the sender is told of a delivery that needs a person.

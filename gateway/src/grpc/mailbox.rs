@@ -39,7 +39,7 @@ const LEASE_SECONDS_DEFAULT: u32 = 60;
 const SERVICES_MAX: usize = 100;
 /// Characters in a code, in words and in a reference.
 const CODE_MAX: usize = 64;
-const WORDS_MAX: usize = 1_000;
+const WORDS_MAX: usize = Why::TEXT_MAX;
 const REFERENCE_MAX: usize = 80;
 /// Characters in the name of a key.
 const KEY_ID_MAX: usize = 100;

@@ -9,6 +9,7 @@ use waymark_adapters::grpc::convert::{
 };
 use waymark_core::error::ErrorKind;
 use waymark_core::leg::LegState;
+use waymark_core::personal::Personal;
 use waymark_core::port::{EventKind, ReferralView};
 use waymark_core::time::Timestamp;
 use waymark_proto::v1;
@@ -106,6 +107,15 @@ impl ReferralService for Referrals {
                     .map(sender_reference_to_proto)
                     .unwrap_or_default();
                 record.content = Some(referral_to_proto(&content));
+                for (shown, leg) in record.legs.iter_mut().zip(&view.legs) {
+                    let said = write::reported(leg, &events).and_then(|e| e.event.text);
+                    if let Some(said) = said {
+                        let words = service
+                            .words(&caller.principal, view.id, said, purpose)
+                            .await?;
+                        shown.text_for_family = words.map(Personal::into_inner).unwrap_or_default();
+                    }
+                }
             }
             Ok::<_, ServiceError>(v1::GetReferralResponse {
                 referral: Some(record),

@@ -7,7 +7,6 @@ use waymark_adapters::grpc::convert::{
 use waymark_core::alarm::Alarm;
 use waymark_core::delivery::{DeliveryState, ParkReason};
 use waymark_core::directory::{Change, ChangeKind, Finding, Severity};
-use waymark_core::error::Fault;
 use waymark_core::leg::{Owner, Reception, referral_state};
 use waymark_core::port::{
     AttemptView, DeliveryHead, DeliveryView, EventKind, EventView, LegView, ReferralView, Release,
@@ -33,9 +32,7 @@ pub(super) fn leg(view: &ReferralView, leg: &LegView, events: &[EventView]) -> v
     let id = leg.leg.id;
     let delivery: Option<&DeliveryHead> = view.deliveries.iter().rev().find(|d| d.leg == Some(id));
     let own = || events.iter().rev().filter(|e| e.event.leg == Some(id));
-    let reason = own().find(|e| {
-        e.event.kind == EventKind::Status && e.event.reception == Some(Reception::Applied)
-    });
+    let reason = reported(leg, events);
     let open = !leg.state.is_terminal();
     v1::Leg {
         leg_id: id.to_string(),
@@ -60,9 +57,24 @@ pub(super) fn leg(view: &ReferralView, leg: &LegView, events: &[EventView]) -> v
         evidence: delivery.map_or(0, |d| evidence_to_proto(d.evidence).into()),
         reason_code: reason.map(|e| e.event.code.clone()).unwrap_or_default(),
         text_for_family: String::new(),
-        receiver_reference: String::new(),
+        receiver_reference: view
+            .deliveries
+            .iter()
+            .rev()
+            .filter(|d| d.leg == Some(id))
+            .find_map(|d| d.receiver_reference.clone())
+            .unwrap_or_default(),
         updated_at: own().next().map(|e| timestamp_to_proto(e.at)),
     }
+}
+
+/// The event that put a leg into its state, if a service reported it.
+pub(super) fn reported<'e>(leg: &LegView, events: &'e [EventView]) -> Option<&'e EventView> {
+    events.iter().rev().find(|e| {
+        e.event.leg == Some(leg.leg.id)
+            && e.event.kind == EventKind::Status
+            && e.event.reception == Some(Reception::Applied)
+    })
 }
 
 /// A service as legs show it: none while a person has still to choose one.
@@ -212,7 +224,6 @@ pub(super) fn delivery(view: &DeliveryView, in_force: &InForce) -> v1::Delivery 
         reason: park_words(reason).to_owned(),
         owner: acting.map(|s| owner(&s.owner())),
         since: Some(timestamp_to_proto(touched)),
-        fault: 0,
     });
     v1::Delivery {
         delivery_id: own.id.to_string(),
@@ -311,11 +322,7 @@ fn attempt(view: &AttemptView) -> v1::Attempt {
             .as_ref()
             .map(|w| w.text.clone())
             .unwrap_or_default(),
-        fault: if outcome == Rejected {
-            fault_to_proto(Fault::Rec).into()
-        } else {
-            0
-        },
+        fault: view.fault.map_or(0, |fault| fault_to_proto(fault).into()),
         body_sha256: Vec::new(),
     }
 }

@@ -19,7 +19,7 @@ use waymark_core::referral::{ConsentScope, Referral};
 use waymark_core::time::Timestamp;
 
 use super::draft::{CANONICAL, NOTE, VERSION_FACT};
-use super::submit::{canonical, check_request_id, documents_of, request_key};
+use super::submit::{canonical, check_request_id, documents_of, request_key, subject_of};
 use super::{Key, STALE_RETRIES_MAX, Service, ServiceError};
 
 mod step;
@@ -258,6 +258,9 @@ impl Service {
     ) -> Result<ChangeResult, ServiceError> {
         for _ in 0..STALE_RETRIES_MAX {
             let (view, _permit) = self.find(caller, key, message.act.action()).await?;
+            if let SenderAct::Amend { referral, .. } = &message.act {
+                self.check_child(&view, referral).await?;
+            }
             let (change, effects) = match self.decide_change(caller, &view, message) {
                 Ok(decided) => decided,
                 // What was done once is refused no more, however the referral has moved since.
@@ -284,6 +287,24 @@ impl Service {
             ErrorKind::Unavailable,
             "CHANGED_MEANWHILE",
         ))
+    }
+
+    /// An amendment never makes one child's referral another child's.
+    async fn check_child(
+        &self,
+        view: &ReferralView,
+        referral: &Referral,
+    ) -> Result<(), ServiceError> {
+        let child = subject_of(referral);
+        if !self.parts.store.names_another(view.id, &child).await? {
+            return Ok(());
+        }
+        Err(
+            ServiceError::new(ErrorKind::Precondition, "ANOTHER_CHILD").with_violation(
+                "referral.child",
+                "is another child than the referral's: cancel it as entered in error and submit another",
+            ),
+        )
     }
 
     /// The answer to a message that was applied before; else its refusal stands.

@@ -121,7 +121,7 @@ impl Service {
             cause: Some(Box::new(e)),
             ..ServiceError::new(ErrorKind::Internal, "ENCODE")
         })?;
-        let sha256 = sha256_hex(text.as_bytes());
+        let sha256 = digest_of(&ask.files);
         let same = newest.as_ref().is_some_and(|r| r.sha256 == sha256);
         if ask.dry_run || same {
             return Ok(Applied {
@@ -213,6 +213,20 @@ impl Service {
             ..ServiceError::new(ErrorKind::Corrupt, "STORED_RELEASE")
         })
     }
+}
+
+/// SHA-256 over the files by ascending path, each as 8-byte big-endian length and bytes of its path, then of its content;
+/// lower-case hex.
+fn digest_of(files: &[SourceFile]) -> String {
+    let mut sorted: Vec<&SourceFile> = files.iter().collect();
+    sorted.sort();
+    let mut input = Vec::new();
+    for part in sorted.iter().flat_map(|file| [&file.path, &file.text]) {
+        let length = u64::try_from(part.len()).unwrap_or(u64::MAX);
+        input.extend_from_slice(&length.to_be_bytes());
+        input.extend_from_slice(part.as_bytes());
+    }
+    sha256_hex(&input)
 }
 
 /// Loads a stored release.

@@ -3,7 +3,7 @@
 use waymark_core::access::{Action, Principal, Relationship, permit};
 use waymark_core::audit::EntryKind;
 use waymark_core::error::ErrorKind;
-use waymark_core::id::{Pathway, ReferralId};
+use waymark_core::id::{BodyId, Pathway, ReferralId};
 use waymark_core::identifier::{NhsNumber, Upn};
 use waymark_core::personal::Personal;
 use waymark_core::port::{EventView, FeedPage, FeedQuery, ReferralQuery, ReferralView, SubjectKey};
@@ -68,6 +68,32 @@ impl Service {
             cause: Some(Box::new(e)),
             ..ServiceError::new(ErrorKind::Corrupt, "STORED_DATA_CORRUPT")
         })
+    }
+
+    /// The words that a status came with. The read is in the log before they are.
+    ///
+    /// # Errors
+    /// As [`Service::referral`].
+    pub async fn words(
+        &self,
+        caller: &Principal,
+        referral: ReferralId,
+        body: BodyId,
+        purpose: &str,
+    ) -> Result<Option<Personal<String>>, ServiceError> {
+        let (view, permit) = self
+            .find(caller, &Key::Id(referral), Action::ReadBody)
+            .await?;
+        let entry = self.read_entry(permit.principal(), view.stream, "status", purpose)?;
+        let Some(bytes) = self.parts.store.read_body(body, entry).await? else {
+            return Ok(None);
+        };
+        serde_json::from_slice(bytes.expose())
+            .map(Some)
+            .map_err(|e| ServiceError {
+                cause: Some(Box::new(e)),
+                ..ServiceError::new(ErrorKind::Corrupt, "STORED_DATA_CORRUPT")
+            })
     }
 
     /// The entry of a read.

@@ -79,7 +79,6 @@ pub(crate) struct Guard;
 pub(crate) struct Turn;
 
 /// No write waits for another's turn.
-#[expect(clippy::unused_async, reason = "the other engine waits")]
 pub(crate) async fn turn(_engine: &Engine) -> Turn {
     Turn
 }

@@ -11,7 +11,7 @@ use waymark_core::personal::Payload;
 use waymark_core::port::{
     Accept, Accepted, Changed, Disk, DocumentView, EventView, FeedPage, FeedQuery, LOW_DISK,
     MessageKey, NewDocument, ReferralChange, ReferralKey, ReferralQuery, ReferralStore,
-    ReferralView, StoreError, Uploaded,
+    ReferralView, StoreError, SubjectKey, Uploaded,
 };
 
 use super::{Db, Engine, Guard, Pools, begin, fold_wal, free_disk, turn};
@@ -240,6 +240,14 @@ impl ReferralStore for Backend {
 
     async fn resolve(&self, key: &ReferralKey) -> Result<Option<ReferralId>, StoreError> {
         read::resolve(self, key).await
+    }
+
+    async fn names_another(
+        &self,
+        referral: ReferralId,
+        child: &SubjectKey,
+    ) -> Result<bool, StoreError> {
+        read::names_another(self, referral, child).await
     }
 
     async fn status_seen(

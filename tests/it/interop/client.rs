@@ -1,7 +1,9 @@
 //! A gRPC client in Python, made from the .proto files alone, and two foreign verifiers of what it downloads.
 
+use anyhow::Context as _;
 use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use serde_json::Value;
+use waymark_proto::v1;
 use waymark_tests::engine::Engine;
 use waymark_tests::gateway::{Area, Child, Gateway};
 use waymark_tests::peer::{Said, bytes, run, text};
@@ -51,13 +53,9 @@ fn opens(opening: &Value, entry: &[u8]) -> anyhow::Result<()> {
         !content.is_empty(),
         "a proof was asked for, so the content comes along"
     );
-    let input = [
-        b"waymark/commit/v1\0",
-        text(opening, "tag").as_bytes(),
-        &salt,
-        &content,
-    ]
-    .concat();
+    let tag = v1::CommitmentTag::from_str_name(text(opening, "tag")).context("a known tag")?;
+    let tag = [u8::try_from(i32::from(tag))?];
+    let input = [b"waymark/commit/v1\0".as_slice(), &tag, &salt, &content].concat();
     let commitment = digest(&SHA256, &input);
     assert!(
         entry

@@ -163,7 +163,17 @@ async fn every_checkpoint_is_given_page_by_page_with_when_it_was_signed(
         .directory()
         .get_release(v1::GetReleaseRequest::default())
         .await?;
-    let event = release.into_inner().release.expect("the release").event_id;
+    let release = release.into_inner().release.expect("the release");
+    let mut files = Area::default().files();
+    files.sort_by(|one, other| one.path.cmp(&other.path));
+    let mut input = Vec::new();
+    for part in files.iter().flat_map(|file| [&file.path, &file.text]) {
+        input.extend_from_slice(&u64::try_from(part.len())?.to_be_bytes());
+        input.extend_from_slice(part.as_bytes());
+    }
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &input);
+    assert_eq!(release.sha256, digest.as_ref());
+    let event = release.event_id;
     let entry = v1::GetEntryRequest {
         subject: Some(v1::get_entry_request::Subject::EventId(event)),
     };

@@ -306,7 +306,8 @@ async fn an_amend_whose_answer_was_lost_is_answered_again_though_the_referral_mo
     let other = school.amend("never-sent", id, &content).await;
     assert!(other.is_err(), "what was never applied is refused");
     let mut changed = content;
-    changed["narrative"] = "sooner".into();
+    let fields = changed.as_object_mut().expect("a referral is an object");
+    fields.insert("narrative".to_owned(), "sooner".into());
     assert!(
         school.amend("after", id, &changed).await.is_err(),
         "nor what says something else"

@@ -8,7 +8,7 @@
 use serde_json::Value;
 use waymark_proto::v1;
 use waymark_tests::engine::Engine;
-use waymark_tests::gateway::{Area, Child, Client, Gateway, field_violations, upn};
+use waymark_tests::gateway::{Area, Child, Client, Gateway, field_violations, referral_key, upn};
 
 waymark_tests::both_engines! {
     an_impossible_number_is_refused_by_its_field,
@@ -17,6 +17,7 @@ waymark_tests::both_engines! {
     a_temporary_upn_matches_nobody,
     a_verified_number_finds_every_referral_of_the_child,
     a_conflict_between_number_and_upn_is_recorded_and_nothing_is_merged,
+    an_amendment_never_makes_one_child_s_referral_another_s,
 }
 
 async fn listed(client: &Client, child: v1::ChildIdentifier) -> anyhow::Result<Vec<String>> {
@@ -247,6 +248,57 @@ async fn a_conflict_between_number_and_upn_is_recorded_and_nothing_is_merged(
     assert_eq!(
         listed(&school, by_number(&other.nhs())).await?,
         [second.referral_id]
+    );
+    Ok(())
+}
+
+async fn an_amendment_never_makes_one_child_s_referral_another_s(
+    engine: Engine,
+) -> anyhow::Result<()> {
+    let gateway = Gateway::start(engine, &Area::default()).await?;
+    let [school, team] = gateway.clients(["EE123456", "SPEC1"]).await?;
+    let mut sent = Vec::new();
+    for n in [360, 361] {
+        let content = Child(n).referral("specialist-teaching");
+        sent.push(school.submit(&format!("of-{n}"), &content).await?);
+    }
+    let [one, _other] = <[_; 2]>::try_from(sent).expect("two");
+    let other = Child(361).referral("specialist-teaching");
+    let refused = school.amend("swapped", &one.referral_id, &other).await;
+    let refused = refused.expect_err("refused");
+    let refused: &tonic::Status = refused.downcast_ref().expect("the gateway's refusal");
+    assert_eq!(
+        (refused.code(), field_violations(refused)),
+        (
+            tonic::Code::FailedPrecondition,
+            vec!["referral.child".to_owned()]
+        )
+    );
+    assert_eq!(school.referral(&one.referral_id).await?.version, 1);
+    // The words of a status are content: shown with it, to whoever may read it and says why.
+    let change = v1::StatusChange {
+        state: v1::LegState::Accepted.into(),
+        source_version: 1,
+        text_for_family: "We will write to you".to_owned(),
+        ..v1::StatusChange::default()
+    };
+    let status = v1::UpdateStatusRequest {
+        key: Some(referral_key(&one.referral_id)),
+        change: Some(change),
+        ..v1::UpdateStatusRequest::default()
+    };
+    team.referrals().update_status(status).await?;
+    assert_eq!(school.leg(&one.referral_id).await?.text_for_family, "");
+    let read = v1::GetReferralRequest {
+        key: Some(referral_key(&one.referral_id)),
+        include_content: true,
+        purpose: v1::AccessPurpose::DirectCare.into(),
+    };
+    let read = school.referrals().get_referral(read).await?.into_inner();
+    let legs = read.referral.expect("the referral").legs;
+    assert_eq!(
+        legs.first().map(|l| l.text_for_family.as_str()),
+        Some("We will write to you")
     );
     Ok(())
 }

@@ -85,9 +85,7 @@ async fn a_cancel_is_refused_where_the_receiver_says_it_is_too_late_and_both_fac
     assert_eq!(of(EventKind::Cancelled).count(), 1, "that it was cancelled");
     assert_eq!(of(EventKind::Status).count(), 1, "and where it stood");
     assert!(
-        timeline
-            .iter()
-            .any(|e| e.event.code == "mllp.cancel_refused"),
+        timeline.iter().any(|e| e.event.code == "cancel_refused"),
         "with the reason"
     );
     assert!(admin.conservation().await?.balanced);

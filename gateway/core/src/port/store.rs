@@ -17,9 +17,11 @@ use crate::referral::{Priority, SenderReference};
 use crate::time::Timestamp;
 
 mod accept;
+mod document;
 mod work;
 
 pub use accept::*;
+pub use document::*;
 pub use work::*;
 
 /// What went wrong in the store.
@@ -131,6 +133,12 @@ pub trait ReferralStore: Send + Sync {
     async fn referral(&self, id: ReferralId) -> Result<Option<ReferralView>, StoreError>;
     /// The referral behind a key.
     async fn resolve(&self, key: &ReferralKey) -> Result<Option<ReferralId>, StoreError>;
+    /// Whether what a child is matched by is known as another child's than the referral's.
+    async fn names_another(
+        &self,
+        referral: ReferralId,
+        child: &SubjectKey,
+    ) -> Result<bool, StoreError>;
     /// Whether (source, version) of a leg came before.
     async fn status_seen(
         &self,

@@ -72,15 +72,21 @@ impl LegStep<'_> {
         let Some(last) = own.last() else {
             return Ok(LegOutcome::Queued);
         };
-        // What is parked waits for a person, and what amends it waits behind it.
-        let parked = own.iter().any(|d| d.state == DeliveryState::Parked);
+        // What is parked waits for a person, and what amends it waits behind it, unless its content is what is wrong.
+        let parked = own
+            .iter()
+            .any(|d| d.parked.is_some_and(|reason| !reason.mends_by_content()));
         if attempted || parked {
             change
                 .deliveries
                 .push(self.delivery_like(last, Kind::Amend, self.content, None));
         } else {
-            let live = own.iter().filter(|d| !d.state.is_terminal());
-            change.supersede.extend(live.map(|d| d.id));
+            for live in own.iter().filter(|d| !d.state.is_terminal()) {
+                change.supersede.push(live.id);
+                change
+                    .resolve
+                    .push((AlarmKind::Parked, live.id.to_string()));
+            }
             let mut fresh = self.delivery_like(last, Kind::New, self.content, None);
             fresh.replaces = Some(last.id);
             change.deliveries.push(fresh);

@@ -185,6 +185,7 @@ CREATE TABLE attempt (
     outcome TEXT,
     why_code TEXT,
     why_text TEXT,
+    fault TEXT,
     evidence TEXT,
     receipt_body BYTEA,
     PRIMARY KEY (delivery_id, number)

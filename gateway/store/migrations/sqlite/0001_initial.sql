@@ -179,6 +179,7 @@ CREATE TABLE attempt (
     outcome TEXT,
     why_code TEXT,
     why_text TEXT,
+    fault TEXT,
     evidence TEXT,
     receipt_body BLOB,
     PRIMARY KEY (delivery_id, number)

@@ -1,6 +1,7 @@
 //! One attempt: what it sends, its opening and its end.
 
 use waymark_core::delivery::{DeliveryState, Next, ParkReason, Why};
+use waymark_core::error::Fault as WhoseFault;
 use waymark_core::id::{BodyId, DeliveryId, ReferralId};
 use waymark_core::port::{
     CloseAttempt, DeliveryContent, Leased, LegChange, NewBody, NewDelivery, OpenAttempt, Rendered,
@@ -34,7 +35,7 @@ const CLOSE: &str = "UPDATE delivery SET state = $2, evidence = $3, parked = $4,
     WHERE id = $1";
 const CLOSED: &str =
     "UPDATE attempt SET closed_ms = $3, outcome = $4, why_code = $5, why_text = $6, evidence = $7,
-    receipt_body = $8 WHERE delivery_id = $1 AND number = $2 AND closed_ms IS NULL";
+    receipt_body = $8, fault = $9 WHERE delivery_id = $1 AND number = $2 AND closed_ms IS NULL";
 const WAIT: &str =
     "UPDATE lane SET class = 1, due_ms = $2, worker = NULL, fence = fence + 1 WHERE head_id = $1";
 const REFERRAL: &str = locked!("SELECT id FROM referral WHERE id = $1");
@@ -169,6 +170,7 @@ pub(super) async fn close(store: &Backend, close: CloseAttempt) -> Result<(), St
         next: close.next,
         outcome: close.outcome,
         why: close.why,
+        fault: close.fault,
         evidence_due: close.evidence_due,
         receiver_reference: close.receiver_reference,
         receipt: receipt.as_ref().map(|body| body.id),
@@ -260,6 +262,7 @@ struct End {
     next: Next,
     outcome: &'static str,
     why: Option<Why>,
+    fault: Option<WhoseFault>,
     evidence_due: Option<Timestamp>,
     receiver_reference: Option<String>,
     receipt: Option<BodyId>,
@@ -297,6 +300,7 @@ impl End {
                 .bind(self.why.as_ref().map(|why| why.text.as_str()))
                 .bind(evidence.as_str())
                 .bind(self.receipt.as_ref().map(|id| id.as_bytes().as_slice()))
+                .bind(self.fault.map(WhoseFault::as_str))
                 .execute(w.conn())
                 .await
                 .map_err(sql)?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use waymark_core::delivery::{DeliveryState, Kind};
+use waymark_core::delivery::{DeliveryState, Kind, ParkReason};
 use waymark_core::id::{DeliveryId, EventId, ReferralId, SubjectId};
 use waymark_core::port::{
     Changed, ConflictKey, EventKind, LegChange, MessageKey, ReferralChange, StoreError,
@@ -299,7 +299,8 @@ async fn move_deliveries(
             may_supersede
         };
         let gone = lane::withdraw(w, (&cause, &mut *alarms), of.id, (*to, None), may).await?;
-        if gone.state == DeliveryState::Parked && amended(change, gone.id) {
+        let mends = gone.parked.is_none_or(ParkReason::mends_by_content);
+        if gone.state == DeliveryState::Parked && !mends && amended(change, gone.id) {
             // Parked since the amendment was decided on: it must wait behind, and not take its place.
             return Err(StoreError::Stale);
         }

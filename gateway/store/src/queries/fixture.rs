@@ -365,6 +365,7 @@ impl Bench {
             next,
             outcome: "delivered",
             why: None,
+            fault: None,
             evidence_due: None,
             receiver_reference: None,
             receipt: None,

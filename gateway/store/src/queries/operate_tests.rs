@@ -2,11 +2,12 @@
 
 use waymark_core::alarm::AlarmKind;
 use waymark_core::audit::EntryKind;
-use waymark_core::delivery::{DeliveryState, Evidence, Kind, ParkReason};
+use waymark_core::delivery::{DeliveryState, Evidence, Kind, Next, ParkReason};
 use waymark_core::id::DeliveryId;
 use waymark_core::port::{
-    Act, DeliveryStore as _, EventKind, LogStore as _, NewDelivery, NewEvent, OpenOnly, Operation,
-    RaiseEvidence, ReferralStore as _, StoreError, UpkeepStore as _, WorkClass,
+    Act, CloseAttempt, DeliveryStore as _, EventKind, LogStore as _, NewDelivery, NewEvent,
+    OpenOnly, Operation, RaiseEvidence, ReferralStore as _, StoreError, UpkeepStore as _,
+    WorkClass,
 };
 
 use super::fixture::{Bench, Sent, alarm, bench, due, ms, next};
@@ -419,4 +420,36 @@ async fn an_amendment_never_takes_the_place_of_what_was_parked_after_it_was_deci
         Err(StoreError::Stale)
     ));
     assert_eq!(b.state(sent.deliveries[0]).await, DeliveryState::Parked);
+}
+
+#[tokio::test]
+async fn an_amendment_takes_the_place_of_what_its_content_alone_had_parked() {
+    let Some(b) = bench().await else { return };
+    let sent = b.send("1", &["mllp"]).await;
+    let head = b.head(FRESH, "mllp", 1).await;
+    let parked = Next {
+        parked: Some(ParkReason::CannotCarry),
+        ..next(DeliveryState::Parked, Evidence::None)
+    };
+    let end = CloseAttempt {
+        alarms: vec![alarm(AlarmKind::Parked, &sent.deliveries[0])],
+        ..b.closing(&head, 0, parked, 2)
+    };
+    b.store.close_attempt(end).await.unwrap();
+    let seen = b.store.referral(sent.referral).await.unwrap().unwrap();
+    assert_eq!(seen.deliveries[0].parked, Some(ParkReason::CannotCarry));
+    let fresh = NewDelivery {
+        replaces: Some(sent.deliveries[0]),
+        ..b.delivery(Kind::New, "mllp", sent.legs.first().copied())
+    };
+    let id = fresh.id;
+    let mut change = b.no_change(&sent, 1, ms(3));
+    change.event.kind = EventKind::Amended;
+    change.supersede = vec![sent.deliveries[0]];
+    change.resolve = vec![(AlarmKind::Parked, sent.deliveries[0].to_string())];
+    change.deliveries = vec![fresh];
+    b.store.change(change).await.unwrap();
+    assert_eq!(b.head(FRESH, "mllp", 4).await.token.delivery, id);
+    assert!(b.store.alarms(OpenOnly::Yes, 10).await.unwrap().is_empty());
+    assert_eq!(b.faults().await, []);
 }

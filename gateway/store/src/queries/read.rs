@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use sqlx::QueryBuilder;
 use waymark_core::audit::leaf_hash;
-use waymark_core::delivery::{DeliveryState, Evidence, Kind};
+use waymark_core::delivery::{DeliveryState, Evidence, Kind, ParkReason};
 use waymark_core::id::{
     AgencyId, BodyId, DeliveryId, EventId, LegId, ReferralId, StreamId, SubjectId,
 };
@@ -57,8 +57,8 @@ macro_rules! events {
 const REFERRAL: &str = referrals!("WHERE r.id = $1");
 const LEGS: &str = "SELECT id, service, agency, rule, triage, owner_agency, owner_role, state, clock, clock_started_ms, \
      next_action, first_clock, first_next_action FROM leg WHERE referral_id = $1 ORDER BY position LIMIT $2";
-const DELIVERIES: &str = "SELECT id, leg_id, kind, endpoint_id, recipient, wire_id, state, evidence, attempts \
-     FROM delivery WHERE referral_id = $1 ORDER BY id DESC LIMIT $2";
+const DELIVERIES: &str = "SELECT id, leg_id, kind, endpoint_id, recipient, wire_id, state, parked, evidence, attempts, \
+     receiver_reference FROM delivery WHERE referral_id = $1 ORDER BY id DESC LIMIT $2";
 
 /// A referral without its content.
 pub(super) async fn referral(
@@ -178,8 +178,10 @@ fn head(row: &Row) -> Result<DeliveryHead, StoreError> {
         recipient: row.code("recipient")?,
         wire_id: row.code("wire_id")?,
         state: row.word("state", DeliveryState::parse)?,
+        parked: row.opt_word("parked", ParkReason::parse)?,
         evidence: row.word("evidence", Evidence::parse)?,
         attempts: row.int("attempts")?,
+        receiver_reference: row.opt_text("receiver_reference")?,
     })
 }
 
@@ -355,6 +357,28 @@ async fn find_subject(
         Fields::new(&row, "subject_key", "subject_id").id("subject_id", SubjectId::from_bytes)
     })
     .transpose()
+}
+
+const SUBJECT_OF: &str = "SELECT id, subject_id FROM referral WHERE id = $1";
+
+/// Whether what a child is matched by is known as another child's than the referral's.
+pub(super) async fn names_another(
+    store: &Backend,
+    referral: ReferralId,
+    child: &SubjectKey,
+) -> Result<bool, StoreError> {
+    let mut conn = store.read().await?;
+    let Some(known) = find_subject(&mut conn, store, child).await? else {
+        return Ok(false);
+    };
+    let row = sqlx::query(SUBJECT_OF)
+        .bind(referral.as_bytes().as_slice())
+        .fetch_optional(&mut *conn)
+        .await
+        .map_err(sql)?;
+    let row = row.ok_or(StoreError::NotFound("referral"))?;
+    let own = Fields::new(&row, "referral", "id").id("subject_id", SubjectId::from_bytes)?;
+    Ok(known != own)
 }
 
 /// Walks the index of each side that an agency may be on, so that a small agency's page costs no more than a large

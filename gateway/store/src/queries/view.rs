@@ -2,6 +2,7 @@
 
 use sqlx::QueryBuilder;
 use waymark_core::delivery::{DeliveryState, Evidence, Kind, ParkReason, Why};
+use waymark_core::error::Fault;
 use waymark_core::id::{
     BodyId, DeliveryId, EndpointId, LegId, ReferralId, StreamId, SubjectId, WireId,
 };
@@ -35,7 +36,7 @@ macro_rules! select {
 const ONE: &str = select!("WHERE d.id = $1");
 const BY_WIRE_ID: &str = select!("JOIN wire w ON w.delivery_id = d.id WHERE w.wire_id = $1");
 const ATTEMPTS: &str =
-    "SELECT delivery_id, number, opened_ms, closed_ms, outcome, why_code, why_text, evidence
+    "SELECT delivery_id, number, opened_ms, closed_ms, outcome, why_code, why_text, fault, evidence
     FROM attempt WHERE delivery_id = $1 ORDER BY number DESC LIMIT $2";
 
 /// One delivery with its attempts.
@@ -249,6 +250,7 @@ fn attempt(row: &Row) -> Result<AttemptView, StoreError> {
         closed: row.opt_at("closed_ms")?,
         outcome: row.opt_text("outcome")?,
         why,
+        fault: row.opt_word("fault", Fault::parse)?,
         evidence: row.opt_word("evidence", Evidence::parse)?,
     })
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use super::{
     AgencyId, BodyId, DeliveryId, DocumentId, EndpointId, EventId, Evidence, Kind, LegId, LegState,
-    NewAlarm, Owner, Pathway, Payload, Personal, Priority, Reception, Reference, ReferralId,
-    RuleId, SenderReference, ServiceId, StreamId, Timestamp, WireId,
+    NewAlarm, Owner, ParkReason, Pathway, Payload, Personal, Priority, Reception, Reference,
+    ReferralId, RuleId, SenderReference, ServiceId, StreamId, Timestamp, WireId,
 };
 use super::{AlarmKind, DeliveryState};
 use crate::audit::{CommitmentTag, EntryDraft};
@@ -490,10 +490,14 @@ pub struct DeliveryHead {
     pub wire_id: WireId,
     /// Where it stands.
     pub state: DeliveryState,
+    /// Why it needs a person.
+    pub parked: Option<ParkReason>,
     /// The best evidence.
     pub evidence: Evidence,
     /// Attempts opened.
     pub attempts: u32,
+    /// The receiver's own reference, as it gave it with its answer.
+    pub receiver_reference: Option<String>,
 }
 
 /// Which referrals to list.
@@ -548,55 +552,4 @@ pub struct FeedPage {
     pub events: Vec<EventView>,
     /// Where the next window begins.
     pub next: u64,
-}
-
-/// A document to keep.
-#[derive(Clone, Debug)]
-pub struct NewDocument {
-    /// Its id.
-    pub id: DocumentId,
-    /// The agency that uploads it.
-    pub sender: AgencyId,
-    /// What makes an upload the same upload.
-    pub message_key: MessageKey,
-    /// Its bytes.
-    pub body: NewBody,
-    /// SHA-256 of its bytes, lower-case hex: stored sealed.
-    pub sha256: Personal<String>,
-    /// When.
-    pub at: Timestamp,
-    /// The log entry.
-    pub entry: EntryDraft,
-    /// The salts of its commitments.
-    pub openings: Vec<Opening>,
-}
-
-/// What became of a document to keep.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Uploaded {
-    /// The document: the earlier one when repeated.
-    pub id: DocumentId,
-    /// Whether the same upload had been kept before.
-    pub repeated: bool,
-}
-
-/// A document's description.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DocumentView {
-    /// Its id.
-    pub id: DocumentId,
-    /// The agency that uploaded it.
-    pub sender: AgencyId,
-    /// The referral it went with.
-    pub referral: Option<ReferralId>,
-    /// Its body.
-    pub body: BodyId,
-    /// Media type.
-    pub media_type: String,
-    /// SHA-256, lower-case hex.
-    pub sha256: Personal<String>,
-    /// Size.
-    pub size_bytes: u64,
-    /// Its stream in the log.
-    pub stream: StreamId,
 }

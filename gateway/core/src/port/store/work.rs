@@ -8,6 +8,7 @@ use super::{
 use super::{LegChange, NewBody, NewDelivery, NewEvent, Opening};
 use crate::audit::EntryDraft;
 use crate::delivery::Next;
+use crate::error::Fault;
 use crate::port::{Rendered, Sent};
 
 /// Fresh and retried work have capacity of their own.
@@ -137,6 +138,8 @@ pub struct CloseAttempt {
     pub outcome: &'static str,
     /// Why.
     pub why: Option<Why>,
+    /// Whose mistake it was, where the far side said so.
+    pub fault: Option<Fault>,
     /// By when better evidence is due, when it awaits some.
     pub evidence_due: Option<Timestamp>,
     /// The receiver's own reference.
@@ -299,6 +302,8 @@ pub struct AttemptView {
     pub outcome: Option<String>,
     /// Why.
     pub why: Option<Why>,
+    /// Whose mistake it was, where the far side said so.
+    pub fault: Option<Fault>,
     /// The evidence after it.
     pub evidence: Option<Evidence>,
 }
@@ -354,7 +359,7 @@ pub struct Release {
     pub number: u64,
     /// Its files, bundled; empty in lists.
     pub bundle: String,
-    /// SHA-256 of the bundle, lower-case hex.
+    /// SHA-256 over its files as the contract has it, lower-case hex.
     pub sha256: String,
     /// When it was applied.
     pub at: Timestamp,
@@ -373,7 +378,7 @@ pub struct NewRelease {
     pub expected: Option<u64>,
     /// Its files, bundled.
     pub bundle: String,
-    /// SHA-256 of the bundle, lower-case hex.
+    /// SHA-256 over its files as the contract has it, lower-case hex.
     pub sha256: String,
     /// When.
     pub at: Timestamp,
