@@ -311,3 +311,6 @@ fn hl7(kind: Kind, data: &[u8], settings: &Settings, codes: &CodeMap) -> Result<
         ..Said::whole(body)
     })
 }
+
+#[cfg(test)]
+mod tests;
