@@ -106,6 +106,9 @@ mod check_tests;
 #[path = "queries/fixture.rs"]
 mod fixture;
 #[cfg(test)]
+#[path = "queries/group_tests.rs"]
+mod group_tests;
+#[cfg(test)]
 #[path = "queries/lane_tests.rs"]
 mod lane_tests;
 #[cfg(test)]

@@ -38,8 +38,7 @@ const CLOSE: &str = "UPDATE delivery SET state = $2, evidence = $3, parked = $4,
 const CLOSED: &str =
     "UPDATE attempt SET closed_ms = $3, outcome = $4, why_code = $5, why_text = $6, evidence = $7,
     receipt_body = $8, fault = $9 WHERE delivery_id = $1 AND number = $2 AND closed_ms IS NULL";
-const WAIT: &str =
-    "UPDATE lane SET class = 1, due_ms = $4, worker = NULL, fence = fence + 1
+const WAIT: &str = "UPDATE lane SET class = 1, due_ms = $4, worker = NULL, fence = fence + 1
     WHERE endpoint_id = $1 AND subject_id = $2 AND head_id = $3";
 const REFERRAL: &str = locked!("SELECT id FROM referral WHERE id = $1");
 const REOPEN: &str =

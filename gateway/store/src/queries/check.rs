@@ -47,7 +47,10 @@ pub(super) async fn page(
     for row in &rows {
         referrals.insert(Fields::new(row, "referral", "id").id("id", ReferralId::from_bytes)?);
     }
-    let ids: Vec<&[u8]> = referrals.iter().map(|id| id.as_bytes().as_slice()).collect();
+    let ids: Vec<&[u8]> = referrals
+        .iter()
+        .map(|id| id.as_bytes().as_slice())
+        .collect();
     let mut faults = Vec::new();
     for (rule, query) in RULES {
         for row in &over(store, *query, &ids).await? {

@@ -133,3 +133,16 @@ fn most(accepts_waiting: usize) -> usize {
         (accepts_waiting / ACCEPTS_A_STEP).clamp(STEPS_MIN, STEPS_MAX)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepts_that_wait_shorten_a_group_and_never_stop_it() {
+        assert_eq!(most(0), STEPS_MAX);
+        assert_eq!(most(1), STEPS_MIN);
+        assert_eq!(most(100), 25);
+        assert_eq!(most(4_096), STEPS_MAX);
+    }
+}
