@@ -56,9 +56,10 @@ uuid_ids! {
     DeliveryId;
     /// One sealed body, UUIDv7.
     BodyId;
-    /// One child as the store knows it: random, no meaning.
+    /// One child as the store knows it, UUIDv7: its time of making and chance, no meaning.
     SubjectId;
-    /// One referral's stream in the delivery log: random, so that the log alone names nobody.
+    /// One referral's stream in the delivery log, UUIDv7: its first entry's time and chance, so that the log alone
+    /// names nobody.
     StreamId;
     /// One uploaded document, UUIDv7.
     DocumentId;
@@ -128,10 +129,11 @@ impl WireId {
     /// The longest wire id: HL7 v2.5 gives MSH-10 twenty characters.
     pub const LENGTH_MAX: usize = 20;
 
-    /// Makes the wire id of a delivery: `WM` and 18 base-32 characters (90 bits) of its UUIDv7, the low
-    /// 90 bits, so that two deliveries differ as surely as their random parts do.
+    /// Makes the wire id of a delivery: `WM`, nine base-32 characters of its UUIDv7's time and nine of its random
+    /// part (45 bits each). The store keeps each once; they sort by time, so that new ones lie together.
     pub fn of(delivery: DeliveryId) -> Self {
-        Self(format!("WM{}", base32(delivery.0.as_u128(), 18)))
+        let (time, chance) = parts(&delivery.0);
+        Self(format!("WM{}{}", base32(time, 9), base32(chance, 9)))
     }
 
     /// The id as text.
@@ -178,15 +180,17 @@ impl fmt::Display for WireId {
 }
 
 /// The short reference that people read out and letters print: `WM-` and three groups of five characters
-/// without 0/O and 1/I look-alikes (75 random bits). It names nobody.
+/// without 0/O and 1/I look-alikes. It names nobody.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Reference(String);
 
 impl Reference {
-    /// Makes the reference of a referral from the low 75 bits of its UUIDv7, of which 62 are random.
+    /// Makes the reference of a referral: eight characters of its UUIDv7's time in milliseconds (40 bits, which
+    /// begin anew after 34 years) and seven of its random part (35 bits). The store keeps each once.
     pub fn of(referral: ReferralId) -> Self {
-        let t = base32(referral.0.as_u128(), 15);
+        let (time, chance) = parts(&referral.0);
+        let t = base32(time, 8) + &base32(chance, 7);
         let (a, rest) = t.split_at(5);
         let (b, c) = rest.split_at(5);
         Self(format!("WM-{a}-{b}-{c}"))
@@ -238,6 +242,13 @@ impl fmt::Display for Reference {
 /// Thirty-two characters that are not mistaken for one another.
 const BASE32: &[u8; 32] = b"23456789ABCDEFGHJKLMNPQRSTUVWXYZ";
 
+/// The time of a UUIDv7 in milliseconds, and its random part.
+const fn parts(id: &Uuid) -> (u128, u128) {
+    let bits = id.as_u128();
+    (bits >> 80, bits)
+}
+
+/// The low bits of a number, five a character.
 fn base32(mut bits: u128, chars: usize) -> String {
     let mut out: Vec<char> = Vec::with_capacity(chars);
     for _ in 0..chars {
@@ -260,6 +271,18 @@ mod tests {
         assert!(WireId::try_from("A".repeat(20)).is_ok());
         assert!(WireId::try_from("A".repeat(21)).is_err());
         assert!(WireId::try_from("a".to_owned()).is_err());
+    }
+
+    #[test]
+    fn wire_ids_and_references_sort_by_time_and_differ_by_chance() {
+        let id = |ms: u128, chance: u128| Uuid::from_u128(ms << 80 | chance);
+        let wire = |ms, chance| WireId::of(DeliveryId::from_uuid(id(ms, chance)));
+        let reference = |ms, chance| Reference::of(ReferralId::from_uuid(id(ms, chance)));
+        let now = 1_795_392_000_000;
+        assert!(wire(now, u128::from(u64::MAX)) < wire(now + 1, 0));
+        assert!(reference(now, u128::from(u64::MAX)) < reference(now + 1, 0));
+        assert_ne!(wire(now, 1), wire(now, 2));
+        assert_ne!(reference(now, 1), reference(now, 2));
     }
 
     #[test]

@@ -89,17 +89,22 @@ fn sequencer(
                 () = wanted.notified() => tokio::time::sleep(SEQUENCER_SPACING).await,
                 () = stop.cancelled() => {}
             }
-            let now = service.now();
-            match service.store().sequence(&key, most, now).await {
-                Ok(round) => {
-                    grown.send_if_modified(|size| std::mem::replace(size, round.size) != round.size);
-                    metrics.ran("sequencer", now);
-                    if round.added == u64::from(most) {
-                        wanted.notify_one();
-                        continue;
+            // A full round leaves more for the next one, and other writes go between the two.
+            loop {
+                let now = service.now();
+                match service.store().sequence(&key, most, now).await {
+                    Ok(round) => {
+                        grown.send_if_modified(|size| std::mem::replace(size, round.size) != round.size);
+                        metrics.ran("sequencer", now);
+                        if !round.full {
+                            break;
+                        }
+                    }
+                    Err(why) => {
+                        error!(error = %chain(&why), "the sequencer could not extend the log, trying again");
+                        break;
                     }
                 }
-                Err(why) => error!(error = %chain(&why), "the sequencer could not extend the log, trying again"),
             }
             if stop.is_cancelled() {
                 return Ok::<(), Infallible>(());

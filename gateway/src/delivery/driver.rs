@@ -54,6 +54,8 @@ impl Default for DeliveryOptions {
 const ENDPOINTS_PER_ROUND_MAX: usize = 1_000;
 /// Earlier deliveries of a referral that are looked through for what the receiver calls it.
 const EARLIER_MAX: u32 = 200;
+/// Shortest time between two rounds: what becomes due meanwhile is leased together, for one commit.
+const ROUND_SPACING: Duration = Duration::from_millis(10);
 /// What an adapter gets beyond its deadline before its attempt is given up.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -128,15 +130,15 @@ impl Driver {
             self.inner
                 .metrics
                 .breakers_open(self.inner.endpoints.open());
-            if started > 0 {
-                continue;
+            if started == 0 {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = self.inner.service.store().work_added() => {}
+                    Some(_ended) = running.join_next(), if !running.is_empty() => {}
+                    () = tokio::time::sleep(self.inner.options.poll) => {}
+                }
             }
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = self.inner.service.store().work_added() => {}
-                Some(_ended) = running.join_next(), if !running.is_empty() => {}
-                () = tokio::time::sleep(self.inner.options.poll) => {}
-            }
+            tokio::time::sleep(ROUND_SPACING).await;
         }
         while running.join_next().await.is_some() {}
     }

@@ -76,7 +76,7 @@ impl Service {
         let draft = self.drafter();
         let id = draft.document(now);
         let mut entry = draft
-            .entry(EntryKind::AdminAction, draft.stream(), caller, now)
+            .entry(EntryKind::AdminAction, draft.stream(now), caller, now)
             .code("action", "upload")
             .code("document", id.to_string());
         let opening = draft.commit(&mut entry, CommitmentTag::Payload, upload.bytes.expose());

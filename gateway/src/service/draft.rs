@@ -10,7 +10,7 @@ use waymark_core::personal::Payload;
 use waymark_core::port::{NewBody, Opening};
 use waymark_core::time::Timestamp;
 
-use crate::clock::{Random, random_16, salt, uuid_v7};
+use crate::clock::{Random, salt, uuid_v7};
 
 /// The media type of canonical content.
 pub(crate) const CANONICAL: &str = "application/vnd.waymark.referral+json";
@@ -73,8 +73,8 @@ impl<'a> Drafter<'a> {
     }
 
     /// A new stream.
-    pub fn stream(&self) -> StreamId {
-        StreamId::from_bytes(random_16(self.random))
+    pub fn stream(&self, at: Timestamp) -> StreamId {
+        StreamId::from_uuid(uuid_v7(self.random, at))
     }
 
     /// A body to seal.

@@ -212,7 +212,7 @@ impl Service {
     ) -> Result<Accept, ServiceError> {
         let draft = self.drafter();
         let id = draft.referral(now);
-        let stream = draft.stream();
+        let stream = draft.stream(now);
         let (entry, openings) =
             self.accept_entry(caller, &content, decision, in_force, stream, now);
         let body = draft.body(now, CANONICAL, content);

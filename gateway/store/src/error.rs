@@ -17,9 +17,6 @@ pub(crate) enum Fault {
     /// A row that a transaction relies on was not there.
     #[error("{0} was not there")]
     Missing(&'static str),
-    /// The same random id came twice.
-    #[error("{0} came twice")]
-    Twice(&'static str),
     /// The batch that this item was in failed.
     #[error("{0}")]
     Batch(String),

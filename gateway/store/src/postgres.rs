@@ -12,6 +12,12 @@ use crate::open::{Mode, OpenError, Wal};
 /// The engine.
 pub(crate) type Db = sqlx::Postgres;
 
+/// Entries of one sequencer round, at most.
+pub(crate) const ROUND_MAX: u32 = 4_096;
+
+/// Writes go side by side: a group of them would hold locks of several out of their order.
+pub(crate) const ONE_WRITER: bool = false;
+
 /// Locks the rows that a query reads until the transaction ends.
 macro_rules! locked {
     ($sql:literal) => {

@@ -1,7 +1,7 @@
 //! SQL and logic, compiled once for each engine: `super` is the engine.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use tokio::sync::{Notify, mpsc};
@@ -30,6 +30,8 @@ mod claim;
 mod committer;
 #[path = "queries/document.rs"]
 mod document;
+#[path = "queries/group.rs"]
+mod group;
 #[path = "queries/insert.rs"]
 mod insert;
 #[path = "queries/keep.rs"]
@@ -55,6 +57,9 @@ mod accept_tests;
 #[cfg(test)]
 #[path = "queries/change_tests.rs"]
 mod change_tests;
+#[cfg(test)]
+#[path = "queries/cost_tests.rs"]
+mod cost_tests;
 #[cfg(test)]
 #[path = "queries/read_tests.rs"]
 mod read_tests;
@@ -101,6 +106,9 @@ mod check_tests;
 #[path = "queries/fixture.rs"]
 mod fixture;
 #[cfg(test)]
+#[path = "queries/group_tests.rs"]
+mod group_tests;
+#[cfg(test)]
 #[path = "queries/lane_tests.rs"]
 mod lane_tests;
 #[cfg(test)]
@@ -123,6 +131,8 @@ pub(crate) struct Shared {
     seal: Seal,
     wake: Notify,
     turn: AtomicI64,
+    /// Accepts that were asked for and not answered yet.
+    accepts: AtomicUsize,
     free_disk_min: u64,
     /// Whether the disk was low when it was last looked at.
     low_disk: AtomicBool,
@@ -132,6 +142,18 @@ impl Shared {
     async fn begin_on(&self, pool: &sqlx::Pool<Db>) -> Result<Write, StoreError> {
         let tx = begin(pool).await.map_err(sql)?;
         Ok(Write::new(tx, self.turn.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// Begins a write that is no accept, once it is its turn. Drop it to roll back.
+    async fn begin_in_turn(&self) -> Result<Write, StoreError> {
+        let turn = turn(&self.engine).await;
+        let write = self.begin_on(&self.pools.writer).await?;
+        Ok(write.in_turn(turn))
+    }
+
+    /// Accepts that wait, for as long as another write is under way.
+    fn accepts_waiting(&self) -> usize {
+        self.accepts.load(Ordering::Relaxed)
     }
 
     /// Looks at the disk: what it finds holds until the next look.
@@ -166,6 +188,8 @@ impl Shared {
 pub(crate) struct Backend {
     shared: Arc<Shared>,
     queue: mpsc::Sender<committer::Job>,
+    /// Where steps of attempts share commits.
+    steps: Option<mpsc::Sender<group::Job>>,
     _guard: Guard,
 }
 
@@ -180,9 +204,7 @@ impl std::ops::Deref for Backend {
 impl Backend {
     /// Begins a write. Drop it to roll back.
     async fn begin(&self) -> Result<Write, StoreError> {
-        let turn = turn(&self.shared.engine).await;
-        let write = self.shared.begin_on(&self.shared.pools.writer).await?;
-        Ok(write.in_turn(turn))
+        self.shared.begin_in_turn().await
     }
 
     /// Where reads go.

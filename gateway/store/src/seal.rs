@@ -11,6 +11,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use aws_lc_rs::{hmac, rand};
 use waymark_core::id::SubjectId;
 use waymark_core::port::StoreError;
+use waymark_core::time::Timestamp;
 use zeroize::Zeroizing;
 
 use crate::error::internal;
@@ -176,12 +177,10 @@ impl Seal {
         out
     }
 
-    /// Makes a new subject: a random id and a random key, wrapped by the newest KEK.
-    pub(crate) fn new_subject(&self) -> Result<(Subject, WrappedKey), StoreError> {
-        let mut id = [0; 16];
-        rand::fill(&mut id).map_err(internal)?;
+    /// Makes a new subject: an id that says no more than when, and a random key, wrapped by the newest KEK.
+    pub(crate) fn new_subject(&self, at: Timestamp) -> Result<(Subject, WrappedKey), StoreError> {
         let subject = Subject {
-            id: SubjectId::from_bytes(id),
+            id: SubjectId::from_bytes(sortable_id(at)?),
             key: DataKey::generate()?,
         };
         let kek = self.kek(i64::from(self.current))?;
@@ -216,6 +215,16 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], StoreError> {
     let mut out = [0; N];
     rand::fill(&mut out).map_err(internal)?;
     Ok(out)
+}
+
+/// A random id that sorts by time (UUIDv7).
+pub(crate) fn sortable_id(at: Timestamp) -> Result<[u8; 16], StoreError> {
+    let ms = u64::try_from(at.as_ms()).unwrap_or(0);
+    Ok(
+        uuid::Builder::from_unix_timestamp_millis(ms, &random::<10>()?)
+            .into_uuid()
+            .into_bytes(),
+    )
 }
 
 fn subject_place(id: &SubjectId) -> Place<'_> {
@@ -316,10 +325,10 @@ mod tests {
     #[test]
     fn a_subject_opens_under_its_own_id_and_epoch_alone() {
         let seal = seal();
-        let (subject, wrapped) = seal.new_subject().unwrap();
+        let (subject, wrapped) = seal.new_subject(Timestamp::from_ms(1)).unwrap();
         let again = seal.subject(subject.id, &wrapped).unwrap();
         assert_eq!(again.key.0, subject.key.0);
-        let (other, _) = seal.new_subject().unwrap();
+        let (other, _) = seal.new_subject(Timestamp::from_ms(1)).unwrap();
         assert!(seal.subject(other.id, &wrapped).is_err());
         let later = WrappedKey {
             epoch: wrapped.epoch + 1,

@@ -18,6 +18,12 @@ use crate::open::{Mode, OpenError, Wal};
 /// The engine.
 pub(crate) type Db = sqlx::Sqlite;
 
+/// Entries of one sequencer round, at most: an accept waits for a round under way, so that it must be short.
+pub(crate) const ROUND_MAX: u32 = 128;
+
+/// All writes go through one connection: what shares a commit shares its flush.
+pub(crate) const ONE_WRITER: bool = true;
+
 /// One writer needs no row locks: the transaction has the whole database from its first statement.
 macro_rules! locked {
     ($sql:literal) => {

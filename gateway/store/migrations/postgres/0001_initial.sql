@@ -8,7 +8,7 @@ CREATE TABLE meta (
     value TEXT NOT NULL
 );
 
--- One child as the store knows it; its key is wrapped by the key-encryption key of an epoch.
+-- One child as the store knows it, under an id that sorts by time of making; its key is wrapped by the key-encryption key of an epoch.
 CREATE TABLE subject (
     id BYTEA PRIMARY KEY,
     wrapped_key BYTEA NOT NULL,
@@ -46,7 +46,13 @@ CREATE TABLE message_key (
 );
 CREATE INDEX message_key_created ON message_key (created_ms);
 
--- References that a referral is found by: ours, the sender's, the receiver's; keyed hashes.
+-- References of ours, each of one referral. They sort by time, so that new ones lie together.
+CREATE TABLE reference (
+    reference TEXT PRIMARY KEY,
+    referral_id BYTEA NOT NULL
+);
+
+-- References of others that a referral is found by: the sender's, the receiver's; keyed hashes.
 CREATE TABLE referral_key (
     kind TEXT NOT NULL,
     hash BYTEA NOT NULL,
@@ -106,10 +112,9 @@ CREATE TABLE leg (
     next_action TEXT,
     first_clock TEXT NOT NULL,
     first_next_action TEXT NOT NULL,
-    PRIMARY KEY (id)
-) PARTITION BY RANGE (id);
+    PRIMARY KEY (referral_id, id)
+) PARTITION BY RANGE (referral_id);
 CREATE TABLE leg_default PARTITION OF leg DEFAULT;
-CREATE INDEX leg_referral ON leg (referral_id, position);
 CREATE INDEX leg_agency ON leg (agency, referral_id);
 
 -- One row a message for an endpoint.
@@ -173,7 +178,6 @@ CREATE TABLE lane (
     PRIMARY KEY (endpoint_id, subject_id)
 );
 CREATE INDEX lane_due ON lane (class, endpoint_id, due_ms) WHERE due_ms IS NOT NULL;
-CREATE UNIQUE INDEX lane_head ON lane (head_id);
 CREATE INDEX lane_queued ON lane (endpoint_id, queued_ms);
 
 -- Attempts of a delivery.

@@ -1,4 +1,6 @@
 -- Portable types: whole numbers are 64-bit, times are milliseconds UTC, ids and digests are bytes, enums are text.
+-- Rows lie under their own key (WITHOUT ROWID) unless they are long: one tree to write where a table with an index would
+-- be two. Ids begin with their time, so that what is new is written to few pages; keyed hashes alone lie at random.
 
 -- Facts of this deployment, written once.
 CREATE TABLE meta (
@@ -6,13 +8,13 @@ CREATE TABLE meta (
     value TEXT NOT NULL
 ) STRICT;
 
--- One child as the store knows it; its key is wrapped by the key-encryption key of an epoch.
+-- One child as the store knows it, under an id that sorts by time of making; its key is wrapped by the key-encryption key of an epoch.
 CREATE TABLE subject (
     id BLOB PRIMARY KEY,
     wrapped_key BLOB NOT NULL,
     kek_epoch INTEGER NOT NULL,
     created_ms INTEGER NOT NULL
-) STRICT;
+) STRICT, WITHOUT ROWID;
 
 -- Keyed hashes that a subject is found by.
 CREATE TABLE subject_key (
@@ -40,10 +42,16 @@ CREATE TABLE message_key (
     referral_id BLOB NOT NULL,
     event_id BLOB NOT NULL,
     created_ms INTEGER NOT NULL
-) STRICT;
+) STRICT, WITHOUT ROWID;
 CREATE INDEX message_key_created ON message_key (created_ms);
 
--- References that a referral is found by: ours, the sender's, the receiver's; keyed hashes.
+-- References of ours, each of one referral. They sort by time, so that new ones lie together.
+CREATE TABLE reference (
+    reference TEXT PRIMARY KEY,
+    referral_id BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- References of others that a referral is found by: the sender's, the receiver's; keyed hashes.
 CREATE TABLE referral_key (
     kind TEXT NOT NULL,
     hash BLOB NOT NULL,
@@ -73,7 +81,7 @@ CREATE TABLE referral (
     delivery_count INTEGER NOT NULL,
     traceparent TEXT,
     PRIMARY KEY (id)
-) STRICT;
+) STRICT, WITHOUT ROWID;
 CREATE INDEX referral_sender ON referral (sender, id);
 CREATE INDEX referral_subject ON referral (subject_id, id);
 
@@ -82,7 +90,7 @@ CREATE TABLE log_stream (
     stream_id BLOB PRIMARY KEY,
     next_seq INTEGER NOT NULL,
     prev_leaf BLOB
-) STRICT;
+) STRICT, WITHOUT ROWID;
 
 -- One row a destination service, under the event that opened it.
 CREATE TABLE leg (
@@ -102,9 +110,8 @@ CREATE TABLE leg (
     next_action TEXT,
     first_clock TEXT NOT NULL,
     first_next_action TEXT NOT NULL,
-    PRIMARY KEY (id)
-) STRICT;
-CREATE INDEX leg_referral ON leg (referral_id, position);
+    PRIMARY KEY (referral_id, id)
+) STRICT, WITHOUT ROWID;
 CREATE INDEX leg_agency ON leg (agency, referral_id);
 
 -- One row a message for an endpoint.
@@ -139,7 +146,7 @@ CREATE TABLE delivery (
     receiver_reference TEXT,
     traceparent TEXT,
     PRIMARY KEY (id)
-) STRICT;
+) STRICT, WITHOUT ROWID;
 CREATE INDEX delivery_referral ON delivery (referral_id, id);
 CREATE INDEX delivery_lane ON delivery (endpoint_id, subject_id, lane_seq) WHERE state IN ('queued', 'attempting', 'retry_wait', 'unknown', 'held', 'awaiting_evidence');
 CREATE INDEX delivery_state ON delivery (state, id);
@@ -151,7 +158,7 @@ CREATE INDEX delivery_urgent ON delivery (state, urgent, id) WHERE state = 'queu
 CREATE TABLE wire (
     wire_id TEXT PRIMARY KEY,
     delivery_id BLOB NOT NULL
-) STRICT;
+) STRICT, WITHOUT ROWID;
 
 -- One row for each (endpoint, subject) with live deliveries: the unit that is scheduled and leased. A leased lane is due at its lease's end.
 CREATE TABLE lane (
@@ -167,7 +174,6 @@ CREATE TABLE lane (
     PRIMARY KEY (endpoint_id, subject_id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX lane_due ON lane (class, endpoint_id, due_ms) WHERE due_ms IS NOT NULL;
-CREATE UNIQUE INDEX lane_head ON lane (head_id);
 CREATE INDEX lane_queued ON lane (endpoint_id, queued_ms);
 
 -- Attempts of a delivery.
@@ -183,7 +189,7 @@ CREATE TABLE attempt (
     evidence TEXT,
     receipt_body BLOB,
     PRIMARY KEY (delivery_id, number)
-) STRICT;
+) STRICT, WITHOUT ROWID;
 
 -- What the parties are shown, under the id of its log entry.
 CREATE TABLE event (
@@ -202,7 +208,7 @@ CREATE TABLE event (
     delivery_state TEXT,
     evidence TEXT,
     PRIMARY KEY (id)
-) STRICT;
+) STRICT, WITHOUT ROWID;
 CREATE INDEX event_referral ON event (referral_id, id);
 
 -- Versions of a source seen for a leg.
@@ -262,7 +268,7 @@ CREATE TABLE directory_release (
 
 -- Log entries that wait for the sequencer.
 CREATE TABLE log_outbox (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    id INTEGER PRIMARY KEY,
     event_id BLOB NOT NULL UNIQUE,
     kind INTEGER NOT NULL,
     at_ms INTEGER NOT NULL,
@@ -282,7 +288,7 @@ CREATE TABLE log_entry (
 CREATE TABLE log_event (
     event_id BLOB PRIMARY KEY,
     idx INTEGER NOT NULL
-) STRICT;
+) STRICT, WITHOUT ROWID;
 
 -- Tiles of the tree; only the rightmost of a level changes.
 CREATE TABLE log_tile (
@@ -314,7 +320,7 @@ CREATE TABLE log_opening (
     subject_id BLOB,
     sealed BLOB NOT NULL,
     PRIMARY KEY (event_id, tag)
-) STRICT;
+) STRICT, WITHOUT ROWID;
 
 -- The empty log: the root of no entries is SHA-256 of nothing.
 INSERT INTO log_state (id, size, root, accepted) VALUES (1, 0, X'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855', 0);

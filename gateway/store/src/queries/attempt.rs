@@ -1,15 +1,15 @@
 //! One attempt: what it sends, its opening and its end.
 
+use waymark_core::audit::EntryDraft;
 use waymark_core::delivery::{DeliveryState, Next, ParkReason, Why};
 use waymark_core::error::Fault as WhoseFault;
 use waymark_core::id::{BodyId, DeliveryId, ReferralId};
 use waymark_core::port::{
-    CloseAttempt, DeliveryContent, Leased, LegChange, NewBody, NewDelivery, OpenAttempt, Rendered,
-    StoreError,
+    CloseAttempt, DeliveryContent, LeaseToken, Leased, LegChange, NewBody, NewDelivery, NewEvent,
+    OpenAttempt, Opening, Rendered, StoreError,
 };
 use waymark_core::time::Timestamp;
 
-use super::Backend;
 use super::follow::{Alarms, Cause};
 use super::insert::Connection;
 use super::lane::{self, Member};
@@ -18,8 +18,9 @@ use super::subject::{OpenedBody, SealedBody, load_subject, open_body, seal_bodie
 use super::write::{
     Happened, Write, append_entry, insert_deliveries, insert_events, note_receiver_reference,
 };
+use super::{Backend, group};
 use crate::error::{internal, sql};
-use crate::seal::Subject;
+use crate::seal::{Seal, Subject};
 
 const BODIES: &str =
     "SELECT id, content_body, note_body, rendered_body FROM delivery WHERE id = $1";
@@ -29,19 +30,20 @@ const OPENED: &str =
     "INSERT INTO attempt (delivery_id, number, opened_ms, closed_ms, outcome, why_code, why_text,
     evidence, receipt_body) VALUES ($1, $2, $3, NULL, NULL, NULL, NULL, NULL, NULL)";
 // From now on the lane is one of retries: its lease may expire.
-const ATTEMPTED: &str = "UPDATE lane SET class = 1 WHERE head_id = $1";
+const ATTEMPTED: &str =
+    "UPDATE lane SET class = 1 WHERE endpoint_id = $1 AND subject_id = $2 AND head_id = $3";
 const CLOSE: &str = "UPDATE delivery SET state = $2, evidence = $3, parked = $4, due_ms = $5, failures = $6,
     soft_rejects = $7, unfinished = 0, evidence_due_ms = $8, receiver_reference = COALESCE($9, receiver_reference)
     WHERE id = $1";
 const CLOSED: &str =
     "UPDATE attempt SET closed_ms = $3, outcome = $4, why_code = $5, why_text = $6, evidence = $7,
     receipt_body = $8, fault = $9 WHERE delivery_id = $1 AND number = $2 AND closed_ms IS NULL";
-const WAIT: &str =
-    "UPDATE lane SET class = 1, due_ms = $2, worker = NULL, fence = fence + 1 WHERE head_id = $1";
+const WAIT: &str = "UPDATE lane SET class = 1, due_ms = $4, worker = NULL, fence = fence + 1
+    WHERE endpoint_id = $1 AND subject_id = $2 AND head_id = $3";
 const REFERRAL: &str = locked!("SELECT id FROM referral WHERE id = $1");
 const REOPEN: &str =
     "UPDATE leg SET state = $2, owner_agency = $3, owner_role = $4, clock = $5, next_action = $6
-    WHERE id = $1 AND state = 'cancelled'";
+    WHERE referral_id = $7 AND id = $1 AND state = 'cancelled'";
 const MOVED_ON: &str = "UPDATE referral SET version = version + 1 WHERE id = $1";
 const TRACE: &str = "SELECT id, traceparent FROM delivery WHERE id = $1";
 
@@ -97,73 +99,103 @@ async fn opened(
     body.ok_or(StoreError::NotFound("body")).map(Some)
 }
 
+/// What a worker records of an attempt, with all that can be made before the transaction.
+pub(super) enum Step {
+    /// It begins.
+    Open(Box<Open>),
+    /// It ended.
+    Close(Box<Close>),
+}
+
+impl Step {
+    /// Writes it.
+    pub(super) async fn take(self, w: &mut Write, seal: &Seal) -> Result<(), StoreError> {
+        match self {
+            Self::Open(open) => open.take(w, seal).await,
+            Self::Close(close) => close.take(w, seal).await,
+        }
+    }
+}
+
 /// Opens an attempt; the first one stores the bytes that every later one sends.
 pub(super) async fn open(store: &Backend, open: OpenAttempt) -> Result<(), StoreError> {
-    let (id, body) = match open.rendered {
-        Some((id, Rendered { media_type, bytes })) => (
-            Some(id),
-            seal_bodies(vec![NewBody {
+    let (rendered, body) = match open.rendered {
+        Some((id, Rendered { media_type, bytes })) => {
+            let body = NewBody {
                 id,
                 media_type,
                 bytes,
-            }])
-            .await?,
-        ),
+            };
+            (Some(id), seal_bodies(vec![body]).await?)
+        }
         None => (None, Vec::new()),
     };
-    let mut w = store.begin().await?;
-    let seen = known(&mut w, open.token.delivery).await?;
-    let subject = subject_if(
-        &mut w,
-        store,
-        &seen,
-        !body.is_empty() || !open.openings.is_empty(),
-    );
-    let subject = subject.await?;
-    append_entry(&mut w, open.entry, &open.openings, subject.as_ref()).await?;
-    let now = lane::leased(&mut w, &open.token, &seen).await?;
-    let may = now.state.blocks_lane() && now.state != DeliveryState::AwaitingEvidence;
-    // Bytes come with the first attempt and with no other.
-    if !may
-        || now.attempts.checked_add(1) != Some(open.number)
-        || now.rendered.is_some() == id.is_some()
-    {
-        return Err(StoreError::Stale);
+    let open = Open {
+        token: open.token,
+        number: open.number,
+        at: open.at,
+        rendered,
+        body,
+        entry: open.entry,
+        openings: open.openings,
+    };
+    group::write(store, Step::Open(Box::new(open))).await
+}
+
+/// An attempt that begins.
+pub(super) struct Open {
+    token: LeaseToken,
+    number: u32,
+    at: Timestamp,
+    rendered: Option<BodyId>,
+    body: Vec<SealedBody>,
+    entry: EntryDraft,
+    openings: Vec<Opening>,
+}
+
+impl Open {
+    async fn take(self, w: &mut Write, seal: &Seal) -> Result<(), StoreError> {
+        let seen = known(w, self.token.delivery).await?;
+        let seals = !self.body.is_empty() || !self.openings.is_empty();
+        let subject = subject_if(w, seal, &seen, seals).await?;
+        append_entry(w, self.entry, &self.openings, subject.as_ref()).await?;
+        let now = lane::leased(w, &self.token, &seen).await?;
+        let may = now.state.blocks_lane() && now.state != DeliveryState::AwaitingEvidence;
+        // Bytes come with the first attempt and with no other.
+        if !may
+            || now.attempts.checked_add(1) != Some(self.number)
+            || now.rendered.is_some() == self.rendered.is_some()
+        {
+            return Err(StoreError::Stale);
+        }
+        store_all(w, subject.as_ref(), &now, &self.body).await?;
+        sqlx::query(OPEN)
+            .bind(now.id.as_bytes().as_slice())
+            .bind(self.rendered.as_ref().map(|id| id.as_bytes().as_slice()))
+            .execute(w.conn())
+            .await
+            .map_err(sql)?;
+        sqlx::query(OPENED)
+            .bind(now.id.as_bytes().as_slice())
+            .bind(i64::from(self.number))
+            .bind(self.at.as_ms())
+            .execute(w.conn())
+            .await
+            .map_err(sql)?;
+        sqlx::query(ATTEMPTED)
+            .bind(now.endpoint.as_str())
+            .bind(now.subject.as_bytes().as_slice())
+            .bind(now.id.as_bytes().as_slice())
+            .execute(w.conn())
+            .await
+            .map_err(sql)?;
+        w.count_move(now.state, DeliveryState::Attempting);
+        Ok(())
     }
-    store_all(&mut w, subject.as_ref(), &now, &body).await?;
-    sqlx::query(OPEN)
-        .bind(now.id.as_bytes().as_slice())
-        .bind(id.as_ref().map(|id| id.as_bytes().as_slice()))
-        .execute(w.conn())
-        .await
-        .map_err(sql)?;
-    sqlx::query(OPENED)
-        .bind(now.id.as_bytes().as_slice())
-        .bind(i64::from(open.number))
-        .bind(open.at.as_ms())
-        .execute(w.conn())
-        .await
-        .map_err(sql)?;
-    sqlx::query(ATTEMPTED)
-        .bind(now.id.as_bytes().as_slice())
-        .execute(w.conn())
-        .await
-        .map_err(sql)?;
-    w.count_move(now.state, DeliveryState::Attempting);
-    w.commit().await
 }
 
 /// Records how an attempt ended, where the delivery goes, and what its lane does then.
 pub(super) async fn close(store: &Backend, close: CloseAttempt) -> Result<(), StoreError> {
-    let CloseAttempt {
-        receipt,
-        tell,
-        entry,
-        openings,
-        alarms,
-        resolve,
-        ..
-    } = close;
     let end = End {
         number: close.number,
         at: close.at,
@@ -173,64 +205,84 @@ pub(super) async fn close(store: &Backend, close: CloseAttempt) -> Result<(), St
         fault: close.fault,
         evidence_due: close.evidence_due,
         receiver_reference: close.receiver_reference,
-        receipt: receipt.as_ref().map(|body| body.id),
+        receipt: close.receipt.as_ref().map(|body| body.id),
     };
-    let (told, tell) = tell.unzip();
-    let bodies = seal_bodies(receipt.into_iter().chain(told).collect()).await?;
-    let cause = Cause::of(&entry);
-    let mut w = store.begin().await?;
-    let seen = known(&mut w, close.token.delivery).await?;
-    let subject = subject_if(
-        &mut w,
-        store,
-        &seen,
-        !bodies.is_empty() || !openings.is_empty(),
-    );
-    let subject = subject.await?;
-    if tell.is_some() || close.reopen.is_some() {
-        sqlx::query(REFERRAL)
-            .bind(seen.referral.as_bytes().as_slice())
-            .fetch_optional(w.conn())
-            .await
-            .map_err(sql)?;
-    }
-    append_entry(&mut w, entry, &openings, subject.as_ref()).await?;
-    if let Some(leg) = &close.reopen {
-        reopen(&mut w, seen.referral, leg).await?;
-    }
-    if let Some(reference) = &end.receiver_reference {
-        let key = (&seen.recipient, reference.as_str());
-        note_receiver_reference(&mut w, store.seal(), seen.referral, key).await?;
-    }
-    // Lanes in their order: the one that the sender is told in may come first.
-    let told_first = tell
-        .as_ref()
-        .is_some_and(|tell| tell.endpoint < seen.endpoint);
-    if told_first {
-        queue_tell(&mut w, &seen, tell.as_ref(), close.at).await?;
-    }
-    let now = lane::leased(&mut w, &close.token, &seen).await?;
-    store_all(&mut w, subject.as_ref(), &now, &bodies).await?;
-    let now = end.write(&mut w, now).await?;
-    let mut alarms = Alarms::new(alarms, resolve);
-    end.settle(&mut w, (&cause, &mut alarms), &now).await?;
-    if !told_first {
-        queue_tell(&mut w, &seen, tell.as_ref(), close.at).await?;
-    }
-    if let Some(event) = &close.event {
-        let delivery = Some((now.state, now.evidence));
-        let happened = Happened {
-            event,
-            referral: now.referral,
-            at: close.at,
-            delivery,
-        };
-        insert_events(&mut w, &[happened]).await?;
-    }
-    alarms.apply(&mut w, close.at).await?;
-    w.commit().await?;
+    let (told, tell) = close.tell.unzip();
+    let close = Close {
+        token: close.token,
+        end,
+        bodies: seal_bodies(close.receipt.into_iter().chain(told).collect()).await?,
+        tell,
+        reopen: close.reopen,
+        event: close.event,
+        alarms: Alarms::new(close.alarms, close.resolve),
+        entry: close.entry,
+        openings: close.openings,
+    };
+    group::write(store, Step::Close(Box::new(close))).await?;
     store.work_was_added();
     Ok(())
+}
+
+/// An attempt that ended.
+pub(super) struct Close {
+    token: LeaseToken,
+    end: End,
+    bodies: Vec<SealedBody>,
+    tell: Option<NewDelivery>,
+    reopen: Option<LegChange>,
+    event: Option<NewEvent>,
+    alarms: Alarms,
+    entry: EntryDraft,
+    openings: Vec<Opening>,
+}
+
+impl Close {
+    async fn take(self, w: &mut Write, seal: &Seal) -> Result<(), StoreError> {
+        let (end, mut alarms) = (self.end, self.alarms);
+        let cause = Cause::of(&self.entry);
+        let seen = known(w, self.token.delivery).await?;
+        let seals = !self.bodies.is_empty() || !self.openings.is_empty();
+        let subject = subject_if(w, seal, &seen, seals).await?;
+        if self.tell.is_some() || self.reopen.is_some() {
+            sqlx::query(REFERRAL)
+                .bind(seen.referral.as_bytes().as_slice())
+                .fetch_optional(w.conn())
+                .await
+                .map_err(sql)?;
+        }
+        append_entry(w, self.entry, &self.openings, subject.as_ref()).await?;
+        if let Some(leg) = &self.reopen {
+            reopen(w, seen.referral, leg).await?;
+        }
+        if let Some(reference) = &end.receiver_reference {
+            let key = (&seen.recipient, reference.as_str());
+            note_receiver_reference(w, seal, seen.referral, key).await?;
+        }
+        // Lanes in their order: the one that the sender is told in may come first.
+        let tell = self.tell.as_ref();
+        let told_first = tell.is_some_and(|tell| tell.endpoint < seen.endpoint);
+        if told_first {
+            queue_tell(w, &seen, tell, end.at).await?;
+        }
+        let now = lane::leased(w, &self.token, &seen).await?;
+        store_all(w, subject.as_ref(), &now, &self.bodies).await?;
+        let now = end.write(w, now).await?;
+        end.settle(w, (&cause, &mut alarms), &now).await?;
+        if !told_first {
+            queue_tell(w, &seen, tell, end.at).await?;
+        }
+        if let Some(event) = &self.event {
+            let happened = Happened {
+                event,
+                referral: now.referral,
+                at: end.at,
+                delivery: Some((now.state, now.evidence)),
+            };
+            insert_events(w, &[happened]).await?;
+        }
+        alarms.apply(w, end.at).await
+    }
 }
 
 /// Gives back a leg whose cancel was refused. The referral moved on: what was decided before is decided anew.
@@ -242,6 +294,7 @@ async fn reopen(w: &mut Write, referral: ReferralId, leg: &LegChange) -> Result<
         .bind(leg.owner.role.as_str())
         .bind(leg.clock.as_deref())
         .bind(leg.next_action.as_deref())
+        .bind(referral.as_bytes().as_slice())
         .execute(w.conn())
         .await
         .map_err(sql)?;
@@ -340,6 +393,8 @@ impl End {
             }
         };
         sqlx::query(WAIT)
+            .bind(now.endpoint.as_str())
+            .bind(now.subject.as_bytes().as_slice())
             .bind(now.id.as_bytes().as_slice())
             .bind(due.map(Timestamp::as_ms))
             .execute(w.conn())
@@ -364,14 +419,14 @@ async fn known(w: &mut Write, delivery: DeliveryId) -> Result<Member, StoreError
 /// The delivery's subject, where there is something to seal.
 pub(super) async fn subject_if(
     w: &mut Write,
-    store: &Backend,
+    seal: &Seal,
     of: &Member,
     needed: bool,
 ) -> Result<Option<Subject>, StoreError> {
     if !needed {
         return Ok(None);
     }
-    let subject = load_subject(w.conn(), store.seal(), of.subject).await?;
+    let subject = load_subject(w.conn(), seal, of.subject).await?;
     subject.ok_or(StoreError::NotFound("subject")).map(Some)
 }
 

@@ -7,23 +7,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use waymark_core::alarm::AlarmKind;
 use waymark_core::delivery::ParkReason;
-use waymark_core::id::{DeliveryId, Reference, ReferralId};
+use waymark_core::id::{DeliveryId, ReferralId};
 use waymark_core::port::{CheckFault, CheckPage, StoreError};
 
 use super::insert::select_in;
 use super::row::{Fields, Row};
 use super::rule::{BY_STATE, In, RULES, TOLD};
-use super::{Backend, alarm, keys};
+use super::{Backend, alarm};
 use crate::error::sql;
 
 /// Referrals of one page, at most.
 pub(super) const PAGE_MAX: u32 = 1_000;
 
-const PAGE: &str = "SELECT id, reference FROM referral WHERE id > $1 ORDER BY id LIMIT $2";
-const REFERENCES: In = (
-    "SELECT hash FROM referral_key WHERE kind = 'reference' AND hash IN",
-    "",
-);
+const PAGE: &str = "SELECT id FROM referral WHERE id > $1 ORDER BY id LIMIT $2";
 
 /// What tells somebody of a leg or a delivery, under its id.
 const ALARMS: [AlarmKind; 4] = [
@@ -47,15 +43,15 @@ pub(super) async fn page(
         .fetch_all(&mut *store.read().await?)
         .await
         .map_err(sql)?;
-    let mut hashes = BTreeMap::new();
+    let mut referrals = BTreeSet::new();
     for row in &rows {
-        let row = Fields::new(row, "referral", "id");
-        let reference: Reference = row.code("reference")?;
-        let id = row.id("id", ReferralId::from_bytes)?;
-        hashes.insert(id, keys::reference(store.seal(), &reference));
+        referrals.insert(Fields::new(row, "referral", "id").id("id", ReferralId::from_bytes)?);
     }
-    let ids: Vec<&[u8]> = hashes.keys().map(|id| id.as_bytes().as_slice()).collect();
-    let mut faults = unreferenced(store, &hashes).await?;
+    let ids: Vec<&[u8]> = referrals
+        .iter()
+        .map(|id| id.as_bytes().as_slice())
+        .collect();
+    let mut faults = Vec::new();
     for (rule, query) in RULES {
         for row in &over(store, *query, &ids).await? {
             faults.push(fault(rule, row)?);
@@ -83,28 +79,8 @@ pub(super) async fn page(
         referrals: u64::try_from(rows.len()).unwrap_or(u64::MAX),
         by_state: by_state(store, &ids).await?,
         faults,
-        next: hashes.keys().next_back().copied().filter(|_| more),
+        next: referrals.last().copied().filter(|_| more),
     })
-}
-
-/// Referrals that the reference on their receipt does not find.
-async fn unreferenced(
-    store: &Backend,
-    hashes: &BTreeMap<ReferralId, [u8; 32]>,
-) -> Result<Vec<CheckFault>, StoreError> {
-    let wanted: Vec<[u8; 32]> = hashes.values().copied().collect();
-    let mut found = BTreeSet::new();
-    for row in &select_in(&mut *store.read().await?, REFERENCES, &wanted).await? {
-        found.insert(Fields::new(row, "referral_key", "hash").fixed::<32>("hash")?);
-    }
-    let lost = hashes.iter().filter(|(_, hash)| !found.contains(*hash));
-    Ok(lost
-        .map(|(id, _)| CheckFault {
-            referral: id.to_string(),
-            rule: "reference_missing",
-            detail: id.to_string(),
-        })
-        .collect())
 }
 
 async fn over(store: &Backend, query: In, ids: &[&[u8]]) -> Result<Vec<Row>, StoreError> {

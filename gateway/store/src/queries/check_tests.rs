@@ -54,7 +54,7 @@ async fn each_row_deleted_by_hand_is_a_fault() {
         ("log_event", "accept_entry_missing"),
         ("log_entry", "accept_entry_missing"),
         ("body", "content_missing"),
-        ("referral_key", "reference_missing"),
+        ("reference", "reference_missing"),
         ("alarm", "leg_without_work"),
     ];
     for (table, rule) in harms {

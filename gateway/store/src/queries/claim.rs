@@ -74,8 +74,7 @@ pub(super) async fn claim_messages<'a>(
     Ok(fresh)
 }
 
-/// Claims a reference, ours or the sender's.
-pub(super) const REFERRAL_KEY: (&str, &str) = (
+const REFERRAL_KEY: (&str, &str) = (
     "INSERT INTO referral_key (kind, hash, content_hash, referral_id)",
     "ON CONFLICT (kind, hash) DO NOTHING RETURNING hash",
 );
@@ -85,7 +84,7 @@ const READ_SENDER_KEY: (&str, &str) = (
     "",
 );
 
-/// Claims the senders' own references, then ours; answers items whose reference was used before.
+/// Claims the senders' own references; answers items whose reference was used before.
 pub(super) async fn claim_references<'a>(
     w: &mut Write,
     batch: Vec<Numbered<'a>>,

@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use futures::FutureExt as _;
 use tokio::sync::mpsc::error::TrySendError;
@@ -23,6 +24,23 @@ pub(super) const BATCH_MAX: usize = 256;
 pub(super) struct Job {
     item: Item,
     answer: oneshot::Sender<Result<Done, StoreError>>,
+    counted: Counted,
+}
+
+/// One of [`Shared::accepts_waiting`], as long as this lives.
+struct Counted(Arc<Shared>);
+
+impl Counted {
+    fn new(shared: &Arc<Shared>) -> Self {
+        shared.accepts.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.accepts.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Accepts a referral through the committer.
@@ -30,9 +48,14 @@ pub(super) async fn accept(backend: &Backend, accept: Accept) -> Result<Accepted
     backend.has_room()?;
     let item = Item::prepare(backend.seal(), accept).await?;
     let (answer, answered) = oneshot::channel();
+    let counted = Counted::new(&backend.shared);
     backend
         .queue
-        .try_send(Job { item, answer })
+        .try_send(Job {
+            item,
+            answer,
+            counted,
+        })
         .map_err(|refused| match refused {
             TrySendError::Full(_) => StoreError::Exhausted {
                 limit: "accept_queue",
@@ -61,14 +84,17 @@ pub(super) fn start(shared: Arc<Shared>, jobs: mpsc::Receiver<Job>) {
 async fn run(shared: Arc<Shared>, mut jobs: mpsc::Receiver<Job>, fold: mpsc::Sender<()>) {
     let mut batch = Vec::with_capacity(BATCH_MAX);
     while jobs.recv_many(&mut batch, BATCH_MAX).await > 0 {
-        let (items, answers): (Vec<Item>, Vec<_>) =
-            batch.drain(..).map(|job| (job.item, job.answer)).unzip();
+        let (items, answers): (Vec<Item>, Vec<_>) = batch
+            .drain(..)
+            .map(|job| (job.item, (job.answer, job.counted)))
+            .unzip();
         // A panic must not end the only task that can accept.
         let done = AssertUnwindSafe(accept_all(&shared, items))
             .catch_unwind()
             .await;
         let mut done = done.unwrap_or_default().into_iter();
-        for answer in answers {
+        for (answer, counted) in answers {
+            drop(counted);
             let result = done
                 .next()
                 .unwrap_or_else(|| Err(internal(Fault::Panicked)));

@@ -61,7 +61,7 @@ pub(super) async fn put(store: &Backend, document: NewDocument) -> Result<Upload
     let size = i64::try_from(body.bytes.expose().len()).map_err(internal)?;
     let media_type = body.media_type.clone();
     let body = seal_body(body).await?;
-    let (subject, wrapped) = store.seal().new_subject()?;
+    let (subject, wrapped) = store.seal().new_subject(at)?;
     let sealed = subject
         .key
         .seal(sha256_place(&id), sha256.expose().as_bytes())?;

@@ -36,7 +36,7 @@ pub(super) fn ms(after: i64) -> Timestamp {
 /// An open database of its own.
 pub(super) struct Bench {
     pub(super) store: Backend,
-    _dir: Option<tempfile::TempDir>,
+    pub(super) dir: Option<tempfile::TempDir>,
     made: AtomicU64,
     postgres: bool,
     sender: AgencyId,
@@ -105,7 +105,7 @@ pub(super) async fn bench() -> Option<Bench> {
     store.upkeep(ms(0)).await.unwrap();
     Some(Bench {
         store,
-        _dir: dir,
+        dir,
         made: AtomicU64::new(1),
         postgres: Db::NAME == "PostgreSQL",
         sender: "EE100001".parse().unwrap(),

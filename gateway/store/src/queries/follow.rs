@@ -11,7 +11,7 @@ use super::lane::{self, Member, set_state};
 use super::row::Fields;
 use super::write::{Happened, Write, append_entry, insert_events, open_alarms, resolve_alarms};
 use crate::error::{Fault, internal, sql};
-use crate::seal::random;
+use crate::seal::sortable_id;
 
 /// Deliveries taken along by one statement; more are taken by the next.
 const TAKEN_MAX: i64 = 100;
@@ -24,7 +24,8 @@ const LATER: &str = "SELECT id, referral_id, leg_id, kind, endpoint_id, recipien
     AND (lane_seq > $4 OR (lane_seq = $4 AND id > $5))
     AND state IN ('queued', 'attempting', 'retry_wait', 'unknown', 'held', 'awaiting_evidence')
     ORDER BY lane_seq, id LIMIT $6";
-const OWNER: &str = "SELECT id, owner_agency, owner_role FROM leg WHERE id = $1";
+const OWNER: &str =
+    "SELECT id, owner_agency, owner_role FROM leg WHERE referral_id = $1 AND id = $2";
 
 /// Who moves a delivery, and with which entry of its stream.
 #[derive(Clone, Debug)]
@@ -208,10 +209,8 @@ pub(super) async fn record(
 }
 
 fn follow_event(cause: &Cause, later: &Member, code: &str) -> Result<NewEvent, StoreError> {
-    let ms = u64::try_from(cause.at.as_ms()).unwrap_or(0);
-    let id = uuid::Builder::from_unix_timestamp_millis(ms, &random::<10>()?).into_uuid();
     Ok(NewEvent {
-        id: EventId::from_uuid(id),
+        id: EventId::from_bytes(sortable_id(cause.at)?),
         kind: EventKind::Delivery,
         leg: later.leg,
         delivery: Some(later.id),
@@ -252,6 +251,7 @@ async fn behind_alarm(
 async fn owner_of(w: &mut Write, of: &Member) -> Result<(AgencyId, String), StoreError> {
     let row = match &of.leg {
         Some(leg) => sqlx::query(OWNER)
+            .bind(of.referral.as_bytes().as_slice())
             .bind(leg.as_bytes().as_slice())
             .fetch_optional(w.conn())
             .await

@@ -2,17 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use waymark_core::id::{ReferralId, SubjectId};
-use waymark_core::port::StoreError;
+use waymark_core::id::SubjectId;
+use waymark_core::port::{Accept, StoreError};
 
 use super::accept::Item;
-use super::claim::REFERRAL_KEY;
 use super::insert::{insert, select_in};
 use super::row::Fields;
 use super::subject::{BodyRow, insert_bodies, insert_subjects, read_subject};
 use super::write::{
     Happened, Leaf, Queued, REFERRALS, Write, insert_events, insert_leaves, insert_openings,
-    key_kind, open_alarms, queue, seal_openings,
+    open_alarms, queue, seal_openings,
 };
 use super::{document, keys, likeness};
 use crate::error::{Fault, internal};
@@ -40,7 +39,7 @@ async fn subjects(w: &mut Write, seal: &Seal, items: &[&Item]) -> Result<Vec<Sub
     let mut candidates: BTreeMap<SubjectHash, (Subject, WrappedKey)> = BTreeMap::new();
     for item in items {
         if let Some((kind, hash)) = item.subject {
-            candidates.insert((kind.to_owned(), hash), seal.new_subject()?);
+            candidates.insert((kind.to_owned(), hash), seal.new_subject(item.accept.at)?);
         }
     }
     let rows: Vec<(&SubjectHash, SubjectId)> = candidates
@@ -81,7 +80,7 @@ async fn subjects(w: &mut Write, seal: &Seal, items: &[&Item]) -> Result<Vec<Sub
             let found = found.get(&(kind.to_owned(), hash)).cloned();
             subjects.push(found.ok_or_else(|| internal(Fault::Missing("a subject")))?);
         } else {
-            let (subject, wrapped) = seal.new_subject()?;
+            let (subject, wrapped) = seal.new_subject(item.accept.at)?;
             made.push((subject.id, wrapped, at));
             subjects.push(subject);
         }
@@ -97,6 +96,7 @@ const REFERRAL: (&str, &str) = (
      delivery_count, traceparent)",
     "",
 );
+const REFERENCE: (&str, &str) = ("INSERT INTO reference (reference, referral_id)", "");
 const STREAM: (&str, &str) = (
     "INSERT INTO log_stream (stream_id, next_seq, prev_leaf)",
     "",
@@ -104,7 +104,7 @@ const STREAM: (&str, &str) = (
 
 /// Writes the rows of accepted items, which came in this order.
 pub(super) async fn keep(w: &mut Write, seal: &Seal, items: &[&Item]) -> Result<(), StoreError> {
-    keep_references(w, seal, items).await?;
+    keep_references(w, items).await?;
     let subjects = subjects(w, seal, items).await?;
     let pairs: Vec<(&Item, &Subject)> = items.iter().copied().zip(&subjects).collect();
     for (item, subject) in &pairs {
@@ -182,29 +182,15 @@ fn queued<'a>(item: &'a Item, subject: &'a Subject) -> impl Iterator<Item = Queu
     })
 }
 
-async fn keep_references(w: &mut Write, seal: &Seal, items: &[&Item]) -> Result<(), StoreError> {
-    let mut rows: Vec<([u8; 32], ReferralId)> = items
-        .iter()
-        .map(|item| {
-            (
-                keys::reference(seal, &item.accept.reference),
-                item.accept.referral,
-            )
-        })
-        .collect();
-    rows.sort_unstable();
-    let kept = insert(w.conn(), REFERRAL_KEY, &rows, |row, (hash, referral)| {
-        row.push_bind(key_kind::REFERENCE)
-            .push_bind(hash.as_slice())
-            .push_bind(None::<&[u8]>)
-            .push_bind(referral.as_bytes().as_slice());
+async fn keep_references(w: &mut Write, items: &[&Item]) -> Result<(), StoreError> {
+    let mut rows: Vec<&Accept> = items.iter().map(|item| &item.accept).collect();
+    rows.sort_unstable_by(|a, b| a.reference.cmp(&b.reference));
+    insert(w.conn(), REFERENCE, &rows, |row, a| {
+        row.push_bind(a.reference.as_str())
+            .push_bind(a.referral.as_bytes().as_slice());
     })
     .await?;
-    if kept.len() == rows.len() {
-        Ok(())
-    } else {
-        Err(internal(Fault::Twice("a reference")))
-    }
+    Ok(())
 }
 
 async fn keep_referrals(w: &mut Write, pairs: &[(&Item, &Subject)]) -> Result<(), StoreError> {

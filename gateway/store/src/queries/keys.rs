@@ -1,6 +1,6 @@
 //! Keyed hashes that messages and referrals are found by, and the legs' rows.
 
-use waymark_core::id::{AgencyId, EventId, Reference, ReferralId, RuleId};
+use waymark_core::id::{AgencyId, EventId, ReferralId, RuleId};
 use waymark_core::leg::LegState;
 use waymark_core::personal::Personal;
 use waymark_core::port::{MessageKey, NewLeg, StoreError};
@@ -29,11 +29,6 @@ pub(super) fn message_key(seal: &Seal, sender: &AgencyId, key: &Personal<String>
 pub(super) fn sender(seal: &Seal, sender: &AgencyId, reference: &SenderReference) -> [u8; 32] {
     let parts = [sender.as_str(), &reference.namespace, &reference.value];
     seal.keyed("referral_key.sender", &parts.map(str::as_bytes))
-}
-
-/// The keyed hash of a reference of ours.
-pub(super) fn reference(seal: &Seal, reference: &Reference) -> [u8; 32] {
-    seal.keyed("referral_key.reference", &[reference.as_str().as_bytes()])
 }
 
 const POINT_MESSAGE: &str =

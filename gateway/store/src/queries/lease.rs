@@ -52,14 +52,14 @@ const HEADS: (&str, &str) = (
     "",
 );
 const LANES_OF: (&str, &str) = (
-    "SELECT endpoint_id, subject_id, head_id FROM lane WHERE head_id IN",
+    "SELECT endpoint_id, subject_id, id AS head_id FROM delivery WHERE id IN",
     "",
 );
-const RENEW: &str =
-    "UPDATE lane SET due_ms = $3 WHERE head_id = $1 AND fence = $2 AND worker IS NOT NULL";
+const RENEW: &str = "UPDATE lane SET due_ms = $5
+    WHERE endpoint_id = $1 AND subject_id = $2 AND head_id = $3 AND fence = $4 AND worker IS NOT NULL";
 // The fence grows: whoever gave the lease back cannot use it any more.
-const RELEASE: &str = "UPDATE lane SET due_ms = $3, fence = fence + 1, worker = NULL
-    WHERE head_id = $1 AND fence = $2 AND worker IS NOT NULL";
+const RELEASE: &str = "UPDATE lane SET due_ms = $5, fence = fence + 1, worker = NULL
+    WHERE endpoint_id = $1 AND subject_id = $2 AND head_id = $3 AND fence = $4 AND worker IS NOT NULL";
 const RELEASED: &str = "UPDATE delivery SET due_ms = $2 WHERE id = $1";
 
 const fn class(class: WorkClass) -> i64 {
@@ -172,7 +172,31 @@ fn read(row: &Row, fences: &BTreeMap<DeliveryId, i64>) -> Result<Leased, StoreEr
     })
 }
 
-/// Keeps leases for longer; answers those still held. Lanes are taken in their order, as by every other write.
+/// A lane and what is leased of it: two leases of one lane may be held here, of which one is lost.
+type LeaseOf<'a> = ((String, Vec<u8>), &'a LeaseToken);
+
+/// Some leases in the order of their lanes: the one in which every other write takes them.
+async fn lanes_of<'a>(
+    w: &mut Write,
+    leases: &'a [LeaseToken],
+) -> Result<Vec<LeaseOf<'a>>, StoreError> {
+    let heads: Vec<&[u8]> = leases
+        .iter()
+        .map(|t| t.delivery.as_bytes().as_slice())
+        .collect();
+    let mut lanes = Vec::with_capacity(leases.len());
+    for row in &select_in(w.conn(), LANES_OF, &heads).await? {
+        let row = Fields::new(row, "delivery", "head_id");
+        let delivery = row.id("head_id", DeliveryId::from_bytes)?;
+        if let Some(token) = leases.iter().find(|token| token.delivery == delivery) {
+            lanes.push(((row.text("endpoint_id")?, row.bytes("subject_id")?), token));
+        }
+    }
+    lanes.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    Ok(lanes)
+}
+
+/// Keeps leases for longer; answers those still held.
 pub(super) async fn renew(
     store: &Backend,
     leases: &[LeaseToken],
@@ -181,22 +205,9 @@ pub(super) async fn renew(
     let mut held = Vec::with_capacity(leases.len());
     for piece in leases.chunks(RENEW_MAX) {
         let mut w = store.begin().await?;
-        let heads: Vec<&[u8]> = piece
-            .iter()
-            .map(|t| t.delivery.as_bytes().as_slice())
-            .collect();
-        let rows = select_in(w.conn(), LANES_OF, &heads).await?;
-        let mut lanes = BTreeMap::new();
-        for row in &rows {
-            let row = Fields::new(row, "lane", "head_id");
-            let delivery = row.id("head_id", DeliveryId::from_bytes)?;
-            if let Some(token) = piece.iter().find(|token| token.delivery == delivery) {
-                lanes.insert((row.text("endpoint_id")?, row.bytes("subject_id")?), token);
-            }
-        }
-        for token in lanes.into_values() {
-            if change(&mut w, RENEW, token, until).await? {
-                held.push(token.delivery);
+        for lease in lanes_of(&mut w, piece).await? {
+            if change(&mut w, RENEW, &lease, until).await? {
+                held.push(lease.1.delivery);
             }
         }
         w.commit().await?;
@@ -211,7 +222,9 @@ pub(super) async fn release(
     due: Timestamp,
 ) -> Result<(), StoreError> {
     let mut w = store.begin().await?;
-    if !change(&mut w, RELEASE, token, due).await? {
+    let lanes = lanes_of(&mut w, std::slice::from_ref(token)).await?;
+    let lease = lanes.first().ok_or(StoreError::LeaseLost)?;
+    if !change(&mut w, RELEASE, lease, due).await? {
         return Err(StoreError::LeaseLost);
     }
     sqlx::query(RELEASED)
@@ -228,10 +241,12 @@ pub(super) async fn release(
 async fn change(
     w: &mut Write,
     statement: &'static str,
-    token: &LeaseToken,
+    ((endpoint, subject), token): &LeaseOf<'_>,
     to: Timestamp,
 ) -> Result<bool, StoreError> {
     let done = sqlx::query(statement)
+        .bind(endpoint.as_str())
+        .bind(subject.as_slice())
         .bind(token.delivery.as_bytes().as_slice())
         .bind(token.fence)
         .bind(to.as_ms())

@@ -14,6 +14,7 @@ use waymark_core::time::Timestamp;
 use waymark_tlog::note::SigningKey;
 use waymark_tlog::{Checkpoint, Edge, Hash, TileId, leaf_hash, tiles_for_root};
 
+use super::super::ROUND_MAX;
 use super::insert::{insert, pieces};
 use super::row::{Fields, Row};
 use super::subject::load_subject;
@@ -21,8 +22,6 @@ use super::write::{Write, append_entry, opening_place, opening_row};
 use super::{Backend, Db};
 use crate::error::{Fault, internal, sql};
 
-/// Entries of one round, at most; more are left for the next.
-pub(super) const ROUND_MAX: u32 = 4_096;
 /// Entries or checkpoints of one page, at most.
 pub(super) const PAGE_MAX: u32 = 10_000;
 
@@ -65,11 +64,13 @@ impl LogStore for Backend {
     ) -> Result<Round, StoreError> {
         let mut w = self.begin().await?;
         let head = lock_head(&mut w).await?;
-        let rows = take(&mut w, max.min(ROUND_MAX)).await?;
+        let max = max.min(ROUND_MAX);
+        let rows = take(&mut w, max).await?;
         if rows.is_empty() {
             return Ok(Round {
                 added: 0,
                 size: head.size,
+                full: false,
             });
         }
         let size = append(&mut w, key, head, &rows, at).await?;
@@ -79,6 +80,7 @@ impl LogStore for Backend {
         Ok(Round {
             added: count(rows.len()),
             size,
+            full: count(rows.len()) == u64::from(max),
         })
     }
 

@@ -10,8 +10,8 @@ use waymark_tlog::{
     Checkpoint, Edge, Hash, TileId, inclusion_proof, tiles_for_inclusion, verify_inclusion,
 };
 
+use super::super::ROUND_MAX;
 use super::fixture::{Bench, bench, ms};
-use super::log::ROUND_MAX;
 
 fn key() -> SigningKey {
     SigningKey::from_seed("waymark.test/delivery/2026", [9; 32]).unwrap()

@@ -53,7 +53,7 @@ pub(super) async fn raise_evidence(
     let seen = lane::member(&mut w, raise.delivery).await?;
     let seen = seen.ok_or(StoreError::NotFound("delivery"))?;
     let needed = !bodies.is_empty() || !raise.openings.is_empty();
-    let subject = subject_if(&mut w, store, &seen, needed).await?;
+    let subject = subject_if(&mut w, store.seal(), &seen, needed).await?;
     append_entry(&mut w, raise.entry, &raise.openings, subject.as_ref()).await?;
     if let Some(reference) = &raise.receiver_reference {
         let key = (&seen.recipient, reference.as_str());
@@ -124,7 +124,7 @@ pub(super) async fn operate(store: &Backend, operation: Operation) -> Result<(),
     let mut w = store.begin().await?;
     let seen = lane::member(&mut w, operation.delivery).await?;
     let seen = seen.ok_or(StoreError::NotFound("delivery"))?;
-    let subject = subject_if(&mut w, store, &seen, true).await?;
+    let subject = subject_if(&mut w, store.seal(), &seen, true).await?;
     append_entry(
         &mut w,
         operation.entry,

@@ -20,14 +20,14 @@ const ROLE: &str = "duty";
 
 // Looked up a row at a time: a join would read all lanes.
 const EVIDENCE: &str = "SELECT d.id, d.wire_id, d.recipient,
-    (SELECT g.owner_agency FROM leg g WHERE g.id = d.leg_id) AS owner_agency,
-    (SELECT g.owner_role FROM leg g WHERE g.id = d.leg_id) AS owner_role
+    (SELECT g.owner_agency FROM leg g WHERE g.referral_id = d.referral_id AND g.id = d.leg_id) AS owner_agency,
+    (SELECT g.owner_role FROM leg g WHERE g.referral_id = d.referral_id AND g.id = d.leg_id) AS owner_role
     FROM delivery d WHERE d.state = 'awaiting_evidence' AND d.evidence_due_ms <= $1
     ORDER BY d.evidence_due_ms DESC, d.id DESC LIMIT $2";
 const URGENT: &str = "SELECT d.id, d.wire_id, d.recipient,
-    (SELECT g.owner_agency FROM leg g WHERE g.id = d.leg_id) AS owner_agency,
-    (SELECT g.owner_role FROM leg g WHERE g.id = d.leg_id) AS owner_role
-    FROM (SELECT id, endpoint_id, subject_id, wire_id, recipient, leg_id FROM delivery
+    (SELECT g.owner_agency FROM leg g WHERE g.referral_id = d.referral_id AND g.id = d.leg_id) AS owner_agency,
+    (SELECT g.owner_role FROM leg g WHERE g.referral_id = d.referral_id AND g.id = d.leg_id) AS owner_role
+    FROM (SELECT id, referral_id, endpoint_id, subject_id, wire_id, recipient, leg_id FROM delivery
         WHERE state = 'queued' AND urgent = 1 AND queued_ms <= $1 ORDER BY id DESC LIMIT $2) d
     WHERE (SELECT l.head_id FROM lane l WHERE l.endpoint_id = d.endpoint_id AND l.subject_id = d.subject_id) <> d.id
     ORDER BY d.id DESC";

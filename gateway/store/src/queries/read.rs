@@ -230,6 +230,7 @@ fn accepted_leg(row: &Row) -> Result<AcceptedLeg, StoreError> {
     })
 }
 
+const BY_REFERENCE: &str = "SELECT reference, referral_id FROM reference WHERE reference = $1";
 const BY_KEY: &str = "SELECT hash, referral_id FROM referral_key WHERE kind = $1 AND hash = $2";
 const BY_WIRE: &str = "SELECT d.id, d.referral_id FROM wire w JOIN delivery d ON d.id = w.delivery_id WHERE w.wire_id = $1";
 
@@ -246,7 +247,11 @@ pub(super) async fn resolve(
     let seal = store.seal();
     let (kind, hash) = match key {
         ReferralKey::Reference(reference) => {
-            (key_kind::REFERENCE, keys::reference(seal, reference))
+            let row = sqlx::query(BY_REFERENCE)
+                .bind(reference.as_str())
+                .fetch_optional(store.reader())
+                .await;
+            return row.map_err(sql)?.as_ref().map(referral_id).transpose();
         }
         ReferralKey::Sender(agency, reference) => {
             (key_kind::SENDER, keys::sender(seal, agency, reference))

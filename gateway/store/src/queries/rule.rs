@@ -25,6 +25,12 @@ pub(super) const RULES: &[(&str, In)] = &[
          "AND r.delivery_count <> (SELECT COUNT(*) FROM delivery d WHERE d.referral_id = r.id) ORDER BY r.id"),
     ),
     (
+        "reference_missing",
+        ("SELECT r.id AS id, r.id AS thing FROM referral r WHERE r.id IN",
+         "AND NOT EXISTS (SELECT 1 FROM reference f WHERE f.reference = r.reference AND f.referral_id = r.id)
+         ORDER BY r.id"),
+    ),
+    (
         "subject_missing",
         ("SELECT r.id AS id, r.subject_id AS thing FROM referral r WHERE r.id IN",
          "AND NOT EXISTS (SELECT 1 FROM subject s WHERE s.id = r.subject_id) ORDER BY r.id"),

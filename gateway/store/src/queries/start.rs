@@ -1,15 +1,15 @@
 //! Opening one engine's database.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize};
 
 use sqlx::migrate::MigrateError;
 use tokio::sync::{Notify, mpsc};
 use waymark_core::port::{Store, UpkeepStore as _};
 
-use super::super::{MIGRATIONS, check_durability, connect};
+use super::super::{MIGRATIONS, ONE_WRITER, check_durability, connect};
 use super::bare::Bare;
-use super::{Backend, Db, Shared, committer};
+use super::{Backend, Db, Shared, committer, group};
 use crate::bare::BareStore;
 use crate::open::{Mode, OpenError, OpenOptions, Schema};
 use crate::seal::Seal;
@@ -80,14 +80,17 @@ pub(super) async fn start(options: &OpenOptions, seal: Seal) -> Result<Backend, 
         seal,
         wake,
         turn: AtomicI64::new(0),
+        accepts: AtomicUsize::new(0),
         free_disk_min: options.free_disk_min,
         low_disk: AtomicBool::new(false),
     });
     shared.look_at_disk();
     committer::start(Arc::clone(&shared), jobs);
+    let steps = ONE_WRITER.then(|| group::start(Arc::clone(&shared)));
     Ok(Backend {
         shared,
         queue,
+        steps,
         _guard: guard,
     })
 }

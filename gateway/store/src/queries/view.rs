@@ -27,7 +27,8 @@ macro_rules! select {
              d.recipient, d.service, d.subject_id, d.wire_id, d.version, d.content_body, d.note_body, d.rendered_body, d.state, d.evidence,
              d.parked, d.attempts, d.due_ms, d.deadline_ms, d.urgent, d.queued_ms, d.replaces, d.receiver_reference,
              l.due_ms AS next_ms
-             FROM delivery d JOIN referral r ON r.id = d.referral_id LEFT JOIN lane l ON l.head_id = d.id ",
+             FROM delivery d JOIN referral r ON r.id = d.referral_id 
+             LEFT JOIN lane l ON l.endpoint_id = d.endpoint_id AND l.subject_id = d.subject_id AND l.head_id = d.id ",
             $tail
         )
     };
@@ -67,7 +68,7 @@ pub(super) async fn delivery_by_wire_id(
 
 const SENT: &str = "SELECT d.id, d.kind, d.recipient, d.wire_id, d.state, d.evidence, d.queued_ms,
     d.receiver_reference, (SELECT r.reference FROM referral r WHERE r.id = d.referral_id) AS reference,
-    (SELECT g.clock FROM leg g WHERE g.id = d.leg_id) AS clock
+    (SELECT g.clock FROM leg g WHERE g.referral_id = d.referral_id AND g.id = d.leg_id) AS clock
     FROM delivery d WHERE d.endpoint_id = $1 AND d.id < $2 ORDER BY d.id DESC LIMIT $3";
 /// Above every delivery's id: the cursor of the first page.
 const BEYOND: [u8; 16] = [0xff; 16];

@@ -16,7 +16,7 @@ use super::insert::{Connection, insert};
 use super::row::Fields;
 use super::{COUNTER_SHARDS, Db};
 use crate::error::{Fault, commit, internal, sql};
-use crate::seal::{Place, Seal, Subject, random};
+use crate::seal::{Place, Seal, Subject, sortable_id};
 
 /// Counts referrals accepted.
 pub(super) const REFERRALS: &str = "referrals";
@@ -36,6 +36,8 @@ pub(super) fn state_counter(state: DeliveryState) -> String {
 pub(super) struct Write {
     tx: Transaction<'static, Db>,
     counts: BTreeMap<String, i64>,
+    /// What they were at the savepoint.
+    saved: BTreeMap<String, i64>,
     shard: i64,
     /// Given back after the connection; the committer's own writes need none.
     turn: Option<Turn>,
@@ -47,6 +49,7 @@ impl Write {
         Self {
             tx,
             counts: BTreeMap::new(),
+            saved: BTreeMap::new(),
             shard: turn.rem_euclid(COUNTER_SHARDS),
             turn: None,
         }
@@ -72,6 +75,29 @@ impl Write {
     pub(super) fn count_move(&mut self, from: DeliveryState, to: DeliveryState) {
         self.bump(state_counter(from), -1);
         self.bump(state_counter(to), 1);
+    }
+
+    /// Sets the savepoint of one of several steps, which [`Write::keep_step`] or [`Write::undo_step`] ends.
+    pub(super) async fn begin_step(&mut self) -> Result<(), StoreError> {
+        self.saved.clone_from(&self.counts);
+        self.run(SAVE).await
+    }
+
+    /// Keeps what was written since the savepoint.
+    pub(super) async fn keep_step(&mut self) -> Result<(), StoreError> {
+        self.run(KEEP).await
+    }
+
+    /// Undoes what was written since the savepoint, and nothing else.
+    pub(super) async fn undo_step(&mut self) -> Result<(), StoreError> {
+        self.counts = std::mem::take(&mut self.saved);
+        self.run(UNDO).await?;
+        self.run(KEEP).await
+    }
+
+    async fn run(&mut self, statement: &'static str) -> Result<(), StoreError> {
+        let done = sqlx::query(statement).execute(self.conn()).await;
+        done.map(drop).map_err(sql)
     }
 
     /// Commits: an error leaves the outcome unknown, and the same call is safe to repeat.
@@ -105,6 +131,9 @@ impl Write {
     }
 }
 
+const SAVE: &str = "SAVEPOINT step";
+const KEEP: &str = "RELEASE SAVEPOINT step";
+const UNDO: &str = "ROLLBACK TO SAVEPOINT step";
 const COUNT: (&str, &str) = (
     "INSERT INTO counter (name, shard, value)",
     "ON CONFLICT (name, shard) DO UPDATE SET value = counter.value + excluded.value",
@@ -531,20 +560,8 @@ pub(super) async fn resolve_alarms(
     Ok(())
 }
 
-/// A random id that sorts by time (UUIDv7).
-fn sortable_id(at: Timestamp) -> Result<[u8; 16], StoreError> {
-    let ms = u64::try_from(at.as_ms()).unwrap_or(0);
-    Ok(
-        uuid::Builder::from_unix_timestamp_millis(ms, &random::<10>()?)
-            .into_uuid()
-            .into_bytes(),
-    )
-}
-
 /// The kinds of keys that a referral is found by.
 pub(super) mod key_kind {
-    /// The reference that the gateway gave.
-    pub(in super::super) const REFERENCE: &str = "reference";
     /// The sender's own.
     pub(in super::super) const SENDER: &str = "sender";
     /// The receiver's own.

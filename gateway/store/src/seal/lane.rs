@@ -14,7 +14,7 @@ const SEPARATOR: char = ':';
 
 impl Seal {
     /// A lane as it is shown: its endpoint, and its subject enciphered under a key of that endpoint, so that the lanes of
-    /// one child at two endpoints have nothing in common. One block of random bytes needs no nonce.
+    /// one child at two endpoints have nothing in common. One block that never comes twice needs no nonce.
     pub(crate) fn lane(
         &self,
         endpoint: &EndpointId,

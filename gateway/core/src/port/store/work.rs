@@ -397,6 +397,8 @@ pub struct Round {
     pub added: u64,
     /// The log's size now.
     pub size: u64,
+    /// Whether it took as much as one round may: more may wait for the next.
+    pub full: bool,
 }
 
 /// The log's state.
