@@ -27,7 +27,7 @@ macro_rules! select {
              d.recipient, d.service, d.subject_id, d.wire_id, d.version, d.content_body, d.note_body, d.rendered_body, d.state, d.evidence,
              d.parked, d.attempts, d.due_ms, d.deadline_ms, d.urgent, d.queued_ms, d.replaces, d.receiver_reference,
              l.due_ms AS next_ms
-             FROM delivery d JOIN referral r ON r.id = d.referral_id 
+             FROM delivery d JOIN referral r ON r.id = d.referral_id
              LEFT JOIN lane l ON l.endpoint_id = d.endpoint_id AND l.subject_id = d.subject_id AND l.head_id = d.id ",
             $tail
         )
