@@ -244,6 +244,10 @@ impl App {
         {
             first_release(&service, folder).await?;
         }
+        service
+            .take_key_epoch()
+            .await
+            .context("note the keyring's epoch")?;
         background::start(
             lifecycle, config, &service, log_key, grown, log_wanted, &tls, &metrics,
         );

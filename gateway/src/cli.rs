@@ -17,6 +17,7 @@ mod directory;
 mod doctor;
 mod failure;
 mod init;
+mod keys;
 mod mailbox;
 mod migrate;
 mod output;
@@ -78,6 +79,8 @@ enum Command {
     Demo(demo::Options),
     /// Brings the database's schema up to date.
     Migrate(migrate::Options),
+    /// Shows, rotates and destroys the keys that children's keys are wrapped by.
+    Keys(keys::Options),
     /// Checks everything that a deployment needs, and names what is wrong.
     Doctor(doctor::Options),
     /// Checks and shows waymark.toml.
@@ -114,6 +117,7 @@ impl Command {
             Self::Worker(options) => options.run().await,
             Self::Demo(options) => Box::pin(options.run()).await,
             Self::Migrate(options) => options.run().await,
+            Self::Keys(options) => options.run().await,
             Self::Doctor(options) => Box::pin(options.run()).await,
             Self::Config(options) => options.run(),
             Self::Directory(options) => options.run().await,

@@ -22,6 +22,7 @@ mod document;
 mod draft;
 mod error;
 mod intake;
+mod keys;
 mod mailbox;
 mod operate;
 mod probe;

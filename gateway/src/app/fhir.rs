@@ -36,6 +36,10 @@ const HEADERS_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADERS_BYTES_MAX: usize = 64 * 1024;
 /// Longest life of a connection.
 const CONNECTION_TIMEOUT: Duration = Duration::from_mins(15);
+/// Bytes of a body that are read past before an answer that does not need them.
+const PASSED_OVER_BYTES_MAX: usize = 1024 * 1024;
+/// The longest that is read past.
+const PASSED_OVER_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest that the intake may take: then the sender is told to send it again (BaRS Core 1.4: all within 5 s).
 const INTAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -128,11 +132,30 @@ fn sent(answer: Answer) -> Response {
     response
 }
 
-async fn no_path(headers: HeaderMap) -> Response {
+/// Reads past a body that nobody wants, so that its sender can finish and read the answer: a connection that closes
+/// while it is written to loses what was answered.
+async fn passed_over(body: Body) {
+    let mut frames = body.into_data_stream();
+    let reading = async {
+        let mut read = 0;
+        while let Some(Ok(piece)) = frames.next().await {
+            read += piece.len();
+            if read > PASSED_OVER_BYTES_MAX {
+                break;
+            }
+        }
+    };
+    // Whoever writes slower than that is not waited for.
+    let _in_time: Result<(), _> = tokio::time::timeout(PASSED_OVER_TIMEOUT, reading).await;
+}
+
+async fn no_path(headers: HeaderMap, body: Body) -> Response {
+    passed_over(body).await;
     sent(Server::refuse(&headers, &Refusal::no_path()))
 }
 
-async fn no_method(headers: HeaderMap) -> Response {
+async fn no_method(headers: HeaderMap, body: Body) -> Response {
+    passed_over(body).await;
     sent(Server::refuse(&headers, &Refusal::no_method()))
 }
 
@@ -187,7 +210,10 @@ fn caller<'a>(principal: &'a Principal, headers: &HeaderMap) -> Caller<'a> {
 async fn process(State(connected): State<Connected>, headers: HeaderMap, body: Body) -> Response {
     let principal = match connected.principal(&headers) {
         Ok(principal) => principal,
-        Err(response) => return *response,
+        Err(response) => {
+            passed_over(body).await;
+            return *response;
+        }
     };
     let Ok(body) = to_bytes(body, BODY_BYTES_MAX).await else {
         return sent(Server::refuse(&headers, &Refusal::too_long()));
@@ -214,7 +240,10 @@ async fn enquiry(
 async fn callback(State(connected): State<Connected>, headers: HeaderMap, body: Body) -> Response {
     let principal = match connected.principal(&headers) {
         Ok(principal) => principal,
-        Err(response) => return *response,
+        Err(response) => {
+            passed_over(body).await;
+            return *response;
+        }
     };
     let Ok(body) = to_bytes(body, BODY_BYTES_MAX).await else {
         return sent(Server::refuse(&headers, &Refusal::too_long()));

@@ -127,6 +127,16 @@ pub enum OpenError {
     /// The keyring is another database's.
     #[error("the keyring does not belong to this database")]
     Keyring,
+    /// The keyring was read from before a rotation.
+    #[error(
+        "the keyring's newest epoch is {asked}, and the database is at epoch {found}: give it the newest keyring file"
+    )]
+    KeyringOlder {
+        /// The database's epoch.
+        found: String,
+        /// The keyring's.
+        asked: i64,
+    },
     /// The first reads or writes failed.
     #[error("the database failed at its first use")]
     Store(#[source] StoreError),

@@ -42,6 +42,8 @@ mod keys;
 mod likeness;
 #[path = "queries/read.rs"]
 mod read;
+#[path = "queries/rekey.rs"]
+mod rekey;
 #[path = "queries/row.rs"]
 mod row;
 #[path = "queries/start.rs"]
@@ -63,6 +65,9 @@ mod cost_tests;
 #[cfg(test)]
 #[path = "queries/read_tests.rs"]
 mod read_tests;
+#[cfg(test)]
+#[path = "queries/rekey_tests.rs"]
+mod rekey_tests;
 #[cfg(test)]
 #[path = "queries/start_tests.rs"]
 mod start_tests;
@@ -133,6 +138,8 @@ pub(crate) struct Shared {
     turn: AtomicI64,
     /// Accepts that were asked for and not answered yet.
     accepts: AtomicUsize,
+    /// How far upkeep has looked for keys of older epochs.
+    rekeyed: rekey::Walk,
     free_disk_min: u64,
     /// Whether the disk was low when it was last looked at.
     low_disk: AtomicBool,

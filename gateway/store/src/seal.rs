@@ -155,7 +155,7 @@ impl Seal {
         let index = hmac::Key::new(hmac::HMAC_SHA256, keyring.index());
         Ok(Self {
             keks,
-            current: keyring.current(),
+            current: keyring.newest(),
             index,
         })
     }
@@ -183,15 +183,31 @@ impl Seal {
             id: SubjectId::from_bytes(sortable_id(at)?),
             key: DataKey::generate()?,
         };
-        let kek = self.kek(i64::from(self.current))?;
+        let wrapped = self.wrap(&subject)?;
+        Ok((subject, wrapped))
+    }
+
+    /// A subject's key, wrapped by the newest KEK instead of the one it was wrapped by.
+    pub(crate) fn wrap_anew(
+        &self,
+        id: SubjectId,
+        key: &WrappedKey,
+    ) -> Result<WrappedKey, StoreError> {
+        self.wrap(&self.subject(id, key)?)
+    }
+
+    fn wrap(&self, subject: &Subject) -> Result<WrappedKey, StoreError> {
+        let kek = self.kek(self.epoch())?;
         let wrapped = seal(kek, subject_place(&subject.id), subject.key.0.as_slice())?;
-        Ok((
-            subject,
-            WrappedKey {
-                wrapped,
-                epoch: i64::from(self.current),
-            },
-        ))
+        Ok(WrappedKey {
+            wrapped,
+            epoch: self.epoch(),
+        })
+    }
+
+    /// The newest epoch.
+    pub(crate) fn epoch(&self) -> i64 {
+        i64::from(self.current)
     }
 
     /// Unwraps a subject's key.

@@ -299,11 +299,16 @@ pub trait UpkeepStore: Send + Sync {
     async fn backlog(&self) -> Result<Vec<Backlog>, StoreError>;
     /// Rows waiting for the sequencer, and the oldest one's age in ms at `now`.
     async fn outbox(&self, now: Timestamp) -> Result<(u64, u64), StoreError>;
-    /// Makes partitions ahead, checkpoints the write-ahead log, prunes message keys past their window.
+    /// Makes partitions ahead, checkpoints the write-ahead log, prunes message keys past their window, and wraps keys of
+    /// children that lie under an older epoch by the newest one.
     async fn upkeep(&self, now: Timestamp) -> Result<(), StoreError>;
     /// How the disk stands that the database is on, looked at now; `None` where that is another machine's matter. While
     /// it is low nothing new is accepted, and what was accepted goes on.
     fn disk(&self) -> Option<Disk>;
+    /// How many children's keys lie under which epoch of the keyring. Reads all of them: for an operator, not for a loop.
+    async fn key_epochs(&self) -> Result<KeyEpochs, StoreError>;
+    /// Notes in the log that the keyring's newest epoch is in use; does nothing where that was noted before.
+    async fn take_key_epoch(&self, entry: crate::audit::EntryDraft) -> Result<bool, StoreError>;
     /// Answers when the database does.
     async fn ping(&self) -> Result<(), StoreError>;
 }

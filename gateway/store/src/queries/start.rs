@@ -9,7 +9,7 @@ use waymark_core::port::{Store, UpkeepStore as _};
 
 use super::super::{MIGRATIONS, ONE_WRITER, check_durability, connect};
 use super::bare::Bare;
-use super::{Backend, Db, Shared, committer, group};
+use super::{Backend, Db, Shared, committer, group, rekey};
 use crate::bare::BareStore;
 use crate::open::{Mode, OpenError, OpenOptions, Schema};
 use crate::seal::Seal;
@@ -72,6 +72,16 @@ pub(super) async fn start(options: &OpenOptions, seal: Seal) -> Result<Backend, 
     {
         return Err(OpenError::Keyring);
     }
+    let epoch = seal.epoch();
+    if let Some(found) = fact(pool, options.mode, "kek_epoch", &epoch.to_string()).await? {
+        // A newer one is taken with an entry in the log, once there is somebody to write it.
+        if found.parse::<i64>().map_or(true, |found| found > epoch) {
+            return Err(OpenError::KeyringOlder {
+                found,
+                asked: epoch,
+            });
+        }
+    }
     let (queue, jobs) = mpsc::channel(committer::QUEUE_MAX);
     let wake = Notify::new();
     let shared = Arc::new(Shared {
@@ -81,6 +91,7 @@ pub(super) async fn start(options: &OpenOptions, seal: Seal) -> Result<Backend, 
         wake,
         turn: AtomicI64::new(0),
         accepts: AtomicUsize::new(0),
+        rekeyed: rekey::Walk::default(),
         free_disk_min: options.free_disk_min,
         low_disk: AtomicBool::new(false),
     });

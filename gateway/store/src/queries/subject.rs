@@ -65,12 +65,18 @@ pub(super) async fn load_subject(
 
 /// Reads a row of `subject`.
 pub(super) fn read_subject(seal: &Seal, row: &Row) -> Result<Subject, StoreError> {
+    let (id, key) = wrapped_key(row)?;
+    seal.subject(id, &key)
+}
+
+/// The key that a row of `subject` holds.
+pub(super) fn wrapped_key(row: &Row) -> Result<(SubjectId, WrappedKey), StoreError> {
     let row = Fields::new(row, "subject", "id");
     let key = WrappedKey {
         wrapped: row.bytes("wrapped_key")?,
         epoch: row.int("kek_epoch")?,
     };
-    seal.subject(row.id("id", SubjectId::from_bytes)?, &key)
+    Ok((row.id("id", SubjectId::from_bytes)?, key))
 }
 
 /// A body sealed under a data key that is not wrapped yet: the costly part, done before any transaction.

@@ -2,16 +2,17 @@
 
 use async_trait::async_trait;
 use waymark_core::alarm::{Alarm, AlarmKind, NewAlarm};
-use waymark_core::audit::EntryKind;
+use waymark_core::audit::{EntryDraft, EntryKind};
 use waymark_core::id::ReferralId;
 use waymark_core::port::{
-    BACKLOG_COUNT_MAX, Backlog, CheckPage, Counters, Disk, OpenOnly, StoreError, UpkeepStore,
+    BACKLOG_COUNT_MAX, Backlog, CheckPage, Counters, Disk, KeyEpochs, OpenOnly, StoreError,
+    UpkeepStore,
 };
 use waymark_core::time::Timestamp;
 
 use super::row::Fields;
 use super::write::{DELIVERIES, REFERRALS};
-use super::{Backend, alarm, check, partition};
+use super::{Backend, alarm, check, partition, rekey};
 use crate::error::sql;
 
 /// Days that a message key is kept: a message repeated later than that is a new one.
@@ -148,7 +149,16 @@ impl UpkeepStore for Backend {
     async fn upkeep(&self, now: Timestamp) -> Result<(), StoreError> {
         partition::make_ahead(self, now).await?;
         prune_message_keys(self, now).await?;
+        rekey::walk(self).await?;
         self.fold_wal().await
+    }
+
+    async fn key_epochs(&self) -> Result<KeyEpochs, StoreError> {
+        rekey::epochs(self).await
+    }
+
+    async fn take_key_epoch(&self, entry: EntryDraft) -> Result<bool, StoreError> {
+        rekey::take(self, entry).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

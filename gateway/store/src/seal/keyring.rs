@@ -48,6 +48,12 @@ pub enum KeyringError {
     /// A row needs a KEK that is not here.
     #[error("the keyring has no key of epoch {0}")]
     NoEpoch(i64),
+    /// What the newest key wraps could not be read any more.
+    #[error("epoch {0} is the newest, and new keys are wrapped by it: rotate first")]
+    Newest(u32),
+    /// The keyring takes no more.
+    #[error("the keyring has no room for another epoch: destroy old ones first")]
+    Full,
     /// The system gave no random bytes.
     #[error("no random bytes")]
     Random,
@@ -128,6 +134,43 @@ impl Keyring {
         })
     }
 
+    /// Adds a random key of the next epoch, which becomes the newest. Answers the epoch.
+    pub fn rotate(&mut self) -> Result<u32, KeyringError> {
+        let next = self.newest().checked_add(1).ok_or(KeyringError::Full)?;
+        self.keks.insert(next, random_key()?);
+        if u64::try_from(self.text().len()).unwrap_or(u64::MAX) > KEYRING_BYTES_MAX {
+            return Err(KeyringError::Full);
+        }
+        Ok(next)
+    }
+
+    /// Takes an epoch's key out; the newest one stays. Answers whether it was there.
+    pub fn destroy(&mut self, epoch: u32) -> Result<bool, KeyringError> {
+        if epoch == self.newest() {
+            return Err(KeyringError::Newest(epoch));
+        }
+        Ok(self.keks.remove(&epoch).is_some())
+    }
+
+    /// Writes the keyring in place of the one at `path`: whoever opens it reads the old one or the new one, whole.
+    pub fn replace(&self, path: &Path) -> Result<(), KeyringError> {
+        let failed = |source| KeyringError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        let mut beside = path.to_owned().into_os_string();
+        beside.push(".new");
+        let beside = PathBuf::from(beside);
+        self.save_new(&beside)?;
+        std::fs::rename(&beside, path).map_err(failed)?;
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        let folder = std::fs::File::open(folder).map_err(failed)?;
+        folder.sync_all().map_err(failed)
+    }
+
     /// Writes the keyring to a new file that its owner alone can read; an existing file is never touched.
     pub fn save_new(&self, path: &Path) -> Result<(), KeyringError> {
         let failed = |source| KeyringError::Io {
@@ -170,8 +213,13 @@ impl Keyring {
         self.index.as_slice()
     }
 
+    /// The epochs, oldest first.
+    pub fn epochs(&self) -> impl Iterator<Item = u32> {
+        self.keks.keys().copied()
+    }
+
     /// The newest epoch, which new keys are wrapped under.
-    pub(super) fn current(&self) -> u32 {
+    pub fn newest(&self) -> u32 {
         self.keks.last_key_value().map_or(0, |(epoch, _)| *epoch)
     }
 }
@@ -209,6 +257,40 @@ mod tests {
     }
 
     #[test]
+    fn a_rotated_keyring_replaces_its_file_whole_and_keeps_the_older_keys_until_they_are_destroyed()
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keyring");
+        let mut ring = Keyring::generate().unwrap();
+        ring.save_new(&path).unwrap();
+        assert_eq!(ring.rotate().unwrap(), 2);
+        ring.replace(&path).unwrap();
+        let mut read = Keyring::load(&path).unwrap();
+        assert_eq!(*read.text(), *ring.text());
+        assert_eq!(read.epochs().collect::<Vec<_>>(), [1, 2]);
+        assert!(matches!(read.destroy(2), Err(KeyringError::Newest(2))));
+        assert!(read.destroy(1).unwrap());
+        assert!(!read.destroy(1).unwrap());
+        let files = std::fs::read_dir(dir.path()).unwrap();
+        assert_eq!(files.count(), 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn a_keyring_rotates_as_long_as_its_file_can_be_read() {
+        let mut ring =
+            parse(&[&format!("index {KEY}"), &format!("kek {} {KEY}", u32::MAX)]).unwrap();
+        assert!(matches!(ring.rotate(), Err(KeyringError::Full)));
+        let mut ring = Keyring::generate().unwrap();
+        while ring.rotate().is_ok() {}
+        let last = ring.newest() - 1;
+        ring.keks.remove(&ring.newest());
+        assert!(
+            Keyring::parse(&ring.text()).is_ok(),
+            "{last} epochs are read"
+        );
+    }
+
+    #[test]
     fn the_newest_epoch_is_the_current_one() {
         let ring = parse(&[
             &format!("index {KEY}"),
@@ -216,7 +298,7 @@ mod tests {
             &format!("kek 2 {KEY}"),
         ])
         .unwrap();
-        assert_eq!(ring.current(), 7);
+        assert_eq!(ring.newest(), 7);
         assert_eq!(ring.keks().count(), 2);
     }
 

@@ -343,6 +343,24 @@ impl Disk {
     }
 }
 
+/// Epochs of the keyring, as the database knows them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyEpochs {
+    /// The newest epoch that a gateway has begun to use.
+    pub in_use: u32,
+    /// Epochs that wrap something, oldest first.
+    pub epochs: Vec<KeyEpoch>,
+}
+
+/// What one epoch of the keyring wraps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyEpoch {
+    /// The epoch.
+    pub epoch: u32,
+    /// Children whose keys it wraps.
+    pub subjects: u64,
+}
+
 /// One page of what was sent to an endpoint and may have news.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SentPage {
