@@ -443,7 +443,7 @@ async fn first_release(service: &Service, folder: &Path) -> anyhow::Result<()> {
     let files = read_folder(folder)?;
     let triage = Directory::load(&files)
         .ok()
-        .and_then(|d| d.services.get(&d.area.triage).map(|s| s.agency.clone()));
+        .and_then(|d| d.triage().map(|s| s.agency.clone()));
     let agency = match triage {
         Some(agency) => agency,
         None => "none".parse()?,

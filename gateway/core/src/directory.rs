@@ -355,6 +355,11 @@ pub struct Succession {
 }
 
 impl Directory {
+    /// The service that takes what no rule takes, and that is told of what belongs to nobody else.
+    pub fn triage(&self) -> Option<&Service> {
+        self.services.get(&self.area.triage)
+    }
+
     /// A directory of nobody: what a deployment has before its first release. No channel proves an identity of it.
     ///
     /// # Errors

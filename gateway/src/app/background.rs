@@ -169,6 +169,11 @@ fn upkeep(lifecycle: &Lifecycle, service: Service, tls: ServerTls, metrics: Metr
                     Ok(()) => metrics.ran("upkeep", service.now()),
                     Err(why) => warn!(error = %chain(&why), "upkeep failed, trying again"),
                 }
+                match service.forget_untaken().await {
+                    Ok(0) => {}
+                    Ok(count) => info!(count, "{count} documents that no referral took were destroyed"),
+                    Err(why) => warn!(error = %chain(&why), "untaken documents could not be destroyed, trying again"),
+                }
             }
             tokio::select! {
                 () = tokio::time::sleep(SAMPLE) => since_upkeep += SAMPLE,
@@ -227,7 +232,7 @@ async fn disk(service: &Service, metrics: &Metrics) -> Result<(), waymark_core::
     }
     let in_force = service.in_force();
     let directory = &in_force.directory;
-    let Some(triage) = directory.services.get(&directory.area.triage) else {
+    let Some(triage) = directory.triage() else {
         return Ok(());
     };
     let alarm = NewAlarm {

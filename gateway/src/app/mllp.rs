@@ -58,11 +58,7 @@ pub(super) async fn serve(
 /// Plain MLLP proves nothing of who speaks: it stands as a risk for as long as the listener does.
 async fn standing_risk(service: &Service, listen: &MllpListener) -> anyhow::Result<()> {
     let in_force = service.in_force();
-    let Some(triage) = in_force
-        .directory
-        .services
-        .get(&in_force.directory.area.triage)
-    else {
+    let Some(triage) = in_force.directory.triage() else {
         return Ok(());
     };
     let alarm = NewAlarm {

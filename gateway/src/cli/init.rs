@@ -307,10 +307,7 @@ fn write_profile(
             .map(|(name, _)| name.clone())
     };
     // Whoever is most likely to try `send` first: an agency of education that is not the triage's.
-    let triage = directory
-        .services
-        .get(&directory.area.triage)
-        .map(|s| &s.agency);
+    let triage = directory.triage().map(|s| &s.agency);
     let sender = clients
         .iter()
         .find(|(_, i)| i.roles.contains(&Role::Agency) && Some(&i.agency) != triage);

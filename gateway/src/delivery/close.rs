@@ -211,7 +211,7 @@ fn alarms_of(leased: &Leased, next: &Next, why: &str, directory: &Directory) -> 
         .service
         .as_ref()
         .and_then(|id| directory.services.get(id));
-    let acting = own.or_else(|| directory.services.get(&directory.area.triage));
+    let acting = own.or_else(|| directory.triage());
     let owner = acting.map_or_else(
         || (leased.recipient.clone(), "triage".to_owned()),
         |s| (s.agency.clone(), s.owner_role.clone()),

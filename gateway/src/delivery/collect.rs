@@ -219,7 +219,7 @@ impl Collector {
     async fn alarm(&self, id: &EndpointId, why: &Why) -> Result<(), StoreError> {
         let in_force = self.service.in_force();
         let directory = &in_force.directory;
-        let Some(triage) = directory.services.get(&directory.area.triage) else {
+        let Some(triage) = directory.triage() else {
             return Ok(());
         };
         let alarm = NewAlarm {

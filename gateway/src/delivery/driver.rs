@@ -425,10 +425,7 @@ impl Driver {
         let told = match (turned, endpoint) {
             (Turned::Opened, Some(endpoint)) => {
                 warn!(endpoint.id = %id, "endpoint {id} does not answer; its lanes are held and it is probed");
-                let triage = in_force
-                    .directory
-                    .services
-                    .get(&in_force.directory.area.triage);
+                let triage = in_force.directory.triage();
                 let alarm = NewAlarm {
                     kind: AlarmKind::EndpointDown,
                     subject: id.to_string(),

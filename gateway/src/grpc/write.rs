@@ -218,7 +218,7 @@ pub(super) fn delivery(view: &DeliveryView, in_force: &InForce) -> v1::Delivery 
         .service
         .as_ref()
         .and_then(|id| directory.services.get(id));
-    let acting = service.or_else(|| directory.services.get(&directory.area.triage));
+    let acting = service.or_else(|| directory.triage());
     let park = view.parked.map(|reason| v1::Park {
         reason_code: reason.as_str().to_owned(),
         reason: park_words(reason).to_owned(),

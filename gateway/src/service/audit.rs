@@ -23,6 +23,10 @@ use super::{Key, Service, ServiceError};
 /// Longest wait for a proof (ruling 15).
 pub const PROOF_WAIT_MAX: Duration = Duration::from_secs(2);
 
+/// How an entry says that the log's entries were read.
+const ACTION: &str = "action";
+const READ_ENTRIES: &str = "read_entries";
+
 /// A proof that an event is in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proof {
@@ -180,7 +184,8 @@ impl Service {
         &self.parts.log_vkey
     }
 
-    /// Entries, for an auditor.
+    /// Entries, for an auditor. That they were read is an entry itself, committed before the answer leaves; a page of such
+    /// entries alone is not, or following the log would make it grow.
     ///
     /// # Errors
     /// `Denied` for anybody else.
@@ -192,6 +197,15 @@ impl Service {
     ) -> Result<Vec<LogEntryView>, ServiceError> {
         let _permit = permit(caller, Action::ReadLog, Relationship::None)?;
         let entries = self.parts.store.entries(from, page(limit)).await?;
+        if !entries.iter().all(|(_, bytes)| is_reading(bytes)) {
+            let (now, draft) = (self.now(), self.drafter());
+            let entry = draft
+                .entry(EntryKind::AdminRead, draft.stream(now), caller, now)
+                .code(ACTION, READ_ENTRIES)
+                .code("from", from.to_string())
+                .code("count", entries.len().to_string());
+            self.parts.store.append(entry).await?;
+        }
         Ok(entries
             .into_iter()
             .map(|(index, bytes)| LogEntryView { index, bytes })
@@ -298,4 +312,15 @@ fn leg_of(leg: &waymark_core::port::NewLeg) -> AcceptedLeg {
         rule: leg.rule.clone(),
         triage: leg.triage.clone(),
     }
+}
+
+/// Whether an entry says that the log was read.
+fn is_reading(bytes: &[u8]) -> bool {
+    LogEntry::decode(bytes).is_ok_and(|entry| {
+        entry.kind == EntryKind::AdminRead
+            && entry
+                .codes
+                .iter()
+                .any(|code| code.name == ACTION && code.value == READ_ENTRIES)
+    })
 }

@@ -145,11 +145,7 @@ impl Service {
             return Ok(());
         }
         let in_force = self.in_force();
-        let Some(triage) = in_force
-            .directory
-            .services
-            .get(&in_force.directory.area.triage)
-        else {
+        let Some(triage) = in_force.directory.triage() else {
             return Ok(());
         };
         let alarm = NewAlarm {

@@ -1,5 +1,7 @@
 //! Documents: uploaded before the referral that names them, by digest.
 
+use std::time::Duration;
+
 use aws_lc_rs::digest::{SHA256, digest};
 use waymark_core::access::{Action, Principal, Relationship, permit};
 use waymark_core::audit::{CommitmentTag, EntryKind};
@@ -10,10 +12,15 @@ use waymark_core::port::{DocumentView, InboundDocument, MessageKey, NewDocument,
 use waymark_core::referral::DocumentRef;
 
 use super::submit::check_request_id;
-use super::{Key, Service, ServiceError};
+use super::{Key, Service, ServiceError, actor_of};
+use crate::delivery::SYSTEM_IDENTITY;
 
 /// Bytes in one document.
 pub const DOCUMENT_BYTES_MAX: usize = 25 * 1024 * 1024;
+/// Days that a document waits for a referral that names it.
+const UNTAKEN_DAYS: u64 = 7;
+/// Documents destroyed in one round.
+const FORGET_MAX: u32 = 100;
 /// Media types that are taken.
 pub const MEDIA_TYPES: &[&str] = &[
     "application/pdf",
@@ -98,6 +105,32 @@ impl Service {
             openings: vec![opening],
         };
         Ok(self.parts.store.put_document(document).await?)
+    }
+
+    /// Destroys documents that no referral took within `UNTAKEN_DAYS`: nobody waits for them, and they are somebody's.
+    /// Answers how many; at most one page of them a call.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn forget_untaken(&self) -> Result<usize, ServiceError> {
+        let now = self.now();
+        let before = now.minus(Duration::from_hours(24 * UNTAKEN_DAYS));
+        let in_force = self.in_force();
+        let Some(triage) = in_force.directory.triage() else {
+            return Ok(0);
+        };
+        let mut forgotten = 0;
+        let found = self.store().untaken_documents(before, FORGET_MAX).await?;
+        for (id, stream) in found {
+            let system = actor_of(SYSTEM_IDENTITY);
+            let entry = self
+                .drafter()
+                .entry_by(EntryKind::Erased, stream, system, &triage.agency, now)
+                .code("document", id.to_string())
+                .code("basis", "untaken");
+            forgotten += usize::from(self.store().forget_document(id, entry).await?);
+        }
+        Ok(forgotten)
     }
 
     /// Keeps a document that came inline with a message, and says how a referral names it. `request_id` follows from the

@@ -13,8 +13,7 @@ impl Service {
     pub async fn take_key_epoch(&self) -> Result<(), ServiceError> {
         let now = self.now();
         let in_force = self.in_force();
-        let directory = &in_force.directory;
-        let Some(triage) = directory.services.get(&directory.area.triage) else {
+        let Some(triage) = in_force.directory.triage() else {
             return Ok(());
         };
         let draft = self.drafter();

@@ -107,7 +107,7 @@ pub(super) fn subject_of(referral: &Referral) -> SubjectKey {
 /// What a child's record is compared by, where something identifies the child: two that are alike may be one child
 /// recorded twice, or one record may hold another child's number. A person looks; nothing is merged.
 fn likeness_of(referral: &Referral, id: ReferralId, directory: &Directory) -> Option<Likeness> {
-    let triage = directory.services.get(&directory.area.triage)?;
+    let triage = directory.triage()?;
     if subject_of(referral) == SubjectKey::New {
         return None;
     }

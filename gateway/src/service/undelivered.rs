@@ -91,7 +91,7 @@ impl Service {
             .service
             .as_ref()
             .and_then(|id| services.get(id));
-        let acting = own.or_else(|| services.get(&in_force.directory.area.triage));
+        let acting = own.or_else(|| in_force.directory.triage());
         acting.map_or_else(
             || Owner {
                 agency: view.delivery.recipient.clone(),

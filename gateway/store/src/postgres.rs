@@ -1,6 +1,7 @@
 //! The server engine: many gateway instances over one database.
 
 use std::str::FromStr as _;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -85,7 +86,7 @@ pub(crate) struct Guard;
 pub(crate) struct Turn;
 
 /// No write waits for another's turn.
-pub(crate) async fn turn(_engine: &Engine) -> Turn {
+pub(crate) async fn turn(_engine: &Engine, _accepts_came: &AtomicBool) -> Turn {
     Turn
 }
 

@@ -138,6 +138,8 @@ pub(crate) struct Shared {
     turn: AtomicI64,
     /// Accepts that were asked for and not answered yet.
     accepts: AtomicUsize,
+    /// Whether one was asked for since the last other write.
+    accepts_came: AtomicBool,
     /// How far upkeep has looked for keys of older epochs.
     rekeyed: rekey::Walk,
     free_disk_min: u64,
@@ -153,7 +155,7 @@ impl Shared {
 
     /// Begins a write that is no accept, once it is its turn. Drop it to roll back.
     async fn begin_in_turn(&self) -> Result<Write, StoreError> {
-        let turn = turn(&self.engine).await;
+        let turn = turn(&self.engine, &self.accepts_came).await;
         let write = self.begin_on(&self.pools.writer).await?;
         Ok(write.in_turn(turn))
     }

@@ -4,12 +4,13 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Pool, Transaction};
 use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::time::{Interval, MissedTickBehavior};
 use waymark_core::port::StoreError;
 
 use crate::error::sql;
@@ -19,7 +20,7 @@ use crate::open::{Mode, OpenError, Wal};
 pub(crate) type Db = sqlx::Sqlite;
 
 /// Entries of one sequencer round, at most: an accept waits for a round under way, so that it must be short.
-pub(crate) const ROUND_MAX: u32 = 128;
+pub(crate) const ROUND_MAX: u32 = 64;
 
 /// All writes go through one connection: what shares a commit shares its flush.
 pub(crate) const ONE_WRITER: bool = true;
@@ -57,6 +58,8 @@ const CACHE_SIZE: &str = "-32768";
 /// Bytes of write-ahead log above which the writer itself folds it into the database and truncates it.
 pub(crate) const WAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
+/// Time from one write that is no accept to the next, while accepts come.
+const PACE: Duration = Duration::from_millis(5);
 /// Bytes by which the write-ahead log grows before it is folded beside the writer.
 const WAL_FOLD_BYTES: u64 = 8 * 1024 * 1024;
 
@@ -73,7 +76,7 @@ pub(crate) struct Pools {
 /// What only this engine needs to know: where its file is, unless it is in memory, and whose turn it is to write.
 pub(crate) struct Engine {
     path: Option<PathBuf>,
-    turn: Arc<Mutex<()>>,
+    turn: Arc<Mutex<Interval>>,
     /// Bytes of write-ahead log above which it is long.
     long_at: AtomicU64,
     /// Its bytes when it was last folded.
@@ -82,10 +85,12 @@ pub(crate) struct Engine {
 
 impl Engine {
     fn new(path: Option<PathBuf>) -> Self {
+        let mut pace = tokio::time::interval(PACE);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (long_at, folded_at) = (AtomicU64::new(WAL_BYTES_MAX), AtomicU64::new(0));
         Self {
             path,
-            turn: Arc::default(),
+            turn: Arc::new(Mutex::new(pace)),
             long_at,
             folded_at,
         }
@@ -93,13 +98,18 @@ impl Engine {
 }
 
 /// The turn to write beside the committer, held as long as this lives.
-pub(crate) type Turn = OwnedMutexGuard<()>;
+pub(crate) type Turn = OwnedMutexGuard<Interval>;
 
 /// Waits for the turn of a write that is no accept. There is one connection to write with, and whoever waits for it is
 /// served in order: as all other writes wait here and not there, an accept waits for the one under way at most, and
-/// they for one batch of accepts.
-pub(crate) async fn turn(engine: &Engine) -> Turn {
-    Arc::clone(&engine.turn).lock_owned().await
+/// they for one batch of accepts. While accepts come, other writes begin no closer than [`PACE`] to one another, so that
+/// most accepts find the connection free.
+pub(crate) async fn turn(engine: &Engine, accepts_came: &AtomicBool) -> Turn {
+    let mut turn = Arc::clone(&engine.turn).lock_owned().await;
+    if accepts_came.swap(false, Ordering::Relaxed) {
+        turn.tick().await;
+    }
+    turn
 }
 
 /// Bytes free on the file system of the database's file.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use waymark_audit::verify::{Exhibit, Options, verify_tree};
 use waymark_audit::{Report, Verdict};
+use waymark_core::audit::{EntryKind, LogEntry};
 use waymark_proto::v1;
 use waymark_proto::v1::DeliveryState;
 use waymark_tests::actors::Hospital;
@@ -18,6 +19,7 @@ use waymark_tests::gateway::{Area, Child, Gateway};
 waymark_tests::both_engines! {
     an_auditor_proves_a_referral_s_events_complete_and_finds_any_flipped_byte,
     every_checkpoint_is_given_page_by_page_with_when_it_was_signed,
+    who_reads_the_log_is_in_the_log_and_reading_that_adds_nothing,
 }
 
 /// Bytes flipped in each file of the tree.
@@ -99,7 +101,7 @@ async fn an_auditor_proves_a_referral_s_events_complete_and_finds_any_flipped_by
 
     // The receipt's opening opens the commitment of its entry to exactly the content that was sent.
     let opening = receipt.openings.first().expect("the payload's opening");
-    let entry = waymark_core::audit::LogEntry::decode(&receipt.entry)?;
+    let entry = LogEntry::decode(&receipt.entry)?;
     let salt: [u8; 32] = opening.salt.as_slice().try_into()?;
     let made = waymark_core::audit::Commitment::to(
         waymark_core::audit::CommitmentTag::Payload,
@@ -178,7 +180,7 @@ async fn every_checkpoint_is_given_page_by_page_with_when_it_was_signed(
         subject: Some(v1::get_entry_request::Subject::EventId(event)),
     };
     let entry = auditor.audit().get_entry(entry).await?.into_inner().entry;
-    let entry = waymark_core::audit::LogEntry::decode(&entry.expect("the entry").entry)?;
+    let entry = LogEntry::decode(&entry.expect("the entry").entry)?;
     assert_eq!(entry.fact("release"), Some("1"));
     Ok(())
 }
@@ -224,5 +226,37 @@ fn flips_are_found(tree: &Path, options: &Options) -> anyhow::Result<()> {
         Verdict::Ok,
         "what was put back holds again"
     );
+    Ok(())
+}
+
+async fn who_reads_the_log_is_in_the_log_and_reading_that_adds_nothing(
+    engine: Engine,
+) -> anyhow::Result<()> {
+    let gateway = Gateway::start(engine, &Area::default()).await?;
+    let [school, auditor] = gateway.clients(["EE123456", "auditor-LA882"]).await?;
+    let content = Child(170).referral("specialist-teaching");
+    school.submit("read", &content).await?;
+    gateway.sequenced().await?;
+    let from = |start_index| v1::ListEntriesRequest {
+        page_size: 200,
+        start_index,
+        ..v1::ListEntriesRequest::default()
+    };
+    auditor.audit().list_entries(from(0)).await?;
+    gateway.sequenced().await?;
+    let log = gateway.entries().await?;
+    let read = LogEntry::decode(log.last().expect("an entry"))?;
+    assert_eq!(read.kind, EntryKind::AdminRead);
+    assert_eq!(read.fact("action"), Some("read_entries"));
+    assert_eq!(
+        read.fact("count"),
+        Some((log.len() - 1).to_string().as_str())
+    );
+    // From there on nothing is to be read but that the log was read.
+    let newest = u64::try_from(log.len())? - 1;
+    let page = auditor.audit().list_entries(from(newest)).await?;
+    assert_eq!(page.into_inner().entries.len(), 1);
+    gateway.sequenced().await?;
+    assert_eq!(gateway.entries().await?.len(), log.len());
     Ok(())
 }

@@ -309,6 +309,18 @@ pub trait UpkeepStore: Send + Sync {
     async fn key_epochs(&self) -> Result<KeyEpochs, StoreError>;
     /// Notes in the log that the keyring's newest epoch is in use; does nothing where that was noted before.
     async fn take_key_epoch(&self, entry: crate::audit::EntryDraft) -> Result<bool, StoreError>;
+    /// Documents that were uploaded before a time and that no referral took, oldest first.
+    async fn untaken_documents(
+        &self,
+        before: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<(DocumentId, StreamId)>, StoreError>;
+    /// Destroys a document that no referral took, with its keys; answers `false` where one took it meanwhile.
+    async fn forget_document(
+        &self,
+        id: DocumentId,
+        entry: crate::audit::EntryDraft,
+    ) -> Result<bool, StoreError>;
     /// Answers when the database does.
     async fn ping(&self) -> Result<(), StoreError>;
 }

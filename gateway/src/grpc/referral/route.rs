@@ -128,10 +128,7 @@ fn answer(
             violation.why,
         ));
     }
-    let triage = release
-        .directory
-        .services
-        .get(&release.directory.area.triage);
+    let triage = release.directory.triage();
     Ok(v1::ExplainRouteResponse {
         directory_release: release.number,
         destinations: destinations(&explanation),

@@ -238,6 +238,7 @@ CREATE TABLE document (
     event_id BYTEA NOT NULL,
     created_ms BIGINT NOT NULL
 );
+CREATE INDEX document_untaken ON document (created_ms) WHERE referral_id IS NULL;
 
 -- Alarms; at most one open for (kind, subject).
 CREATE TABLE alarm (

@@ -232,6 +232,7 @@ CREATE TABLE document (
     event_id BLOB NOT NULL,
     created_ms INTEGER NOT NULL
 ) STRICT;
+CREATE INDEX document_untaken ON document (created_ms) WHERE referral_id IS NULL;
 
 -- Alarms; at most one open for (kind, subject).
 CREATE TABLE alarm (

@@ -542,3 +542,39 @@ async fn changed_content_takes_its_documents_along_and_names_again_those_it_has(
         assert!(matches!(refused, Err(StoreError::Document(d)) if d == id));
     }
 }
+
+#[tokio::test]
+async fn a_document_that_nobody_takes_is_destroyed_with_all_that_opens_it() {
+    let Some(bench) = bench().await else { return };
+    let (left, taken) = (document(&bench, b"left"), document(&bench, b"taken"));
+    for document in [&left, &taken] {
+        bench.store.put_document(document.clone()).await.unwrap();
+    }
+    let mut accept = bench.draft("9434765919", &["ep-a"]);
+    accept.documents = vec![(taken.id, taken.sha256.expose().clone())];
+    bench.accept(accept).await;
+    let store = &bench.store;
+    // What is as old as that is not older.
+    assert_eq!(store.untaken_documents(ms(0), 10).await.unwrap(), []);
+    let found = store.untaken_documents(ms(1), 10).await.unwrap();
+    assert_eq!(found, [(left.id, left.entry.stream)]);
+    let entry = || bench.entry(EntryKind::Erased, left.entry.stream, ms(1));
+    let erased = entry();
+    let event = erased.event;
+    assert!(!store.forget_document(taken.id, entry()).await.unwrap());
+    assert!(store.forget_document(left.id, erased).await.unwrap());
+    assert!(!store.forget_document(left.id, entry()).await.unwrap());
+    assert!(store.document(left.id).await.unwrap().is_none());
+    assert!(store.document(taken.id).await.unwrap().is_some());
+    assert!(store.openings(left.entry.event).await.unwrap().is_empty());
+    assert!(store.entry_of(event).await.unwrap().is_some());
+    assert_eq!(bench.number("SELECT COUNT(*) FROM subject").await, 1);
+    assert_eq!(bench.faults().await, []);
+    // The same upload again finds nothing that was kept, and is kept anew.
+    let again = NewDocument {
+        message_key: left.message_key.clone(),
+        ..document(&bench, b"left")
+    };
+    let kept = store.put_document(again.clone()).await.unwrap();
+    assert_eq!((kept.id, kept.repeated), (again.id, false));
+}

@@ -33,6 +33,7 @@ struct Counted(Arc<Shared>);
 impl Counted {
     fn new(shared: &Arc<Shared>) -> Self {
         shared.accepts.fetch_add(1, Ordering::Relaxed);
+        shared.accepts_came.store(true, Ordering::Relaxed);
         Self(Arc::clone(shared))
     }
 }

@@ -9,6 +9,7 @@ use waymark_core::port::{
 use waymark_core::time::Timestamp;
 
 use super::change::{CLAIM_MESSAGE, READ_MESSAGE};
+use super::keys::POINT_MESSAGE;
 use super::row::{Fields, Row};
 use super::subject::{
     BodyRow, insert_bodies, insert_subjects, load_subject, open_body, reseal_openings, seal_body,
@@ -18,6 +19,9 @@ use super::write::{Write, append_entry};
 use super::{Backend, keys};
 use crate::error::{Fault, internal, sql, unavailable};
 use crate::seal::{Place, Seal, Subject};
+
+/// Untaken documents answered, at most.
+pub(super) const UNTAKEN_MAX: u32 = 100;
 
 /// Reads a body. The entry that says so is committed before the body is opened (ruling 18).
 pub(super) async fn read_body(
@@ -126,13 +130,99 @@ async fn claim(
     let row = Fields::new(&row, "message_key", "hash");
     let earlier = row.id("referral_id", DocumentId::from_bytes)?;
     if row.fixed::<32>("content_hash")? == *content {
-        Ok(Some(earlier))
+        let there = sqlx::query(LOCK)
+            .bind(earlier.as_bytes().as_slice())
+            .fetch_optional(w.conn())
+            .await
+            .map_err(sql)?;
+        if there.is_some() {
+            return Ok(Some(earlier));
+        }
+        // It was forgotten, as nobody took it: it is kept anew.
+        sqlx::query(POINT_MESSAGE)
+            .bind(hash.as_slice())
+            .bind(id.as_bytes().as_slice())
+            .bind(event.as_bytes().as_slice())
+            .execute(w.conn())
+            .await
+            .map_err(sql)?;
+        Ok(None)
     } else {
         Err(StoreError::Conflict {
             key: ConflictKey::Message,
             existing: ReferralId::from_bytes(*earlier.as_bytes()),
         })
     }
+}
+
+const UNTAKEN: &str = "SELECT id, stream_id FROM document WHERE referral_id IS NULL AND created_ms < $1 \
+     ORDER BY created_ms LIMIT $2";
+const FORGET: &str = "DELETE FROM document WHERE id = $1 AND referral_id IS NULL";
+const FORGET_BODY: &str = "DELETE FROM body WHERE id = $1";
+const FORGET_SALTS: &str = "DELETE FROM log_opening WHERE event_id = $1";
+
+/// Documents that no referral took and that were uploaded before a time, oldest first.
+pub(super) async fn untaken(
+    store: &Backend,
+    before: Timestamp,
+    limit: u32,
+) -> Result<Vec<(DocumentId, StreamId)>, StoreError> {
+    let rows = sqlx::query(UNTAKEN)
+        .bind(before.as_ms())
+        .bind(i64::from(limit.min(UNTAKEN_MAX)))
+        .fetch_all(&mut *store.read().await?)
+        .await
+        .map_err(sql)?;
+    rows.iter()
+        .map(|row| {
+            let row = Fields::new(row, "document", "id");
+            Ok((
+                row.id("id", DocumentId::from_bytes)?,
+                row.id("stream_id", StreamId::from_bytes)?,
+            ))
+        })
+        .collect()
+}
+
+/// Destroys a document that no referral took: its bytes, its keys and the salt of its commitment. Answers `false` where a
+/// referral took it meanwhile.
+pub(super) async fn forget(
+    store: &Backend,
+    id: DocumentId,
+    entry: EntryDraft,
+) -> Result<bool, StoreError> {
+    let mut w = store.begin().await?;
+    let row = sqlx::query(LOCK)
+        .bind(id.as_bytes().as_slice())
+        .fetch_optional(w.conn())
+        .await
+        .map_err(sql)?;
+    let free = match &row {
+        Some(row) => Fields::new(row, "document", "id").is_null("referral_id")?,
+        None => false,
+    };
+    if !free {
+        return Ok(false);
+    }
+    let (row, subject) = held(&mut w, store.seal(), id).await?;
+    let row = Fields::new(&row, "document", "id");
+    let body = row.id("body_id", BodyId::from_bytes)?;
+    let uploaded = row.id("event_id", EventId::from_bytes)?;
+    for (statement, key) in [
+        (FORGET, id.as_bytes().as_slice()),
+        (FORGET_BODY, body.as_bytes().as_slice()),
+        (FORGET_SALTS, uploaded.as_bytes().as_slice()),
+        (END_SUBJECT, subject.id.as_bytes().as_slice()),
+    ] {
+        sqlx::query(statement)
+            .bind(key)
+            .execute(w.conn())
+            .await
+            .map_err(sql)?;
+    }
+    append_entry(&mut w, entry, &[], None).await?;
+    w.commit().await?;
+    Ok(true)
 }
 
 const DESCRIBE: &str = "SELECT d.id, d.sender, d.referral_id, d.body_id, d.media_type, d.sealed_sha256, d.size_bytes, \

@@ -31,7 +31,8 @@ pub(super) fn sender(seal: &Seal, sender: &AgencyId, reference: &SenderReference
     seal.keyed("referral_key.sender", &parts.map(str::as_bytes))
 }
 
-const POINT_MESSAGE: &str =
+/// Points a message's key at what it made.
+pub(super) const POINT_MESSAGE: &str =
     "UPDATE message_key SET referral_id = $2, event_id = $3 WHERE hash = $1";
 const DROP_MESSAGE: &str = "DELETE FROM message_key WHERE hash = $1";
 const DROP_KEY: &str = "DELETE FROM referral_key WHERE kind = $1 AND hash = $2";

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use waymark_core::alarm::{Alarm, AlarmKind, NewAlarm};
 use waymark_core::audit::{EntryDraft, EntryKind};
-use waymark_core::id::ReferralId;
+use waymark_core::id::{DocumentId, ReferralId, StreamId};
 use waymark_core::port::{
     BACKLOG_COUNT_MAX, Backlog, CheckPage, Counters, Disk, KeyEpochs, OpenOnly, StoreError,
     UpkeepStore,
@@ -12,7 +12,7 @@ use waymark_core::time::Timestamp;
 
 use super::row::Fields;
 use super::write::{DELIVERIES, REFERRALS};
-use super::{Backend, alarm, check, partition, rekey};
+use super::{Backend, alarm, check, document, partition, rekey};
 use crate::error::sql;
 
 /// Days that a message key is kept: a message repeated later than that is a new one.
@@ -159,6 +159,18 @@ impl UpkeepStore for Backend {
 
     async fn take_key_epoch(&self, entry: EntryDraft) -> Result<bool, StoreError> {
         rekey::take(self, entry).await
+    }
+
+    async fn untaken_documents(
+        &self,
+        before: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<(DocumentId, StreamId)>, StoreError> {
+        document::untaken(self, before, limit).await
+    }
+
+    async fn forget_document(&self, id: DocumentId, entry: EntryDraft) -> Result<bool, StoreError> {
+        document::forget(self, id, entry).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
