@@ -14,7 +14,7 @@ use waymark_core::port::{
 use waymark_core::time::Timestamp;
 
 use super::draft::{NOTE, VERSION_FACT};
-use super::{Key, STALE_RETRIES_MAX, Service, ServiceError, Telling, tell_sender};
+use super::{Key, STALE_RETRIES_MAX, Service, ServiceError, Telling, family, tell_sender};
 
 /// A status of a leg.
 #[derive(Clone, Debug)]
@@ -275,7 +275,21 @@ impl Service {
             at: now,
             urgent: view.safeguarding,
         };
-        if let Some((body, delivery)) = tell_sender(&draft, &self.in_force().directory, &telling) {
+        let sender = tell_sender(&draft, &self.in_force().directory, &telling);
+        let moved = legs.iter().filter(|_| reception == Reception::Applied);
+        let family = moved.filter_map(|moved| {
+            let told = family::Telling {
+                leg: leg.leg.id,
+                service: &leg.leg.service,
+                pathway: &view.pathway,
+                state: moved.state,
+                next_action: moved.next_action.as_deref(),
+                version: view.version + 1,
+                urgent: view.safeguarding,
+            };
+            self.tell_family(&told, now)
+        });
+        for (body, delivery) in sender.into_iter().chain(family) {
             bodies.push(body);
             deliveries.push(delivery);
         }
