@@ -244,7 +244,7 @@ impl Notify {
     async fn by_id(&self, call: &Call<'_>, id: &str, until: Instant) -> Result<Found, Why> {
         let url = below(&call.settings.address.url, &["v2", "notifications", id]);
         let answer = self.ask(call, call.client.get(url), until).await;
-        let answer = answer.map_err(unanswered)?;
+        let answer = answer.map_err(|outcome| unanswered(&outcome))?;
         match answer.status {
             StatusCode::OK => serde_json::from_slice(&answer.body)
                 .map(Found::Seen)
@@ -264,11 +264,11 @@ impl Notify {
         url.query_pairs_mut()
             .append_pair("reference", wire_id.as_str());
         let answer = self.ask(call, call.client.get(url), until).await;
-        let answer = answer.map_err(unanswered)?;
+        let answer = answer.map_err(|outcome| unanswered(&outcome))?;
         if answer.status != StatusCode::OK {
             return Err(refused_asking(answer.status));
         }
-        let found = wire::furthest(&answer.body, wire_id).ok_or_else(unreadable)?;
+        let found = wire::furthest(&answer.body, wire_id).map_err(|_| unreadable())?;
         Ok(found.map_or(Found::Nothing, Found::Seen))
     }
 }
@@ -282,7 +282,7 @@ fn below(base: &Url, path: &[&str]) -> Url {
     url
 }
 
-fn unanswered(outcome: Outcome) -> Why {
+fn unanswered(outcome: &Outcome) -> Why {
     let why = outcome.why().cloned();
     why.unwrap_or_else(|| Why::new("notify.collect", "the question was not answered"))
 }
@@ -359,19 +359,23 @@ impl Adapter for Notify {
         let until = Instant::now() + deadline.within;
         let settings = match self.settings(endpoint) {
             Ok(settings) => settings,
-            Err(outcome) => return stopped(outcome),
+            Err(outcome) => return stopped(&outcome),
         };
         match self.call(endpoint, &settings) {
             Ok(call) => self.ask_after(&call, sent, intake, until).await,
-            Err(outcome) => stopped(outcome),
+            Err(outcome) => stopped(&outcome),
         }
     }
 
     async fn reconcile(&self, message: &Outbound<'_>, deadline: Deadline) -> Reconciliation {
         let until = Instant::now() + deadline.within;
         let asking = async {
-            let settings = self.settings(message.endpoint).map_err(unanswered)?;
-            let call = self.call(message.endpoint, &settings).map_err(unanswered)?;
+            let settings = self
+                .settings(message.endpoint)
+                .map_err(|outcome| unanswered(&outcome))?;
+            let call = self
+                .call(message.endpoint, &settings)
+                .map_err(|outcome| unanswered(&outcome))?;
             self.by_reference(&call, message.wire_id, until).await
         };
         match asking.await {
@@ -398,7 +402,7 @@ impl Adapter for Notify {
     }
 }
 
-fn stopped(outcome: Outcome) -> Collected {
+fn stopped(outcome: &Outcome) -> Collected {
     Collected {
         stopped: Some(unanswered(outcome)),
         ..Collected::default()

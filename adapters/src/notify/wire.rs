@@ -294,13 +294,13 @@ struct List {
 }
 
 /// Of the messages under one reference, the one that got furthest.
-pub(super) fn furthest(body: &[u8], wire_id: &WireId) -> Option<Option<Seen>> {
-    let list: List = serde_json::from_slice(body).ok()?;
+pub(super) fn furthest(body: &[u8], wire_id: &WireId) -> serde_json::Result<Option<Seen>> {
+    let list: List = serde_json::from_slice(body)?;
     let ours = list
         .notifications
         .into_iter()
         .filter(|seen| seen.reference.as_deref() == Some(wire_id.as_str()));
-    Some(ours.max_by_key(|seen| match news(&seen.status) {
+    Ok(ours.max_by_key(|seen| match news(&seen.status) {
         News::Failed(_) => 0,
         News::None => 1,
         News::Arrived => 2,

@@ -2,7 +2,7 @@
 
 use waymark_core::alarm::{AlarmKind, NewAlarm};
 use waymark_core::audit::{CommitmentTag, EntryDraft, EntryKind};
-use waymark_core::delivery::{DeliveryState, Kind, Next, Outcome, ParkReason};
+use waymark_core::delivery::{DeliveryState, Kind, Next, Outcome, ParkReason, Why};
 use waymark_core::directory::{Directory, Endpoint};
 use waymark_core::id::AgencyId;
 use waymark_core::leg::LegState;
@@ -106,23 +106,13 @@ pub fn close_of(draft: &Drafter<'_>, closing: Closing<'_>) -> CloseAttempt {
         next.state,
         DeliveryState::RetryWait | DeliveryState::Unknown | DeliveryState::Held
     ) || leased.attempts <= 1;
+    let code = event_code(word, &next, reopen.is_some(), why.as_ref());
     let event = shown.then(|| NewEvent {
-        id: entry.event,
-        kind: EventKind::Delivery,
         leg: leased.leg,
         delivery: Some(leased.token.delivery),
         source: leased.recipient.clone(),
-        source_version: None,
         state: reopen.as_ref().map(|leg| leg.state),
-        reception: None,
-        code: match (&reopen, &why) {
-            (Some(_), _) => CANCEL_REFUSED.to_owned(),
-            // Why a family is not told stands in the log alone (ruling 25).
-            (None, Some(_)) if next.state == DeliveryState::Cancelled => word.to_owned(),
-            (None, Some(why)) => why.code.clone(),
-            (None, None) => word.to_owned(),
-        },
-        text: None,
+        ..NewEvent::of(&entry, EventKind::Delivery, code)
     });
     let failed = matches!(next.state, DeliveryState::Parked | DeliveryState::Rejected);
     let alarms = if failed {
@@ -161,6 +151,17 @@ pub fn close_of(draft: &Drafter<'_>, closing: Closing<'_>) -> CloseAttempt {
         resolve,
         entry,
         openings,
+    }
+}
+
+/// What the parties are shown of an attempt's end.
+fn event_code(word: &'static str, next: &Next, refused_cancel: bool, why: Option<&Why>) -> String {
+    match why {
+        _ if refused_cancel => CANCEL_REFUSED.to_owned(),
+        // Why a family is not told stands in the log alone (ruling 25).
+        Some(_) if next.state == DeliveryState::Cancelled => word.to_owned(),
+        Some(why) => why.code.clone(),
+        None => word.to_owned(),
     }
 }
 

@@ -75,6 +75,36 @@ impl Service {
         Some((body, delivery))
     }
 
+    /// Queues what the families of legs that a change opens, or brings into another state, are told.
+    pub(super) fn guide(&self, view: &ReferralView, change: &mut ReferralChange) {
+        let moved = change.legs.iter().filter_map(|moved| {
+            let leg = view.legs.iter().find(|leg| leg.leg.id == moved.leg)?;
+            let next_action = moved.next_action.as_deref();
+            (leg.state != moved.state).then_some((&leg.leg, moved.state, next_action))
+        });
+        let opened = change.new_legs.iter();
+        let opened = opened.map(|leg| (leg, LegState::Submitted, Some(leg.next_action.as_str())));
+        let told: Vec<(NewBody, NewDelivery)> = moved
+            .chain(opened)
+            .filter_map(|(leg, state, next_action)| {
+                let telling = Telling {
+                    leg: leg.id,
+                    service: &leg.service,
+                    pathway: &view.pathway,
+                    state,
+                    next_action,
+                    version: view.version + 1,
+                    urgent: view.safeguarding,
+                };
+                self.tell_family(&telling, change.at)
+            })
+            .collect();
+        for (body, delivery) in told {
+            change.bodies.push(body);
+            change.deliveries.push(delivery);
+        }
+    }
+
     /// What a delivery tells the family, decided on the referral as it stands now; the inner error is how the attempt
     /// ends where nobody is written to. Opening the content is in the log first.
     ///

@@ -14,7 +14,7 @@ use waymark_core::port::{
 use waymark_core::time::Timestamp;
 
 use super::draft::{NOTE, VERSION_FACT};
-use super::{Key, STALE_RETRIES_MAX, Service, ServiceError, Telling, family, tell_sender};
+use super::{Key, STALE_RETRIES_MAX, Service, ServiceError, Telling, tell_sender};
 
 /// A status of a leg.
 #[derive(Clone, Debug)]
@@ -275,21 +275,7 @@ impl Service {
             at: now,
             urgent: view.safeguarding,
         };
-        let sender = tell_sender(&draft, &self.in_force().directory, &telling);
-        let moved = legs.iter().filter(|_| reception == Reception::Applied);
-        let family = moved.filter_map(|moved| {
-            let told = family::Telling {
-                leg: leg.leg.id,
-                service: &leg.leg.service,
-                pathway: &view.pathway,
-                state: moved.state,
-                next_action: moved.next_action.as_deref(),
-                version: view.version + 1,
-                urgent: view.safeguarding,
-            };
-            self.tell_family(&told, now)
-        });
-        for (body, delivery) in sender.into_iter().chain(family) {
+        if let Some((body, delivery)) = tell_sender(&draft, &self.in_force().directory, &telling) {
             bodies.push(body);
             deliveries.push(delivery);
         }
@@ -307,7 +293,7 @@ impl Service {
             )
         };
         let receiver = leg.leg.agency.clone();
-        Ok(ReferralChange {
+        let mut change = ReferralChange {
             bodies,
             legs,
             deliveries,
@@ -317,7 +303,9 @@ impl Service {
             openings,
             traceparent: update.traceparent.clone(),
             ..ReferralChange::of((view.id, view.version), event, entry)
-        })
+        };
+        self.guide(view, &mut change);
+        Ok(change)
     }
 }
 

@@ -323,7 +323,7 @@ fn request_fault(seen: &Seen, way: &str, body: &Value) -> Option<(&'static str, 
         "email" if !text("email_address").is_some_and(|to| to.contains('@')) => {
             return invalid("email_address Not a valid email address".to_owned());
         }
-        "sms" if !text("phone_number").is_some_and(|to| to.len() >= 10) => {
+        "sms" if text("phone_number").is_none_or(|to| to.len() < 10) => {
             return invalid("phone_number Not enough digits".to_owned());
         }
         _ => {}
