@@ -24,6 +24,7 @@ waymark_tests::both_engines! {
     a_contact_that_became_unsafe_while_a_message_waited_gets_none,
     when_every_way_failed_a_person_is_asked,
     a_submit_tells_the_family_too,
+    what_one_message_waits_for_holds_no_later_one_back,
 }
 
 const EMAIL: &str = "f33517ff-2a88-4f6e-b855-c550268ce08a";
@@ -33,12 +34,13 @@ const TOKEN: &str = "a token of thirty two characters";
 const ADDRESS: &str = "marisol@family.example";
 const MOBILE: &str = "07700900123";
 
-/// The endpoint and a template of each way for a state.
+/// The endpoint and a template of each way for states, with a space between them.
 fn tables(notify: &Notify, poll_seconds: u32, state: &str) -> String {
+    let states = state.replace(' ', "\", \"");
     let template = |way: &str, remote: &str, fields: &str| {
         format!(
             "[[template]]\nid = \"next-{way}\"\nversion = 1\nendpoint = \"families\"\nremote = \"{remote}\"\n\
-             way = \"{way}\"\nstates = \"{state}\"\nfields = [{fields}]\n"
+             way = \"{way}\"\nstates = [\"{states}\"]\nfields = [{fields}]\n"
         )
     };
     let endpoint = format!(
@@ -454,5 +456,43 @@ async fn a_submit_tells_the_family_too(engine: Engine) -> anyhow::Result<()> {
     let heads = view.expect("the referral").deliveries;
     let kinds: Vec<Kind> = heads.iter().map(|head| head.kind).collect();
     assert!(kinds.contains(&Kind::New) && kinds.contains(&Kind::Guidance));
+    scene.stays_whole(child).await
+}
+
+async fn what_one_message_waits_for_holds_no_later_one_back(engine: Engine) -> anyhow::Result<()> {
+    let scene = Scene::new(engine, 3_600, "accepted waiting submitted").await?;
+    let child = Child(709);
+    let mut unsafe_family = referral(child);
+    unsafe_family["contacts"][0]["safeToContact"] = json!("CONTACT_SAFETY_UNSAFE");
+    let id = scene.accepted(709, &unsafe_family).await?;
+    scene.nth(&id, 0, DeliveryState::Parked).await?;
+    scene.nth(&id, 1, DeliveryState::Parked).await?;
+    let amended = referral(child);
+    scene.school.amend("family-709-b", &id, &amended).await?;
+    scene.team.status(&id, 2, LegState::Waiting).await?;
+    let third = scene.nth(&id, 2, DeliveryState::AwaitingEvidence).await?;
+    assert_eq!(scene.taken(0).await?.reference, third.wire_id);
+    scene.receipt(&third.wire_id, "delivered").await?;
+
+    // The leg goes to another service, and the family is told whom they deal with now.
+    let all = scene.admin.deliveries(&id).await?;
+    let sent = all.iter().find(|d| d.kind() == MessageKind::New);
+    let sent = sent.expect("the referral was sent");
+    let redirect = v1::RedirectRequest {
+        delivery_id: sent.delivery_id.clone(),
+        expected_version: sent.version,
+        reason: "the wrong door".to_owned(),
+        target: Some(v1::redirect_request::Target::ServiceId(
+            "social-care".to_owned(),
+        )),
+    };
+    scene.admin.admin().redirect(redirect).await?;
+    let fourth = scene.nth(&id, 3, DeliveryState::AwaitingEvidence).await?;
+    assert_eq!(fourth.service_id, "social-care");
+    let told = scene.taken(1).await?;
+    assert_eq!(
+        told.body["personalisation"]["service"],
+        "Social care advice"
+    );
     scene.stays_whole(child).await
 }
