@@ -19,6 +19,7 @@ pub mod grpc;
 pub mod hl7v2;
 pub mod limits;
 pub mod mailbox;
+pub mod notify;
 mod pool;
 mod settings;
 mod tls;
@@ -39,6 +40,7 @@ pub struct Adapters {
     hl7v2: Arc<hl7v2::outbound::Hl7v2Adapter>,
     fhir: Arc<fhir::Fhir>,
     file: Arc<file::FileDrop>,
+    notify: Arc<notify::Notify>,
 }
 
 impl std::fmt::Debug for Adapters {
@@ -72,6 +74,7 @@ impl Adapters {
             grpc: Arc::new(grpc::Grpc::new(Arc::clone(&profiles), context)),
             mailbox: Arc::new(mailbox::Mailbox::new(context.environment)),
             fhir: Arc::new(fhir::Fhir::new(Arc::clone(&profiles), context)),
+            notify: Arc::new(notify::Notify::new(Arc::clone(&profiles), context)),
             webhook: Arc::new(webhook::Webhook::new(profiles, context)),
             hl7v2: Arc::new(hl7v2),
             file: Arc::new(file::FileDrop::new(context)),
@@ -87,6 +90,7 @@ impl Adapters {
             AdapterKind::Hl7v2 => Arc::clone(&self.hl7v2) as Arc<dyn Adapter>,
             AdapterKind::Fhir => Arc::clone(&self.fhir) as Arc<dyn Adapter>,
             AdapterKind::File => Arc::clone(&self.file) as Arc<dyn Adapter>,
+            AdapterKind::Notify => Arc::clone(&self.notify) as Arc<dyn Adapter>,
         }
     }
 
@@ -102,7 +106,7 @@ pub fn peer_identity(endpoint: &Endpoint) -> Option<&str> {
     let key = match endpoint.adapter {
         AdapterKind::Grpc | AdapterKind::Webhook | AdapterKind::Fhir => "peer_identity",
         AdapterKind::Hl7v2 => "peer_uri",
-        AdapterKind::Mailbox | AdapterKind::File => return None,
+        AdapterKind::Mailbox | AdapterKind::File | AdapterKind::Notify => return None,
     };
     endpoint.settings.get(key)?.as_str()
 }

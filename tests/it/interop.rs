@@ -23,6 +23,7 @@ mod fhir;
 mod file;
 mod mllp;
 mod mllp_in;
+mod notify;
 mod strict;
 mod webhook;
 

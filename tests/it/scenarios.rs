@@ -6,6 +6,7 @@ mod consent;
 mod crash_points;
 mod directory;
 mod document;
+mod family;
 mod identity;
 mod operator;
 mod outage;

@@ -5,8 +5,10 @@
 
 mod agency;
 mod hospital;
+mod notify;
 mod therapy;
 
 pub use agency::MentalHealth;
 pub use hospital::{Frame, Hospital, Play, rri, send, siu};
+pub use notify::{Answer, Callbacks, Message, Notify};
 pub use therapy::{Hook, Therapy, callback};

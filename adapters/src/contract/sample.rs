@@ -1,10 +1,12 @@
 //! Sample messages: a referral that carries everything safety-critical, with words that no log may show.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::civil::date;
 use waymark_core::delivery::{Evidence, Kind, RetryPolicy};
 use waymark_core::directory::{AdapterKind, Endpoint, Environment, Validity};
+use waymark_core::family::{FamilyMessage, Way};
 use waymark_core::id::{AgencyId, DeliveryId, DocumentId, LegId, Reference, ReferralId, WireId};
 use waymark_core::identifier::{NhsNumber, Upn, Urn};
 use waymark_core::leg::LegState;
@@ -241,7 +243,7 @@ fn stop(kind: Kind) -> Option<StopNotice> {
             date: date(2026, 3, 2),
             evidence: Some("the Quillfeather family asked".into()),
         })),
-        Kind::New | Kind::Amend | Kind::Status => None,
+        Kind::New | Kind::Amend | Kind::Status | Kind::Guidance => None,
     }
 }
 
@@ -256,15 +258,16 @@ pub fn source(kind: Kind) -> Source {
     let sender: AgencyId = "EE123456"
         .parse()
         .expect("an agency id is letters and digits");
-    let content = (kind != Kind::Status).then(referral);
+    let of_leg = !matches!(kind, Kind::Status | Kind::Guidance);
+    let content = of_leg.then(referral);
     let stop = stop(kind);
     Source {
         delivery,
         wire_id: WireId::of(delivery),
         referral: referral_id,
         reference: Reference::of(referral_id),
-        leg: (kind != Kind::Status).then(|| LegId::from_bytes([8; 16])),
-        version: if kind == Kind::Status { 0 } else { 3 },
+        leg: of_leg.then(|| LegId::from_bytes([8; 16])),
+        version: if of_leg { 3 } else { 0 },
         kind,
         sender: sender.clone(),
         recipient: recipient(),
@@ -282,11 +285,32 @@ pub fn source(kind: Kind) -> Source {
         }),
         reason: stop.as_ref().and_then(StopNotice::words),
         stop,
+        family: (kind == Kind::Guidance).then(family),
         receiver_reference: matches!(kind, Kind::Amend | Kind::Cancel | Kind::Withdraw)
             .then(|| "A-1".to_owned()),
         attachments: Vec::new(),
         at,
         environment: Environment::Test,
+    }
+}
+
+/// What a family is told, by email.
+///
+/// # Panics
+/// Never: every literal in it is valid.
+pub fn family() -> FamilyMessage {
+    FamilyMessage {
+        template: "accepted-email"
+            .parse()
+            .expect("a template's id is letters and hyphens"),
+        version: 2,
+        remote: "f33517ff-2a88-4f6e-b855-c550268ce08a".to_owned(),
+        way: Way::Email,
+        to: vec!["marisol.quillfeather@family.example".into()],
+        fields: BTreeMap::from([
+            ("contact", "Marisol Quillfeather".into()),
+            ("service", "Community paediatrics".into()),
+        ]),
     }
 }
 

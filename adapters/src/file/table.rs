@@ -441,6 +441,7 @@ pub(super) fn render(source: &Source) -> Result<Vec<u8>, RenderError> {
         }
         (Kind::Status, _) => status_cells(source),
         (Kind::Cancel | Kind::Withdraw, _) => ending_cells(source),
+        (Kind::Guidance, _) => return Err(RenderError::not_to_agencies()),
     });
     let mut writer = csv::WriterBuilder::new()
         .terminator(csv::Terminator::CRLF)

@@ -205,7 +205,7 @@ fn canonical(kind: Kind, data: &[u8]) -> Result<Said, Violation> {
     let body = match kind {
         Kind::New | Kind::Amend => submit(kind, referral(value)?)?,
         Kind::Cancel => ending(value)?,
-        Kind::Withdraw | Kind::Status => return Err(no_withdrawal()),
+        Kind::Withdraw | Kind::Status | Kind::Guidance => return Err(no_withdrawal()),
     };
     Ok(Said::whole(body))
 }
@@ -227,7 +227,7 @@ fn sheet(kind: Kind, data: &[u8]) -> Result<Vec<Said>, Vec<Violation>> {
                 .ending()
                 .and_then(|value| ending(value).map_err(|f| vec![f])),
             Kind::Status => status_row(row),
-            Kind::Withdraw => Err(vec![no_withdrawal()]),
+            Kind::Withdraw | Kind::Guidance => Err(vec![no_withdrawal()]),
         };
         match body {
             Ok(body) => said.push(Said {

@@ -86,6 +86,7 @@ fn dispatch(source: &Source, endpoint: &Endpoint) -> Result<v1::Dispatch, &'stat
             };
             dispatch.withdrawal = Some(convert::withdrawal_to_proto(withdrawal));
         }
+        Kind::Guidance => return Err("guidance"),
         Kind::Status => {
             let notice = source.status.as_ref().ok_or("status")?;
             notice

@@ -58,6 +58,7 @@ const fn event_type(kind: Kind) -> &'static str {
         Kind::Cancel => "referral.cancelled",
         Kind::Withdraw => "referral.consent_withdrawn",
         Kind::Status => "referral.status",
+        Kind::Guidance => "referral.guidance",
     }
 }
 
@@ -75,6 +76,7 @@ pub(crate) fn render(source: &Source, environment: Environment) -> Result<Render
         Kind::New | Kind::Amend => source.content.is_none().then_some("content"),
         Kind::Status => source.status.is_none().then_some("status"),
         Kind::Cancel | Kind::Withdraw => None,
+        Kind::Guidance => return Err(RenderError::not_to_agencies()),
     };
     if let Some(what) = missing {
         return Err(cannot(what, "is missing".to_owned()));

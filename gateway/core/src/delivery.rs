@@ -85,6 +85,8 @@ words! {
         Withdraw = "withdraw",
         /// A status, to the sender's return endpoint.
         Status = "status",
+        /// What happens next, to the family.
+        Guidance = "guidance",
     }
 }
 
@@ -121,6 +123,10 @@ words! {
         Operator = "operator",
         /// An earlier message of the same referral was parked or refused.
         Behind = "behind",
+        /// Nobody of the family can be written to.
+        NoContact = "no_contact",
+        /// What it says to a family, or to whom, is not what it would be now.
+        Outdated = "outdated",
     }
 }
 
@@ -159,6 +165,8 @@ impl DeliveryState {
     /// it queued. A cancel behind a head that was refused is not needed any more (rulings 2, 3).
     pub const fn takes_along(self, later: Kind) -> Option<Self> {
         match (self, later) {
+            // Each message to a family stands for itself, and a telling of the sender does not wait for one.
+            (_, Kind::Guidance) => None,
             (Self::Rejected, Kind::Cancel | Kind::Withdraw) => Some(Self::Cancelled),
             (Self::Rejected | Self::Parked, _) => Some(Self::Parked),
             _ => None,
@@ -239,6 +247,11 @@ pub enum Outcome {
         /// What was seen.
         why: Why,
     },
+    /// It is not to be sent, nothing was, and nobody need act.
+    Withheld {
+        /// The reason, for the log.
+        why: Why,
+    },
 }
 
 impl Outcome {
@@ -252,6 +265,7 @@ impl Outcome {
             Self::SoftReject { .. } => "soft_reject",
             Self::Reject { .. } => "reject",
             Self::Park { .. } => "park",
+            Self::Withheld { .. } => "withheld",
         }
     }
 
@@ -272,7 +286,8 @@ impl Outcome {
             | Self::Retry { why, .. }
             | Self::SoftReject { why }
             | Self::Reject { why, .. }
-            | Self::Park { why, .. } => Some(why),
+            | Self::Park { why, .. }
+            | Self::Withheld { why } => Some(why),
         }
     }
 }
@@ -420,6 +435,7 @@ pub fn next(
         },
         Outcome::Reject { .. } => at(DeliveryState::Rejected, Evidence::Sent),
         Outcome::Park { reason, .. } => park(*reason, Evidence::None),
+        Outcome::Withheld { .. } => at(DeliveryState::Cancelled, Evidence::None),
     }
 }
 

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::access::Role;
 use crate::delivery::{Evidence, RetryPolicy};
+use crate::family::Template;
 use crate::id::{AgencyId, CodeMapId, EndpointId, Pathway, RuleId, ServiceId};
 use crate::leg::Owner;
 use crate::referral::{ConsentScope, NeedType, Priority, SettingKind};
@@ -56,6 +57,8 @@ pub struct Directory {
     pub code_maps: BTreeMap<CodeMapId, CodeMap>,
     /// Tests of the code maps.
     pub code_tests: Vec<CodeTest>,
+    /// What families are told, in the order of files and lines.
+    pub templates: Vec<Template>,
     /// Where things stand, for reports, by kind and id, e.g. `agency R1L`.
     pub places: BTreeMap<String, Place>,
 }
@@ -230,6 +233,8 @@ pub enum AdapterKind {
     Fhir,
     /// Files in a folder or over SFTP.
     File,
+    /// GOV.UK Notify, or another provider of its API: email, SMS and letters to families.
+    Notify,
 }
 
 impl AdapterKind {
@@ -242,6 +247,7 @@ impl AdapterKind {
             Self::Hl7v2 => "hl7v2",
             Self::Fhir => "fhir",
             Self::File => "file",
+            Self::Notify => "notify",
         }
     }
 }
@@ -381,6 +387,7 @@ impl Directory {
             successions: Vec::new(),
             code_maps: BTreeMap::new(),
             code_tests: Vec::new(),
+            templates: Vec::new(),
             places: BTreeMap::new(),
         })
     }

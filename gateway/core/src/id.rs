@@ -114,6 +114,8 @@ code_ids! {
     CodeMapId(64);
     /// A routing rule.
     RuleId(64);
+    /// A text to a family, e.g. `accepted-email`.
+    TemplateId(64);
     /// A pathway, e.g. `autism-assessment`.
     Pathway(64);
     /// A lane as it is shown: an endpoint, and what stands for one child there and nowhere else.

@@ -20,6 +20,7 @@ pub mod calendar;
 pub mod delivery;
 pub mod directory;
 pub mod error;
+pub mod family;
 pub mod id;
 pub mod identifier;
 pub mod leg;

@@ -1,4 +1,5 @@
-//! HTTPS for signed status callbacks of webhook receivers: `POST /callbacks/<endpoint>`.
+//! HTTPS for callbacks: signed statuses of webhook receivers, and delivery receipts of Notify, which bear a token:
+//! `POST /callbacks/<endpoint>`.
 //!
 //! Callers show no certificate; the secret of the endpoint that they post to proves who they are (ruling 9).
 
@@ -19,13 +20,14 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 use waymark_adapters::Secrets;
+use waymark_adapters::notify::{ReceiptError, receipt};
 use waymark_adapters::webhook::{
     CALLBACK_BYTES_MAX, CallbackError, callback_secrets, verify_callback,
 };
-use waymark_core::directory::AdapterKind;
+use waymark_core::directory::{AdapterKind, Endpoint};
 use waymark_core::error::ErrorKind;
 use waymark_core::id::EndpointId;
-use waymark_core::port::Intake;
+use waymark_core::port::{Inbound, Intake, IntakeAnswer, IntakeError};
 
 use crate::lifecycle::{FailureEffect, Lifecycle};
 use crate::service::Service;
@@ -110,86 +112,121 @@ async fn connection(stream: TcpStream, tls: &ServerTls, routes: Router) -> anyho
     Ok(())
 }
 
+fn refuse(status: StatusCode, why: &str) -> Response {
+    let kind = [(header::CONTENT_TYPE, "text/plain")];
+    (status, kind, format!("{why}\n")).into_response()
+}
+
+/// An unknown endpoint and a wrong secret look the same from outside.
+fn unknown() -> Response {
+    refuse(
+        StatusCode::UNAUTHORIZED,
+        "the signature or token is not that of this endpoint",
+    )
+}
+
 async fn take(
     State(callbacks): State<Callbacks>,
     Path(endpoint): Path<String>,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    let refuse = |status: StatusCode, why: &str| {
-        (
-            status,
-            [(header::CONTENT_TYPE, "text/plain")],
-            format!("{why}\n"),
-        )
-            .into_response()
-    };
     let Ok(body) = to_bytes(body, CALLBACK_BYTES_MAX).await else {
         return refuse(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large");
     };
     let service = &callbacks.service;
-    let now = service.now();
     let in_force = service.in_force();
-    // An unknown endpoint and a wrong signature look the same from outside.
-    let unknown = || {
-        refuse(
-            StatusCode::UNAUTHORIZED,
-            "the signature is not that of this endpoint",
-        )
-    };
     let Ok(id) = endpoint.parse::<EndpointId>() else {
         return unknown();
     };
-    let found = in_force
-        .directory
-        .endpoint(&id, now.london_date())
-        .filter(|e| e.adapter == AdapterKind::Webhook);
-    let Some(found) = found else { return unknown() };
-    let secrets = match callback_secrets(found, &*callbacks.secrets) {
-        Ok(secrets) => secrets,
-        Err(why) => {
+    let today = service.now().london_date();
+    let Some(found) = in_force.directory.endpoint(&id, today) else {
+        return unknown();
+    };
+    let message = match found.adapter {
+        AdapterKind::Webhook => callbacks.signed(found, &headers, &body).map(Some),
+        AdapterKind::Notify => callbacks.borne(found, &headers, &body),
+        _ => Err(unknown()),
+    };
+    match message {
+        Ok(Some(message)) => answered(callbacks.intake.take(message).await),
+        // It is heard, and says nothing that is to be kept.
+        Ok(None) => StatusCode::NO_CONTENT.into_response(),
+        Err(refused) => refused,
+    }
+}
+
+impl Callbacks {
+    /// A status that a webhook receiver signed.
+    #[expect(
+        clippy::result_large_err,
+        reason = "the error is the answer, made once and sent"
+    )]
+    fn signed(
+        &self,
+        endpoint: &Endpoint,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Result<Inbound, Response> {
+        let id = &endpoint.id;
+        let secrets = callback_secrets(endpoint, &*self.secrets).map_err(|why| {
             warn!(endpoint.id = %id, error = %why, "a callback came that cannot be checked");
-            return unknown();
-        }
-    };
-    let callback = match verify_callback(&headers, &body, &secrets, now) {
-        Ok(callback) => callback,
-        Err(CallbackError::Signature(why)) => {
-            info!(endpoint.id = %id, error = %why, "a callback was refused");
-            return unknown();
-        }
-        Err(why) => return refuse(StatusCode::BAD_REQUEST, &why.to_string()),
-    };
-    let traceparent = headers
-        .get("traceparent")
-        .and_then(|v| v.to_str().ok())
-        .and_then(crate::telemetry::well_formed);
-    match callbacks
-        .intake
-        .take(callback.into_inbound(&id, body.to_vec(), traceparent))
-        .await
-    {
+            unknown()
+        })?;
+        let callback = match verify_callback(headers, body, &secrets, self.service.now()) {
+            Ok(callback) => callback,
+            Err(CallbackError::Signature(why)) => {
+                info!(endpoint.id = %id, error = %why, "a callback was refused");
+                return Err(unknown());
+            }
+            Err(why) => return Err(refuse(StatusCode::BAD_REQUEST, &why.to_string())),
+        };
+        let traceparent = headers
+            .get("traceparent")
+            .and_then(|v| v.to_str().ok())
+            .and_then(crate::telemetry::well_formed);
+        Ok(callback.into_inbound(id, body.to_vec(), traceparent))
+    }
+
+    /// A delivery receipt that bears the endpoint's token.
+    #[expect(
+        clippy::result_large_err,
+        reason = "the error is the answer, made once and sent"
+    )]
+    fn borne(
+        &self,
+        endpoint: &Endpoint,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Result<Option<Inbound>, Response> {
+        receipt(endpoint, &*self.secrets, headers, body).map_err(|why| {
+            info!(endpoint.id = %endpoint.id, error = %why, "a delivery receipt was refused");
+            match why {
+                ReceiptError::Shape => refuse(StatusCode::BAD_REQUEST, &why.to_string()),
+                ReceiptError::NotTaken | ReceiptError::Token => unknown(),
+            }
+        })
+    }
+}
+
+fn answered(taken: Result<IntakeAnswer, IntakeError>) -> Response {
+    let error = match taken {
         Ok(answer) => {
             let text = serde_json::json!({ "referral": answer.reference.as_str(), "repeated": answer.repeated });
-            (
-                StatusCode::OK,
-                [(header::CONTENT_TYPE, "application/json")],
-                text.to_string(),
-            )
-                .into_response()
+            let kind = [(header::CONTENT_TYPE, "application/json")];
+            return (StatusCode::OK, kind, text.to_string()).into_response();
         }
-        Err(error) => {
-            let status = match error.kind {
-                ErrorKind::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
-                ErrorKind::Unauthenticated | ErrorKind::Denied => StatusCode::FORBIDDEN,
-                ErrorKind::NotFound => StatusCode::NOT_FOUND,
-                ErrorKind::Conflict | ErrorKind::Precondition => StatusCode::CONFLICT,
-                ErrorKind::Exhausted | ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-                ErrorKind::Corrupt | ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            };
-            let mut words = vec![error.kind.sentence().to_owned()];
-            words.extend(error.violations.iter().map(ToString::to_string));
-            refuse(status, &words.join("\n"))
-        }
-    }
+        Err(error) => error,
+    };
+    let status = match error.kind {
+        ErrorKind::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
+        ErrorKind::Unauthenticated | ErrorKind::Denied => StatusCode::FORBIDDEN,
+        ErrorKind::NotFound => StatusCode::NOT_FOUND,
+        ErrorKind::Conflict | ErrorKind::Precondition => StatusCode::CONFLICT,
+        ErrorKind::Exhausted | ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorKind::Corrupt | ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    let mut words = vec![error.kind.sentence().to_owned()];
+    words.extend(error.violations.iter().map(ToString::to_string));
+    refuse(status, &words.join("\n"))
 }

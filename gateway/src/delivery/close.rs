@@ -2,7 +2,7 @@
 
 use waymark_core::alarm::{AlarmKind, NewAlarm};
 use waymark_core::audit::{CommitmentTag, EntryDraft, EntryKind};
-use waymark_core::delivery::{DeliveryState, Kind, Next, Outcome, ParkReason};
+use waymark_core::delivery::{DeliveryState, Kind, Next, Outcome, ParkReason, Why};
 use waymark_core::directory::{Directory, Endpoint};
 use waymark_core::id::AgencyId;
 use waymark_core::leg::LegState;
@@ -32,6 +32,8 @@ pub struct Closing<'a> {
     pub next: Next,
     /// The leg that a refused cancel gives back.
     pub reopen: Option<LegChange>,
+    /// What takes the place of a message to a family.
+    pub told_next: Option<(NewBody, NewDelivery)>,
     /// The endpoint in force; absent when it is gone.
     pub endpoint: Option<&'a Endpoint>,
     /// The directory in force.
@@ -55,13 +57,18 @@ pub fn close_of(draft: &Drafter<'_>, closing: Closing<'_>) -> CloseAttempt {
         leased,
         number,
         outcome,
-        next,
+        mut next,
         reopen,
+        told_next,
         endpoint,
         directory,
         at,
         actor,
     } = closing;
+    if told_next.is_some() {
+        next.state = DeliveryState::Superseded;
+        next.parked = None;
+    }
     let (why, fault) = (outcome.why().cloned(), outcome.fault());
     let mut entry = draft
         .entry_by(EntryKind::Attempt, leased.stream, actor.0, &actor.1, at)
@@ -77,6 +84,9 @@ pub fn close_of(draft: &Drafter<'_>, closing: Closing<'_>) -> CloseAttempt {
     }
     if let Some(leg) = &reopen {
         entry = given_back(entry, leg);
+    }
+    if let Some((_, by)) = &told_next {
+        entry = entry.code("replaced_by", by.id.to_string());
     }
     let word = outcome.word();
     let (receiver_reference, receipt) = match outcome {
@@ -96,21 +106,13 @@ pub fn close_of(draft: &Drafter<'_>, closing: Closing<'_>) -> CloseAttempt {
         next.state,
         DeliveryState::RetryWait | DeliveryState::Unknown | DeliveryState::Held
     ) || leased.attempts <= 1;
+    let code = event_code(word, &next, reopen.is_some(), why.as_ref());
     let event = shown.then(|| NewEvent {
-        id: entry.event,
-        kind: EventKind::Delivery,
         leg: leased.leg,
         delivery: Some(leased.token.delivery),
         source: leased.recipient.clone(),
-        source_version: None,
         state: reopen.as_ref().map(|leg| leg.state),
-        reception: None,
-        code: match (&reopen, &why) {
-            (Some(_), _) => CANCEL_REFUSED.to_owned(),
-            (None, Some(why)) => why.code.clone(),
-            (None, None) => word.to_owned(),
-        },
-        text: None,
+        ..NewEvent::of(&entry, EventKind::Delivery, code)
     });
     let failed = matches!(next.state, DeliveryState::Parked | DeliveryState::Rejected);
     let alarms = if failed {
@@ -123,9 +125,10 @@ pub fn close_of(draft: &Drafter<'_>, closing: Closing<'_>) -> CloseAttempt {
     } else {
         Vec::new()
     };
-    let tell = (failed && leased.kind != Kind::Status)
+    let tell = (failed && !matches!(leased.kind, Kind::Status | Kind::Guidance))
         .then(|| notice_of(draft, leased, (next.state, reopen.as_ref()), directory, at))
-        .flatten();
+        .flatten()
+        .or(told_next);
     let resolve = resolved_by(leased, next.state);
     let evidence_due = (next.state == DeliveryState::AwaitingEvidence)
         .then(|| endpoint.map(|e| at.plus(e.evidence_within)))
@@ -148,6 +151,17 @@ pub fn close_of(draft: &Drafter<'_>, closing: Closing<'_>) -> CloseAttempt {
         resolve,
         entry,
         openings,
+    }
+}
+
+/// What the parties are shown of an attempt's end.
+fn event_code(word: &'static str, next: &Next, refused_cancel: bool, why: Option<&Why>) -> String {
+    match why {
+        _ if refused_cancel => CANCEL_REFUSED.to_owned(),
+        // Why a family is not told stands in the log alone (ruling 25).
+        Some(_) if next.state == DeliveryState::Cancelled => word.to_owned(),
+        Some(why) => why.code.clone(),
+        None => word.to_owned(),
     }
 }
 
@@ -229,10 +243,16 @@ fn alarms_of(leased: &Leased, next: &Next, why: &str, directory: &Directory) -> 
         subject: leased.token.delivery.to_string(),
         owner: owner.0.clone(),
         role: owner.1.clone(),
-        text: format!(
-            "delivery to {} needs a person ({reason}): {why}",
-            leased.endpoint
-        ),
+        text: if leased.kind == Kind::Guidance {
+            format!(
+                "the family was not told what happens next ({reason}): {why}: tell them in another way"
+            )
+        } else {
+            format!(
+                "delivery to {} needs a person ({reason}): {why}",
+                leased.endpoint
+            )
+        },
     }];
     if next.parked == Some(ParkReason::WrongRecipient) {
         alarms.push(NewAlarm {

@@ -11,13 +11,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, warn};
 use waymark_core::alarm::{AlarmKind, NewAlarm};
 use waymark_core::delivery::{
-    DeliveryState, Evidence, Kind, Next, Outcome, ParkReason, Repeat, Standing, Why, next,
+    Evidence, Kind, Next, Outcome, ParkReason, Repeat, Standing, Why, next,
 };
 use waymark_core::directory::{AdapterKind, Endpoint};
 use waymark_core::id::{DeliveryId, EndpointId, WorkerId};
 use waymark_core::port::{
-    Adapter, Deadline, DeliveryQuery, LeaseAsk, LeaseToken, Leased, Outbound, Reconciliation,
-    Rendered, StoreError, WorkClass,
+    Adapter, Deadline, DeliveryContent, DeliveryQuery, LeaseAsk, LeaseToken, Leased, Outbound,
+    Reconciliation, Rendered, StoreError, WorkClass,
 };
 
 use super::close::{Closing, close_of};
@@ -26,7 +26,7 @@ use super::open::{Bytes, open_of};
 use super::render::{attachments, render_caught, source_of};
 use super::{AdapterFor, SYSTEM_IDENTITY};
 use crate::clock::{Random, jitter};
-use crate::service::{Drafter, InForce, Service, actor_of};
+use crate::service::{Drafter, InForce, Service, actor_of, uncertain};
 use crate::telemetry::{Metrics, attempt_span, chain};
 
 /// How the engine runs.
@@ -292,33 +292,15 @@ impl Driver {
         let adapter = (self.inner.adapters)(endpoint.adapter);
         let store = self.inner.service.store();
         let content = store.content(leased).await?;
-        let now = self.inner.service.now();
-        let (rendered, bytes) = match content.rendered.clone() {
-            Some(rendered) => (rendered, Bytes::Stored),
-            None => {
-                let service = &self.inner.service;
-                let rendered = match source_of(leased, &content, service.environment(), now) {
-                    Ok(mut source) => {
-                        source.receiver_reference = self.receiver_reference(leased).await?;
-                        let most = adapter.inline_bytes_max(endpoint);
-                        match attachments(&**store, leased, &source, most).await? {
-                            Ok(opened) => {
-                                source.attachments = opened;
-                                render_caught(&*adapter, &source, endpoint)
-                            }
-                            Err(outcome) => Err(outcome),
-                        }
-                    }
-                    Err(outcome) => Err(outcome),
-                };
-                match rendered {
-                    Ok(rendered) => (rendered, Bytes::Fresh),
-                    Err(outcome) => {
-                        return self
-                            .close(leased, 0, outcome, Some(endpoint), in_force)
-                            .await;
-                    }
-                }
+        let (rendered, bytes) = match self
+            .rendered(leased, &content, (endpoint, &*adapter))
+            .await?
+        {
+            Ok(rendered) => rendered,
+            Err(outcome) => {
+                return self
+                    .close(leased, 0, outcome, Some(endpoint), in_force)
+                    .await;
             }
         };
         let number = leased.attempts + 1;
@@ -340,6 +322,48 @@ impl Driver {
         };
         self.close(leased, number, outcome, Some(endpoint), in_force)
             .await
+    }
+
+    /// The bytes of this attempt: those of the first, or rendered now. What a family is told is decided at each attempt,
+    /// and bytes that would not be the same any more are not sent.
+    async fn rendered(
+        &self,
+        leased: &Leased,
+        content: &DeliveryContent,
+        (endpoint, adapter): (&Endpoint, &dyn Adapter),
+    ) -> Result<Result<(Rendered, Bytes), Outcome>, StoreError> {
+        let stored = content.rendered.clone();
+        let guidance = leased.kind == Kind::Guidance;
+        let (stored, guidance) = match (stored, guidance) {
+            (Some(stored), false) => return Ok(Ok((stored, Bytes::Stored))),
+            other => other,
+        };
+        let service = &self.inner.service;
+        let now = service.now();
+        let mut source = match source_of(leased, content, service.environment(), now) {
+            Ok(source) => source,
+            Err(outcome) => return Ok(Err(outcome)),
+        };
+        if guidance {
+            match service.family_message(leased, content).await? {
+                Ok(message) => source.family = Some(message),
+                Err(_) if stored.is_some() => return Ok(Err(outdated())),
+                Err(outcome) => return Ok(Err(outcome)),
+            }
+        }
+        source.receiver_reference = self.receiver_reference(leased).await?;
+        let most = adapter.inline_bytes_max(endpoint);
+        let store = service.store();
+        match attachments(&**store, leased, &source, most).await? {
+            Ok(opened) => source.attachments = opened,
+            Err(outcome) => return Ok(Err(outcome)),
+        }
+        let rendered = render_caught(adapter, &source, endpoint);
+        Ok(match (rendered, stored) {
+            (Ok(fresh), Some(stored)) if fresh == stored => Ok((stored, Bytes::Stored)),
+            (_, Some(_)) => Err(outdated()),
+            (rendered, None) => rendered.map(|rendered| (rendered, Bytes::Fresh)),
+        })
     }
 
     /// What the receiver called the referral when it answered an earlier delivery of the same leg.
@@ -393,12 +417,14 @@ impl Driver {
         let next: Next = next(&standing, &outcome, &policy, now, jitter(&*inner.random));
         let actor = Closing::system(leased);
         let reopen = inner.service.reopened(leased, next.state).await?;
+        let told_next = inner.service.told_next(leased, &next).await?;
         let closing = Closing {
             leased,
             number,
             outcome: outcome.clone(),
             next,
             reopen,
+            told_next,
             endpoint,
             directory: &in_force.directory,
             at: now,
@@ -451,6 +477,15 @@ impl Driver {
     }
 }
 
+/// How an attempt ends whose bytes say to a family what they would not be told now.
+fn outdated() -> Outcome {
+    let text = "the family's details or the words changed since it was written";
+    Outcome::Park {
+        reason: ParkReason::Outdated,
+        why: Why::new("family.outdated", text),
+    }
+}
+
 /// How a call of an adapter ended.
 enum Ended {
     Known(Outcome),
@@ -461,12 +496,8 @@ enum Ended {
 async fn send(adapter: &dyn Adapter, outbound: &Outbound<'_>, leased: &Leased) -> Ended {
     let within = outbound.endpoint.attempt_timeout;
     let deadline = Deadline { within };
-    let uncertain = matches!(
-        leased.state,
-        DeliveryState::Unknown | DeliveryState::Attempting
-    ) && leased.attempts > 0;
     let sending = async {
-        if uncertain && adapter.repeat() == Repeat::MustReconcile {
+        if uncertain(leased) && adapter.repeat() == Repeat::MustReconcile {
             match adapter.reconcile(outbound, deadline).await {
                 Reconciliation::Received(outcome) => return outcome,
                 Reconciliation::StillUnknown(why) => return Outcome::Unknown { why },
@@ -520,6 +551,6 @@ const fn answered(outcome: &Outcome) -> Option<Answered> {
         | Outcome::Reject { .. }
         | Outcome::SoftReject { .. } => Some(Answered::Yes),
         Outcome::Unknown { .. } | Outcome::Retry { .. } => Some(Answered::No),
-        Outcome::Park { .. } => None,
+        Outcome::Park { .. } | Outcome::Withheld { .. } => None,
     }
 }

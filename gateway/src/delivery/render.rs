@@ -35,7 +35,7 @@ pub fn source_of(
         None => None,
     };
     let (status, stop) = match (&content.note, leased.kind) {
-        (None, _) => (None, None),
+        (None, _) | (_, Kind::Guidance) => (None, None),
         (Some(bytes), Kind::Status) => {
             let notice: StatusNotice =
                 serde_json::from_slice(bytes.expose()).map_err(|_| broken("status"))?;
@@ -47,7 +47,7 @@ pub fn source_of(
             (None, Some(stop))
         }
     };
-    if referral.is_none() && status.is_none() {
+    if referral.is_none() && status.is_none() && leased.kind != Kind::Guidance {
         return Err(broken("content"));
     }
     Ok(Source {
@@ -65,6 +65,7 @@ pub fn source_of(
         receiver_reference: None,
         content: referral,
         status,
+        family: None,
         reason: stop.as_ref().and_then(StopNotice::words),
         stop,
         attachments: Vec::new(),

@@ -282,6 +282,10 @@ const fn park_words(reason: ParkReason) -> &'static str {
         ParkReason::NoEndpoint => "the endpoint or identity is gone from the directory",
         ParkReason::Operator => "an operator asked for it",
         ParkReason::Behind => "an earlier message of the same referral was parked or refused",
+        ParkReason::NoContact => "nobody of the family can be written to: tell them in another way",
+        ParkReason::Outdated => {
+            "it may have arrived, and what it says to a family or to whom has changed since"
+        }
     }
 }
 

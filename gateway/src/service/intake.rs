@@ -106,6 +106,15 @@ impl Intake for IntakeService {
                 self.sender(&caller, reference, message).await?
             }
             InboundBody::Status(status) => {
+                let own = self.service.family_evidence(
+                    &caller,
+                    &message.channel,
+                    &status,
+                    &message.original,
+                );
+                if let Some(answer) = own.await? {
+                    return Ok(answer);
+                }
                 let version = status
                     .source_version
                     .unwrap_or_else(|| version_of(&message.message_key));
@@ -367,7 +376,7 @@ impl Service {
         }
     }
 
-    async fn raise(
+    pub(super) async fn raise(
         &self,
         caller: &Principal,
         view: &ReferralView,

@@ -253,6 +253,7 @@ impl Service {
             outcome,
             next,
             reopen,
+            told_next: None,
             endpoint: Some(endpoint),
             directory: &in_force.directory,
             at: now,

@@ -371,6 +371,7 @@ impl Service {
             ..ReferralChange::of((referral.id, referral.version), event, entry)
         };
         fill(&mut change);
+        self.guide(referral, &mut change);
         self.parts.store.change(change).await?;
         Ok(())
     }

@@ -293,7 +293,7 @@ impl Service {
             )
         };
         let receiver = leg.leg.agency.clone();
-        Ok(ReferralChange {
+        let mut change = ReferralChange {
             bodies,
             legs,
             deliveries,
@@ -303,7 +303,9 @@ impl Service {
             openings,
             traceparent: update.traceparent.clone(),
             ..ReferralChange::of((view.id, view.version), event, entry)
-        })
+        };
+        self.guide(view, &mut change);
+        Ok(change)
     }
 }
 

@@ -17,7 +17,7 @@ use waymark_core::routing::{Decision, Destination, Facts, Unroutable, decide};
 use waymark_core::time::Timestamp;
 
 use super::draft::CANONICAL;
-use super::{InForce, Service, ServiceError};
+use super::{InForce, Service, ServiceError, family};
 
 /// Characters in a request id.
 pub(super) const REQUEST_ID_MAX: usize = 64;
@@ -225,6 +225,7 @@ impl Service {
         let mut legs = Vec::new();
         let mut deliveries = Vec::new();
         let mut alarms = Vec::new();
+        let mut notes = Vec::new();
         for destination in &decision.destinations {
             let leg = self.leg_for(
                 destination,
@@ -247,6 +248,19 @@ impl Service {
                 urgent,
             )?;
             deliveries.push(delivery);
+            let told = family::Telling {
+                leg: leg.id,
+                service: &leg.service,
+                pathway: &referral.pathway,
+                state: LegState::Submitted,
+                next_action: Some(&leg.next_action),
+                version: 1,
+                urgent,
+            };
+            if let Some((note, family)) = self.tell_family(&told, now) {
+                notes.push(note);
+                deliveries.push(family);
+            }
             legs.push(leg);
         }
         Ok(Accept {
@@ -269,6 +283,7 @@ impl Service {
             likeness: likeness_of(referral, id, &in_force.directory),
             body,
             original,
+            notes,
             pathway: referral.pathway.clone(),
             priority: referral.priority,
             safeguarding: referral.is_safeguarding(),

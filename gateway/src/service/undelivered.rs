@@ -4,7 +4,7 @@
 use waymark_core::access::Principal;
 use waymark_core::alarm::{AlarmKind, NewAlarm};
 use waymark_core::audit::{CommitmentTag, EntryKind};
-use waymark_core::delivery::Kind;
+use waymark_core::delivery::{DeliveryState, Kind};
 use waymark_core::error::ErrorKind;
 use waymark_core::leg::{LegState, Owner};
 use waymark_core::port::{
@@ -35,6 +35,9 @@ impl Service {
         };
         if !theirs {
             return Err(unknown());
+        }
+        if view.delivery.kind == Kind::Guidance && view.state != DeliveryState::Done {
+            return self.family_undelivered(caller, view, &undelivered).await;
         }
         let live = view.state.blocks_lane();
         let repeated = if live {

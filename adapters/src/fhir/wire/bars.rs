@@ -85,6 +85,7 @@ pub(super) fn render(
             );
             request("update", name::DEFINITION_CANCELLED)
         }
+        Kind::Guidance => return Err(RenderError::not_to_agencies()),
         Kind::Status => {
             let notice = source
                 .status

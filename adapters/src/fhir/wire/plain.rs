@@ -85,6 +85,7 @@ pub(super) fn render(
             task(&mut folder, source, "cancelled", None);
             Act::Put
         }
+        Kind::Guidance => return Err(RenderError::not_to_agencies()),
         Kind::Status => {
             let notice = source
                 .status

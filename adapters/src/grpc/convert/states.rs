@@ -65,7 +65,7 @@ same_names! {
     kind_to_proto,
     /// Reads what a delivery says.
     kind_from_proto: Kind = v1::MessageKind,
-    New <=> New, Amend <=> Amend, Cancel <=> Cancel, Withdraw <=> Withdrawal, Status <=> Status,
+    New <=> New, Amend <=> Amend, Cancel <=> Cancel, Withdraw <=> Withdrawal, Status <=> Status, Guidance <=> Guidance,
 }
 
 same_names! {

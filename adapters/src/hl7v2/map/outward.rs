@@ -42,6 +42,7 @@ pub fn render(source: &Source, settings: &Settings) -> Result<String, RenderErro
         Kind::Amend => ReferralEvent::Modify,
         Kind::Cancel | Kind::Withdraw => ReferralEvent::Cancel,
         Kind::Status => return super::status::render(source, settings).and_then(within_bounds),
+        Kind::Guidance => return Err(RenderError::not_to_agencies()),
     };
     let content = source.content.as_ref().ok_or_else(missing)?;
     let message = write(source, content, event, settings)?;
@@ -369,7 +370,7 @@ fn ending_notes(source: &Source, content: &Referral) -> Vec<SegmentWriter> {
             "withdrawn",
             format!("CONSENT WITHDRAWN, STOP AND DO NOT SHARE FURTHER: {said}"),
         ),
-        Kind::New | Kind::Amend | Kind::Cancel | Kind::Status => {
+        Kind::New | Kind::Amend | Kind::Cancel | Kind::Status | Kind::Guidance => {
             ("cancelled", format!("REFERRAL CANCELLED: {said}"))
         }
     };

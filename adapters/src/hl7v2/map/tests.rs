@@ -83,6 +83,7 @@ pub(in crate::hl7v2) fn source(kind: Kind, content: Option<Referral>) -> Source 
         service: Some("paed-autism".parse().unwrap()),
         content,
         status: None,
+        family: None,
         stop: None,
         reason: None,
         sender_reference: Some(SenderReference {

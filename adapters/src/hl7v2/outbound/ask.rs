@@ -145,7 +145,8 @@ fn refused(outcome: Outcome) -> Permission {
         Outcome::Duplicate { why }
         | Outcome::Unknown { why }
         | Outcome::Reject { why, .. }
-        | Outcome::Park { why, .. } => {
+        | Outcome::Park { why, .. }
+        | Outcome::Withheld { why } => {
             let text = format!("the status request was refused: {}", why.text);
             park(Why::new(format!("mllp.ask.{}", why.code), text))
         }

@@ -11,6 +11,7 @@ mod codes;
 mod cover;
 mod links;
 mod rules;
+mod templates;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -95,6 +96,7 @@ pub fn check(directory: &Directory, today: Date) -> Vec<Finding> {
     let mut findings = links::findings(directory, today);
     findings.extend(rules::findings(directory, today));
     findings.extend(codes::findings(directory));
+    findings.extend(templates::findings(directory));
     findings.sort_by(|a, b| (a.severity, &a.place, a.code).cmp(&(b.severity, &b.place, b.code)));
     findings
 }

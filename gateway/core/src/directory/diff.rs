@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::family::Template;
+
 use super::{CodeList, CodeMap, CodeTest, Directory, Expected, RouteTest, Rule, Validity};
 
 /// What happened to a thing.
@@ -168,6 +170,9 @@ fn things(directory: &Directory) -> BTreeMap<String, Fields> {
     for t in &directory.code_tests {
         things.insert(format!("code_test \"{}\"", t.name), code_test(t));
     }
+    for t in &directory.templates {
+        things.insert(format!("template {}/{}", t.id, t.version), template(t));
+    }
     things
 }
 
@@ -196,6 +201,20 @@ fn code_test(t: &CodeTest) -> Fields {
         ("given", given),
         ("expect", expect),
     ])
+}
+
+fn template(t: &Template) -> Fields {
+    let mut fields = validity(t.validity);
+    fields.insert("endpoint", t.endpoint.to_string());
+    fields.insert("remote", t.remote.clone());
+    fields.insert("way", t.way.as_str().to_owned());
+    set(&mut fields, "states", &t.states);
+    set(&mut fields, "pathways", &t.pathways);
+    fields.insert("language", t.language.clone());
+    fields.insert("format", t.format.to_string());
+    let names: BTreeSet<&str> = t.fields.iter().map(|field| field.as_str()).collect();
+    set(&mut fields, "fields", &names);
+    fields
 }
 
 fn endpoint(e: &super::Endpoint) -> Fields {

@@ -9,6 +9,7 @@ use super::StopNotice;
 use crate::delivery::{Evidence, Kind, Outcome, ParkReason, Repeat, Why};
 use crate::directory::{Endpoint, Environment};
 use crate::error::{ErrorKind, Violation};
+use crate::family::FamilyMessage;
 use crate::id::{
     AgencyId, DeliveryId, EndpointId, LegId, Reference, ReferralId, ServiceId, WireId,
 };
@@ -28,7 +29,7 @@ pub struct Source {
     pub referral: ReferralId,
     /// Its short reference.
     pub reference: Reference,
-    /// The leg it is for; absent for a status to the sender.
+    /// The leg it is for; absent for a status to the sender and for guidance to the family.
     pub leg: Option<LegId>,
     /// The referral's version that it carries; 0 for a status to the sender.
     pub version: u64,
@@ -44,6 +45,8 @@ pub struct Source {
     pub content: Option<Referral>,
     /// The status to tell; present for a status alone.
     pub status: Option<StatusNotice>,
+    /// What a family is told; present for guidance alone.
+    pub family: Option<FamilyMessage>,
     /// Why it is cancelled or withdrawn; present for those two alone.
     pub stop: Option<StopNotice>,
     /// The same in words.
@@ -108,6 +111,16 @@ pub enum RenderError {
     /// The endpoint's settings are wrong.
     #[error("endpoint settings: {0}")]
     Settings(Violation),
+}
+
+impl RenderError {
+    /// What an adapter that speaks with agencies says of a message to a family.
+    pub fn not_to_agencies() -> Self {
+        Self::CannotCarry(Violation::new(
+            "kind",
+            "guidance is for families: only an endpoint whose adapter is notify writes to them",
+        ))
+    }
 }
 
 /// One message on its way out: bound at accept, resolved for this attempt.

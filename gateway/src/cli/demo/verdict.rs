@@ -278,7 +278,7 @@ pub(super) fn out_of_order(ledgers: &[&Ledger]) -> Vec<String> {
                     );
                     faults.push(text);
                 }
-                Kind::Amend | Kind::Cancel | Kind::Withdraw | Kind::Status => {}
+                Kind::Amend | Kind::Cancel | Kind::Withdraw | Kind::Status | Kind::Guidance => {}
             }
         }
     }

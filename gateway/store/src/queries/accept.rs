@@ -64,6 +64,7 @@ impl Item {
         let bodies = seal_bodies(
             std::iter::once(body)
                 .chain(accept.original.take())
+                .chain(std::mem::take(&mut accept.notes))
                 .collect(),
         )
         .await?;

@@ -21,7 +21,7 @@ const ROLE: &str = "duty";
 const LATER: &str = "SELECT id, referral_id, leg_id, kind, endpoint_id, recipient, subject_id, wire_id, rendered_body,
     state, evidence, parked, attempts, lane_seq, queued_ms, due_ms FROM delivery
     WHERE referral_id = $1 AND endpoint_id = $2 AND subject_id = $3
-    AND (lane_seq > $4 OR (lane_seq = $4 AND id > $5))
+    AND (lane_seq > $4 OR (lane_seq = $4 AND id > $5)) AND kind <> 'guidance'
     AND state IN ('queued', 'attempting', 'retry_wait', 'unknown', 'held', 'awaiting_evidence')
     ORDER BY lane_seq, id LIMIT $6";
 const OWNER: &str =

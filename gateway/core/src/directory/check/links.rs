@@ -174,7 +174,11 @@ fn endpoint_links(endpoint: &Endpoint, directory: &Directory, findings: &mut Vec
         || directory
             .agencies
             .values()
-            .any(|a| a.return_endpoint.as_ref() == Some(&endpoint.id));
+            .any(|a| a.return_endpoint.as_ref() == Some(&endpoint.id))
+        || directory
+            .templates
+            .iter()
+            .any(|t| t.endpoint == endpoint.id);
     if !used {
         findings.push(Finding::warning(
             "unused-endpoint",
@@ -261,6 +265,10 @@ fn expired(directory: &Directory, today: Date, findings: &mut Vec<Finding>) {
         .rules
         .iter()
         .for_each(|r| note("rule", r.id.as_str(), r.validity));
+    directory
+        .templates
+        .iter()
+        .for_each(|t| note("template", &format!("{}/{}", t.id, t.version), t.validity));
 }
 
 fn successions(directory: &Directory, findings: &mut Vec<Finding>) {

@@ -11,11 +11,15 @@ use super::{At, Source};
 use crate::access::Role;
 use crate::delivery::Evidence;
 use crate::directory::{AdapterKind, CodeList, Environment, Sector, WireCode};
-use crate::id::{AgencyId, CodeMapId, EndpointId, Pathway, RuleId, ServiceId};
-use crate::referral::{ConsentScope, ConsentStatus, LawfulBasis, NeedType, Priority, SettingKind};
+use crate::family::{Field, Way};
+use crate::id::{AgencyId, CodeMapId, EndpointId, Pathway, RuleId, ServiceId, TemplateId};
+use crate::leg::LegState;
+use crate::referral::{
+    ConsentScope, ConsentStatus, Format, LawfulBasis, NeedType, Priority, SettingKind,
+};
 
 /// The names of the tables.
-pub(super) const KINDS: [&str; 10] = [
+pub(super) const KINDS: [&str; 11] = [
     "area",
     "agency",
     "identity",
@@ -26,6 +30,7 @@ pub(super) const KINDS: [&str; 10] = [
     "succession",
     "code_map",
     "code_test",
+    "template",
 ];
 
 /// The field that names a table of this kind.
@@ -50,6 +55,7 @@ pub(super) struct Raw<'a> {
     pub(super) successions: Vec<At<'a, RawSuccession>>,
     pub(super) code_maps: Vec<At<'a, RawCodeMap>>,
     pub(super) code_tests: Vec<At<'a, RawCodeTest>>,
+    pub(super) templates: Vec<At<'a, RawTemplate>>,
 }
 
 impl<'a> Raw<'a> {
@@ -70,6 +76,7 @@ impl<'a> Raw<'a> {
             "test" => self.tests.push(read(item, source, offset)?),
             "code_map" => self.code_maps.push(read(item, source, offset)?),
             "code_test" => self.code_tests.push(read(item, source, offset)?),
+            "template" => self.templates.push(read(item, source, offset)?),
             _ => self.successions.push(read(item, source, offset)?),
         }
         Ok(())
@@ -278,4 +285,25 @@ pub(super) struct RawCodeTest {
 pub(super) enum RawCode {
     Canonical(String),
     Wire(WireCode),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTemplate {
+    pub(super) id: Spanned<TemplateId>,
+    pub(super) version: Spanned<u32>,
+    pub(super) endpoint: Spanned<EndpointId>,
+    pub(super) remote: Spanned<String>,
+    pub(super) way: Way,
+    #[serde(alias = "state")]
+    pub(super) states: OneOrMany<LegState>,
+    #[serde(default, alias = "pathway")]
+    pub(super) pathways: OneOrMany<Pathway>,
+    pub(super) language: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) format: Format,
+    #[serde(default)]
+    pub(super) fields: OneOrMany<Field>,
+    pub(super) valid_from: Option<Day>,
+    pub(super) valid_to: Option<Day>,
 }

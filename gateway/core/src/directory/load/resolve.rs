@@ -21,6 +21,7 @@ type CodeMaps = BTreeMap<CodeMapId, CodeMap>;
 mod codes;
 mod endpoint;
 mod rule;
+mod template;
 
 pub(super) fn resolve(
     raw: Raw<'_>,
@@ -75,6 +76,11 @@ pub(super) fn resolve(
         .into_iter()
         .filter_map(|at| r.code_test(at))
         .collect();
+    let templates = raw
+        .templates
+        .into_iter()
+        .filter_map(|at| r.template(at))
+        .collect();
     let Resolver {
         mut findings,
         places,
@@ -93,6 +99,7 @@ pub(super) fn resolve(
             successions,
             code_maps,
             code_tests,
+            templates,
             places,
         }),
         _ => Err(findings),

@@ -108,7 +108,7 @@ id = "Z"
     rules.toml:24: error unresolved: to names service missing, which is not in the directory: declare it in a [[service]] table or name another
     rules.toml:27: error invalid-table: [[rule]]: unknown field `colour`, expected one of `id`, `order`, `pathway`, `need`, `age`, `age_min`, `age_max`, `area`, `setting`, `priority`, `consent`, `sender`, `to`, `valid_from`, `valid_to`: correct or remove it
     rules.toml:32: error invalid-table: [[service]]: missing field `name`: correct or remove it
-    rules.toml:34: error unknown-table: `agencies` is not a table of a directory: use one of area, agency, identity, service, endpoint, rule, test, succession, code_map, code_test
+    rules.toml:34: error unknown-table: `agencies` is not a table of a directory: use one of area, agency, identity, service, endpoint, rule, test, succession, code_map, code_test, template
     rules.toml:36: error invalid-table: [[rule]]: unknown field `more`, expected one of `id`, `order`, `pathway`, `need`, `age`, `age_min`, `age_max`, `area`, `setting`, `priority`, `consent`, `sender`, `to`, `valid_from`, `valid_to`: correct or remove it
     "#);
 }
@@ -118,7 +118,7 @@ fn tables_and_keys_that_are_not_known_are_refused() {
     assert_snapshot!(report("version = 1\n[agency]\nid = \"x\"\n[[agencies]]\nid = \"y\"\n[[area]]\nid = \"z\""), @r#"
     rules.toml:1: error unknown-key: `version` stands outside any table: put it into a table such as [area] or [[service]]
     rules.toml:2: error wrong-brackets: `agency` is not written so: write [[agency]]
-    rules.toml:4: error unknown-table: `agencies` is not a table of a directory: use one of area, agency, identity, service, endpoint, rule, test, succession, code_map, code_test
+    rules.toml:4: error unknown-table: `agencies` is not a table of a directory: use one of area, agency, identity, service, endpoint, rule, test, succession, code_map, code_test, template
     rules.toml:6: error wrong-brackets: `area` is not written so: write [area], once
     "#);
 }

@@ -93,6 +93,8 @@ pub struct Accept {
     pub body: NewBody,
     /// The message as it came, where that is not the canonical content.
     pub original: Option<NewBody>,
+    /// What its deliveries say besides the content.
+    pub notes: Vec<NewBody>,
     /// What is asked for.
     pub pathway: Pathway,
     /// How soon.
@@ -147,7 +149,7 @@ pub struct NewDelivery {
     pub id: DeliveryId,
     /// Its wire id.
     pub wire_id: WireId,
-    /// The leg; absent for a status to the sender.
+    /// The leg; absent for a status to the sender and for guidance to the family.
     pub leg: Option<LegId>,
     /// What it says.
     pub kind: Kind,

@@ -150,7 +150,7 @@ pub struct CloseAttempt {
     pub reopen: Option<LegChange>,
     /// What the sender and other parties are shown.
     pub event: Option<NewEvent>,
-    /// The message to the sender's return endpoint.
+    /// The message to the sender's return endpoint; of a message to a family that failed, what takes its place.
     pub tell: Option<(NewBody, NewDelivery)>,
     /// Alarms to open.
     pub alarms: Vec<NewAlarm>,

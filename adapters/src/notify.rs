@@ -1,0 +1,410 @@
+//! Messages to families through GOV.UK Notify, or another provider of its API: email, text message and letter.
+//!
+//! Lost on the way: everything but what the template names of the closed list in `waymark_core::family::Field`, which is
+//! meant: a family is told what happens next, and no diagnosis, name of the child or other content travels. Nothing
+//! between agencies is carried at all.
+//!
+//! The provider takes the same message twice, so an attempt of unknown end is asked after, by its reference, first.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderMap, StatusCode};
+use reqwest::redirect::Policy;
+use tokio::time::{Instant, timeout_at};
+use tracing::debug;
+use url::Url;
+use waymark_core::delivery::{Outcome, ParkReason, Repeat, Why};
+use waymark_core::directory::{Endpoint, Environment};
+use waymark_core::error::Violation;
+use waymark_core::family::Way;
+use waymark_core::id::WireId;
+use waymark_core::port::{
+    Adapter, Collected, Deadline, Identification, Intake, Outbound, Probe, Reconciliation,
+    RenderError, Rendered, Sent, Source,
+};
+use waymark_core::time::Clock;
+
+use crate::connect::{self, ConnectError};
+use crate::context::{AdapterContext, EgressPolicy, Secrets};
+use crate::egress::Reach;
+use crate::limits::{ANSWER_BYTES_MAX, ANSWER_HEADERS_MAX, CONNECT_TIMEOUT, read_capped};
+use crate::pool::Pool;
+use crate::settings;
+use crate::tls::Profiles;
+use crate::webhook::{Guarded, unreached};
+use config::Settings;
+use token::ApiKey;
+use wire::Seen;
+
+mod callback;
+mod collect;
+mod config;
+mod token;
+mod wire;
+
+pub use callback::{ReceiptError, receipt};
+
+/// The most idle connections kept to one endpoint.
+const IDLE_CONNECTIONS_MAX: usize = 4;
+/// What we call ourselves.
+const USER_AGENT: &str = concat!("waymark/", env!("CARGO_PKG_VERSION"));
+/// The media type that is sent and asked for.
+const JSON: &str = "application/json";
+
+/// The Notify adapter.
+pub struct Notify {
+    profiles: Arc<Profiles>,
+    secrets: Arc<dyn Secrets>,
+    clock: Arc<dyn Clock>,
+    environment: Environment,
+    egress: EgressPolicy,
+    clients: Pool<reqwest::Client>,
+}
+
+impl std::fmt::Debug for Notify {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Notify")
+            .field("environment", &self.environment)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whom to ask, and as whom.
+struct Call<'a> {
+    endpoint: &'a Endpoint,
+    settings: &'a Settings,
+    client: reqwest::Client,
+    key: ApiKey,
+}
+
+/// An answer, read whole up to the limit.
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+/// What was asked after.
+enum Found {
+    Seen(Seen),
+    Nothing,
+}
+
+impl Notify {
+    pub(crate) fn new(profiles: Arc<Profiles>, context: &AdapterContext) -> Self {
+        Self {
+            profiles,
+            secrets: Arc::clone(&context.secrets),
+            clock: Arc::clone(&context.clock),
+            environment: context.environment,
+            egress: context.egress,
+            clients: Pool::default(),
+        }
+    }
+
+    fn settings(&self, endpoint: &Endpoint) -> Result<Settings, Outcome> {
+        Settings::read(endpoint, self.egress).map_err(|faults| {
+            let text = faults.first().map(ToString::to_string).unwrap_or_default();
+            Outcome::Park {
+                reason: ParkReason::NoEndpoint,
+                why: Why::new("notify.settings", text),
+            }
+        })
+    }
+
+    fn tls(&self, settings: &Settings) -> Result<rustls::ClientConfig, ConnectError> {
+        let profile = self.profiles.get(&settings.tls_profile);
+        let profile = profile.ok_or(ConnectError::Handshake)?;
+        let config = profile.client(None, &[]);
+        config.map_err(|_| ConnectError::Handshake)
+    }
+
+    fn client(
+        &self,
+        endpoint: &Endpoint,
+        settings: &Settings,
+    ) -> Result<reqwest::Client, ConnectError> {
+        if let Some(client) = self.clients.find(endpoint, Instant::now()) {
+            return Ok(client);
+        }
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(self.tls(settings)?)
+            .dns_resolver(Guarded(settings.address.reach))
+            .redirect(Policy::none())
+            .retry(reqwest::retry::never())
+            .no_proxy()
+            .referer(false)
+            .http1_only()
+            .http1_max_headers(ANSWER_HEADERS_MAX)
+            .https_only(settings.address.reach != Reach::Loopback)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+            .user_agent(USER_AGENT)
+            .build()
+            .map_err(|_| ConnectError::Handshake)?;
+        self.clients.keep(endpoint, client.clone(), Instant::now());
+        Ok(client)
+    }
+
+    fn call<'a>(
+        &self,
+        endpoint: &'a Endpoint,
+        settings: &'a Settings,
+    ) -> Result<Call<'a>, Outcome> {
+        let client = self.client(endpoint, settings);
+        let client = client.map_err(|error| error.outcome("notify"))?;
+        let name = &settings.api_key;
+        let key = name.resolve(&*self.secrets);
+        let key = key.and_then(|text| ApiKey::parse(&text)).ok_or_else(|| {
+            let text = format!("secret {name} is missing or no API key");
+            Outcome::Retry {
+                after: None,
+                why: Why::new("notify.secret", text),
+            }
+        })?;
+        Ok(Call {
+            endpoint,
+            settings,
+            client,
+            key,
+        })
+    }
+
+    /// Makes one request and reads its answer.
+    async fn ask(
+        &self,
+        call: &Call<'_>,
+        request: reqwest::RequestBuilder,
+        until: Instant,
+    ) -> Result<Answer, Outcome> {
+        let bearer = format!("Bearer {}", call.key.token(self.clock.now()));
+        let request = request.header(AUTHORIZATION, bearer).header(ACCEPT, JSON);
+        let mut response = match timeout_at(until, request.send()).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => {
+                self.clients.drop(&call.endpoint.id);
+                return Err(match unreached(&error) {
+                    Some(error) => error.outcome("notify"),
+                    None => Outcome::Unknown {
+                        why: Why::new(
+                            "notify.broken",
+                            "the connection broke before an answer came",
+                        ),
+                    },
+                });
+            }
+            Err(_) => {
+                let why = Why::new("notify.timeout", "no answer within the deadline");
+                return Err(Outcome::Unknown { why });
+            }
+        };
+        let (status, headers) = (response.status(), response.headers().clone());
+        debug!(endpoint.id = %call.endpoint.id, status = status.as_u16(), "the provider answered");
+        // The status settles what was asked; a body that breaks off or is too long adds nothing.
+        let body = timeout_at(until, read_capped(&mut response, ANSWER_BYTES_MAX)).await;
+        let body = body.ok().and_then(Result::ok).unwrap_or_default();
+        Ok(Answer {
+            status,
+            headers,
+            body,
+        })
+    }
+
+    async fn attempt(&self, message: &Outbound<'_>, until: Instant) -> Outcome {
+        let sending = async {
+            let settings = self.settings(message.endpoint)?;
+            let way = Way::of_media_type(&message.rendered.media_type).ok_or_else(|| {
+                let text = "what was rendered says no way by which it goes";
+                Outcome::Park {
+                    reason: ParkReason::Poison,
+                    why: Why::new("notify.way", text),
+                }
+            })?;
+            let call = self.call(message.endpoint, &settings)?;
+            let url = below(&settings.address.url, &wire::path(way));
+            let mut request = call.client.post(url).header(CONTENT_TYPE, JSON);
+            if let Some(parent) = message.traceparent {
+                request = request.header("traceparent", parent);
+            }
+            let request = request.body(message.rendered.bytes.expose().to_vec());
+            self.ask(&call, request, until).await
+        };
+        match sending.await {
+            Err(outcome) => outcome,
+            Ok(answer) if answer.status == StatusCode::CREATED => wire::taken(&answer.body),
+            Ok(answer) => {
+                let now = self.clock.now();
+                wire::refused(answer.status, &answer.headers, &answer.body, now)
+            }
+        }
+    }
+
+    async fn by_id(&self, call: &Call<'_>, id: &str, until: Instant) -> Result<Found, Why> {
+        let url = below(&call.settings.address.url, &["v2", "notifications", id]);
+        let answer = self.ask(call, call.client.get(url), until).await;
+        let answer = answer.map_err(|outcome| unanswered(&outcome))?;
+        match answer.status {
+            StatusCode::OK => serde_json::from_slice(&answer.body)
+                .map(Found::Seen)
+                .map_err(|_| unreadable()),
+            StatusCode::NOT_FOUND => Ok(Found::Nothing),
+            status => Err(refused_asking(status)),
+        }
+    }
+
+    async fn by_reference(
+        &self,
+        call: &Call<'_>,
+        wire_id: &WireId,
+        until: Instant,
+    ) -> Result<Found, Why> {
+        let mut url = below(&call.settings.address.url, &["v2", "notifications"]);
+        url.query_pairs_mut()
+            .append_pair("reference", wire_id.as_str());
+        let answer = self.ask(call, call.client.get(url), until).await;
+        let answer = answer.map_err(|outcome| unanswered(&outcome))?;
+        if answer.status != StatusCode::OK {
+            return Err(refused_asking(answer.status));
+        }
+        let found = wire::furthest(&answer.body, wire_id).map_err(|_| unreadable())?;
+        Ok(found.map_or(Found::Nothing, Found::Seen))
+    }
+}
+
+/// A path below the base, whatever the base ends in.
+fn below(base: &Url, path: &[&str]) -> Url {
+    let mut url = base.clone();
+    if let Ok(mut segments) = url.path_segments_mut() {
+        segments.pop_if_empty().extend(path);
+    }
+    url
+}
+
+fn unanswered(outcome: &Outcome) -> Why {
+    let why = outcome.why().cloned();
+    why.unwrap_or_else(|| Why::new("notify.collect", "the question was not answered"))
+}
+
+fn unreadable() -> Why {
+    Why::new("notify.collect", "the answer is not the API's JSON")
+}
+
+fn refused_asking(status: StatusCode) -> Why {
+    let text = format!(
+        "a question after a message was answered {}",
+        status.as_u16()
+    );
+    Why::new("notify.collect", text)
+}
+
+#[async_trait]
+impl Adapter for Notify {
+    fn repeat(&self) -> Repeat {
+        Repeat::MustReconcile
+    }
+
+    fn identification(&self, endpoint: &Endpoint) -> Identification {
+        let plain = Settings::read(endpoint, EgressPolicy::AsFlagged)
+            .is_ok_and(|settings| settings.address.reach == Reach::Loopback);
+        if plain {
+            Identification::Network
+        } else {
+            Identification::Certificate
+        }
+    }
+
+    fn validate(&self, endpoint: &Endpoint) -> Vec<Violation> {
+        match Settings::read(endpoint, self.egress) {
+            Err(faults) => faults,
+            Ok(settings) => settings::profile_faults(&settings.tls_profile, &self.profiles),
+        }
+    }
+
+    fn render(&self, source: &Source, endpoint: &Endpoint) -> Result<Rendered, RenderError> {
+        let settings = Settings::read(endpoint, EgressPolicy::AsFlagged);
+        let settings = settings.map_err(|faults| {
+            let first = faults.into_iter().next();
+            let first = first.unwrap_or_else(|| Violation::new("settings", "are wrong"));
+            RenderError::Settings(first)
+        })?;
+        wire::render(source, self.environment, &settings)
+    }
+
+    async fn deliver(&self, message: &Outbound<'_>, deadline: Deadline) -> Outcome {
+        let until = Instant::now() + deadline.within;
+        if message.endpoint.agency != *message.recipient {
+            let text = "the endpoint is not, or no longer, that of the bound agency";
+            return Outcome::Park {
+                reason: ParkReason::WrongRecipient,
+                why: Why::new("notify.wrong_recipient", text),
+            };
+        }
+        self.attempt(message, until).await
+    }
+
+    fn collect_every(&self, endpoint: &Endpoint) -> Option<std::time::Duration> {
+        let settings = Settings::read(endpoint, self.egress).ok()?;
+        Some(settings.poll)
+    }
+
+    async fn collect(
+        &self,
+        endpoint: &Endpoint,
+        sent: &[Sent],
+        intake: &dyn Intake,
+        deadline: Deadline,
+    ) -> Collected {
+        let until = Instant::now() + deadline.within;
+        let settings = match self.settings(endpoint) {
+            Ok(settings) => settings,
+            Err(outcome) => return stopped(&outcome),
+        };
+        match self.call(endpoint, &settings) {
+            Ok(call) => self.ask_after(&call, sent, intake, until).await,
+            Err(outcome) => stopped(&outcome),
+        }
+    }
+
+    async fn reconcile(&self, message: &Outbound<'_>, deadline: Deadline) -> Reconciliation {
+        let until = Instant::now() + deadline.within;
+        let asking = async {
+            let settings = self
+                .settings(message.endpoint)
+                .map_err(|outcome| unanswered(&outcome))?;
+            let call = self
+                .call(message.endpoint, &settings)
+                .map_err(|outcome| unanswered(&outcome))?;
+            self.by_reference(&call, message.wire_id, until).await
+        };
+        match asking.await {
+            Ok(Found::Seen(seen)) => Reconciliation::Received(seen.outcome()),
+            Ok(Found::Nothing) => Reconciliation::NotReceived,
+            Err(why) => Reconciliation::StillUnknown(why),
+        }
+    }
+
+    async fn probe(&self, endpoint: &Endpoint, deadline: Deadline) -> Probe {
+        let Ok(settings) = Settings::read(endpoint, self.egress) else {
+            return connect::not_tried("the endpoint's settings are wrong: see directory check");
+        };
+        let until = Instant::now() + deadline.within;
+        let config = if settings.address.reach == Reach::Loopback {
+            None
+        } else {
+            let Ok(config) = self.tls(&settings) else {
+                return connect::not_tried("the endpoint names no TLS profile of this process");
+            };
+            Some(Arc::new(config))
+        };
+        connect::probe(&settings.address, config, until).await
+    }
+}
+
+fn stopped(outcome: &Outcome) -> Collected {
+    Collected {
+        stopped: Some(unanswered(outcome)),
+        ..Collected::default()
+    }
+}
