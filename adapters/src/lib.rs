@@ -9,6 +9,7 @@ use waymark_core::directory::{AdapterKind, Endpoint};
 use waymark_core::error::Violation;
 use waymark_core::port::Adapter;
 
+mod body;
 mod connect;
 pub mod context;
 pub mod contract;
