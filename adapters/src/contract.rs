@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use waymark_core::delivery::{Evidence, Kind, Outcome, ParkReason, Repeat};
 use waymark_core::directory::Endpoint;
 use waymark_core::id::WireId;
-use waymark_core::port::{Adapter, Deadline, RenderError, Rendered, Source};
+use waymark_core::port::{Adapter, Deadline, Reconciliation, RenderError, Rendered, Source};
 
 pub mod folder;
 pub mod sample;
@@ -35,6 +35,9 @@ pub enum Answers {
     AtOnce,
     /// In its own time, by a way of its own: an attempt ends with what was written, and awaits better.
     Later,
+    /// In its own time, from behind a hub that says at once whether the hub has it. The hub does not know what comes
+    /// twice, so the adapter asks before it repeats.
+    Relayed,
 }
 
 /// The hint of [`Script::Later`].
@@ -251,7 +254,7 @@ async fn arrives(adapter: &dyn Adapter, far: &dyn FarSide) -> Seen {
         let acknowledged = match far.answers() {
             Answers::AtOnce => matches!(&outcome, Outcome::Delivered { grade, .. }
                 if (Evidence::ApplicationAck..=Evidence::SignedReceipt).contains(grade)),
-            Answers::Later => awaits(&outcome),
+            Answers::Later | Answers::Relayed => awaits(&outcome),
         };
         must(acknowledged, || format!("{kind}: {outcome:?}"))?;
         must(far.received().len() == before + 1, || {
@@ -285,7 +288,7 @@ async fn repeats(adapter: &dyn Adapter, far: &dyn FarSide) -> Seen {
     let new = got.get(before..).unwrap_or_default();
     // Where the message stands until it is taken, an attempt that finds it there writes it no second time.
     let arrived = match far.answers() {
-        Answers::AtOnce => new.len() == 3,
+        Answers::AtOnce | Answers::Relayed => new.len() == 3,
         Answers::Later => (1..=3).contains(&new.len()),
     };
     must(arrived, || format!("{} of 3 attempts arrived", new.len()))?;
@@ -351,7 +354,7 @@ async fn waits_no_longer(adapter: &dyn Adapter, far: &dyn FarSide) -> Seen {
     let outcome = attempt(adapter, &sample::source(Kind::New), &far.endpoint(), SHORT).await?;
     let took = started.elapsed();
     let honest = match far.answers() {
-        Answers::AtOnce => matches!(outcome, Outcome::Unknown { .. }),
+        Answers::AtOnce | Answers::Relayed => matches!(outcome, Outcome::Unknown { .. }),
         Answers::Later => awaits(&outcome),
     };
     must(honest, || format!("{outcome:?}"))?;
@@ -364,6 +367,9 @@ async fn waits_no_longer(adapter: &dyn Adapter, far: &dyn FarSide) -> Seen {
 }
 
 async fn sees_duplicates(adapter: &dyn Adapter, far: &dyn FarSide) -> Seen {
+    if far.answers() == Answers::Relayed {
+        return asks_before_it_repeats(adapter, far).await;
+    }
     far.play(Script::Duplicate);
     let outcome = attempt(
         adapter,
@@ -377,6 +383,39 @@ async fn sees_duplicates(adapter: &dyn Adapter, far: &dyn FarSide) -> Seen {
     })?;
     must(adapter.repeat() != Repeat::MustReconcile, || {
         "it should reconcile".to_owned()
+    })
+}
+
+/// A far side that knows no duplicates is asked what became of an attempt of unknown end.
+async fn asks_before_it_repeats(adapter: &dyn Adapter, far: &dyn FarSide) -> Seen {
+    must(adapter.repeat() == Repeat::MustReconcile, || {
+        "it should say that it must reconcile".to_owned()
+    })?;
+    let (mut source, endpoint) = (sample::source(Kind::New), far.endpoint());
+    source.wire_id = "WMRECONCILED1"
+        .parse()
+        .map_err(|_| "a wire id".to_owned())?;
+    let rendered = render(adapter, &source, &endpoint)?;
+    let message = sample::outbound(&source, &rendered, &endpoint, 1);
+    let (patient, before) = (Deadline { within: PATIENCE }, far.received().len());
+    far.play(Script::Take);
+    let unsent = adapter.reconcile(&message, patient).await;
+    must(unsent == Reconciliation::NotReceived, || {
+        format!("unsent: {unsent:?}")
+    })?;
+    far.play(Script::Silent);
+    let lost = adapter.deliver(&message, Deadline { within: SHORT }).await;
+    must(matches!(lost, Outcome::Unknown { .. }), || {
+        format!("lost: {lost:?}")
+    })?;
+    far.play(Script::Take);
+    let found = adapter.reconcile(&message, patient).await;
+    must(
+        matches!(&found, Reconciliation::Received(outcome) if awaits(outcome)),
+        || format!("found: {found:?}"),
+    )?;
+    must(far.received().len() == before + 1, || {
+        "asking made it arrive again".to_owned()
     })
 }
 

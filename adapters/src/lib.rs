@@ -20,13 +20,18 @@ pub mod grpc;
 pub mod hl7v2;
 pub mod limits;
 pub mod mailbox;
+pub mod mesh;
 mod pool;
+mod receipt;
 mod settings;
 mod tls;
 pub mod webhook;
 
 #[cfg(test)]
 mod far_side;
+#[cfg(test)]
+#[path = "../../tests/src/actors/mesh.rs"]
+pub mod hub;
 
 pub use context::{AdapterContext, DEFAULT_PROFILE, EgressPolicy, Peers, Secrets, TlsProfile};
 pub use tls::ProfileError;
@@ -40,6 +45,7 @@ pub struct Adapters {
     hl7v2: Arc<hl7v2::outbound::Hl7v2Adapter>,
     fhir: Arc<fhir::Fhir>,
     file: Arc<file::FileDrop>,
+    mesh: Arc<mesh::Mesh>,
 }
 
 impl std::fmt::Debug for Adapters {
@@ -73,6 +79,7 @@ impl Adapters {
             grpc: Arc::new(grpc::Grpc::new(Arc::clone(&profiles), context)),
             mailbox: Arc::new(mailbox::Mailbox::new(context.environment)),
             fhir: Arc::new(fhir::Fhir::new(Arc::clone(&profiles), context)),
+            mesh: Arc::new(mesh::Mesh::new(Arc::clone(&profiles), context)),
             webhook: Arc::new(webhook::Webhook::new(profiles, context)),
             hl7v2: Arc::new(hl7v2),
             file: Arc::new(file::FileDrop::new(context)),
@@ -88,6 +95,7 @@ impl Adapters {
             AdapterKind::Hl7v2 => Arc::clone(&self.hl7v2) as Arc<dyn Adapter>,
             AdapterKind::Fhir => Arc::clone(&self.fhir) as Arc<dyn Adapter>,
             AdapterKind::File => Arc::clone(&self.file) as Arc<dyn Adapter>,
+            AdapterKind::Mesh => Arc::clone(&self.mesh) as Arc<dyn Adapter>,
         }
     }
 
@@ -97,13 +105,16 @@ impl Adapters {
     }
 }
 
-/// The SAN URI that an endpoint's peer must prove, where its settings name one: the directory must bind it to the
-/// endpoint's own agency.
-pub fn peer_identity(endpoint: &Endpoint) -> Option<&str> {
-    let key = match endpoint.adapter {
-        AdapterKind::Grpc | AdapterKind::Webhook | AdapterKind::Fhir => "peer_identity",
-        AdapterKind::Hl7v2 => "peer_uri",
-        AdapterKind::Mailbox | AdapterKind::File => return None,
-    };
-    endpoint.settings.get(key)?.as_str()
+/// The identity that an endpoint's peer must have, where its settings name one (a SAN URI, a mailbox): the directory
+/// must bind it to the endpoint's own agency.
+pub fn peer_identity(endpoint: &Endpoint) -> Option<String> {
+    let text = |key: &str| endpoint.settings.get(key)?.as_str();
+    match endpoint.adapter {
+        AdapterKind::Grpc | AdapterKind::Webhook | AdapterKind::Fhir => {
+            text("peer_identity").map(ToOwned::to_owned)
+        }
+        AdapterKind::Hl7v2 => text("peer_uri").map(ToOwned::to_owned),
+        AdapterKind::Mesh => text("to").map(mesh::identity_of),
+        AdapterKind::Mailbox | AdapterKind::File => None,
+    }
 }

@@ -169,7 +169,7 @@ pub fn consent_stands(withdrawn: &BTreeSet<ConsentScope>, sector: Option<Sector>
 /// What an authenticated channel proves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// SAN URI of a certificate, or `mllp:<listener>`, `webhook:<endpoint>`.
+    /// SAN URI of a certificate, or `mllp:<listener>`, `webhook:<endpoint>`, `file:<endpoint>`, `mesh:<mailbox>`.
     pub name: String,
     /// The agency it speaks for.
     pub agency: AgencyId,
@@ -230,6 +230,8 @@ pub enum AdapterKind {
     Fhir,
     /// Files in a folder or over SFTP.
     File,
+    /// Mailboxes of NHS MESH.
+    Mesh,
 }
 
 impl AdapterKind {
@@ -242,6 +244,7 @@ impl AdapterKind {
             Self::Hl7v2 => "hl7v2",
             Self::Fhir => "fhir",
             Self::File => "file",
+            Self::Mesh => "mesh",
         }
     }
 }
