@@ -8,7 +8,7 @@ use waymark_adapters::{
     AdapterContext, Adapters, DEFAULT_PROFILE, EgressPolicy, Peers, Secrets, TlsProfile,
     peer_identity,
 };
-use waymark_core::directory::{AdapterKind, Directory, Finding, Severity, secret_names};
+use waymark_core::directory::{Directory, Finding, Severity, secret_names};
 use waymark_core::id::AgencyId;
 use waymark_core::time::Clock as _;
 use zeroize::Zeroizing;
@@ -60,17 +60,6 @@ pub(super) fn findings(directory: &Directory) -> anyhow::Result<Vec<Finding>> {
                 .identities
                 .get(&peer)
                 .map(|identity| &identity.agency);
-            if bound.is_none() && endpoint.adapter == AdapterKind::Mesh {
-                let message = format!(
-                    "endpoint {} sends to {peer}, which the directory binds to nobody",
-                    endpoint.id
-                );
-                fault(
-                    "mailbox-of-nobody",
-                    message,
-                    "add an [[identity]] of that name to the endpoint's agency",
-                );
-            }
             if bound.is_some_and(|agency| *agency != endpoint.agency) {
                 let message = format!(
                     "endpoint {} of {} expects {peer}, which is another agency's",
