@@ -297,3 +297,33 @@ fn collected(receipt: Vec<u8>) -> Outcome {
         receipt: (!receipt.is_empty()).then(|| Payload::new(receipt)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use flate2::read::GzDecoder;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn chunks_of_any_size_put_together_are_the_message(
+            bytes in prop::collection::vec(any::<u8>(), 1..4_000), size in 1usize..5_000,
+        ) {
+            let parts = chunks(&bytes, size);
+            let mut whole = Vec::new();
+            for (at, part) in parts.iter().enumerate() {
+                prop_assert_eq!((part.number, part.of), (at + 1, parts.len()));
+                let body = part.body().unwrap();
+                if parts.len() == 1 {
+                    whole.extend(body);
+                } else {
+                    GzDecoder::new(body.as_slice()).read_to_end(&mut whole).unwrap();
+                }
+            }
+            prop_assert_eq!(whole, bytes);
+        }
+    }
+}

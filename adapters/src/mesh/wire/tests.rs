@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use serde_json::json;
 use waymark_core::delivery::Kind;
 use waymark_core::directory::AdapterKind;
@@ -210,4 +211,34 @@ fn an_acknowledgement_is_a_receipt_a_refusal_or_hl7_v2() {
         assert!(said(wrong).is_err());
     }
     assert!(acknowledgement(b" ", None).is_err());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn whatever_comes_is_read_or_refused(data in prop::collection::vec(any::<u8>(), 0..300), start in 0usize..5) {
+        let starts: [&[u8]; 5] = [b"", b"MSH|^~\\&|", b"{\"resourceType\": \"Bundle\", ", b"{\"type\": \"referral.new\", ", b"{\"id\": \"WM1\""];
+        let bytes = [starts[start], &data].concat();
+        let endpoint = endpoint("");
+        let _read = read(&bytes, &endpoint, &settings(&endpoint));
+        let _answer = acknowledgement(&bytes, Some("WM1"));
+    }
+
+    #[test]
+    fn words_of_any_kind_come_back_as_they_went(words in "\\PC{1,200}", document in prop::collection::vec(any::<u8>(), 1..200)) {
+        let endpoint = theirs(&endpoint(""));
+        let mut source = source(Kind::New);
+        source.content.as_mut().unwrap().narrative = Some(words.clone().into());
+        source.attachments[0].bytes = Bytes::new(document.clone());
+        let rendered = render(&source, &endpoint, &settings(&endpoint), Environment::Test).unwrap();
+        let said = read(rendered.bytes.expose(), &endpoint, &settings(&endpoint)).unwrap();
+        let InboundBody::Submit(referral) = said.body else {
+            panic!("no referral");
+        };
+        let mut expected = source.content.unwrap();
+        expected.documents.clear();
+        prop_assert_eq!(*referral, expected);
+        prop_assert_eq!(said.documents[0].bytes.expose(), document.as_slice());
+    }
 }
