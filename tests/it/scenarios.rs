@@ -7,6 +7,7 @@ mod crash_points;
 mod directory;
 mod document;
 mod identity;
+mod mesh;
 mod operator;
 mod outage;
 mod pair;
