@@ -302,6 +302,7 @@ impl Adapter for Mesh {
             now: self.clock.now(),
             collected: Collected::default(),
             left: None,
+            unclear: 0,
         };
         round.run(sent).await
     }

@@ -15,7 +15,7 @@ use super::config::Settings;
 use crate::connect::ConnectError;
 use crate::egress::Reach;
 use crate::fhir::{Fhir, below};
-use crate::limits::read_capped;
+use crate::limits::{BodyError, read_capped};
 use crate::settings::SecretName;
 use crate::webhook::unreached;
 
@@ -52,7 +52,10 @@ pub(super) struct Ask<'a> {
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
+    /// Empty where it was longer.
     pub(super) body: Vec<u8>,
+    /// Whether it was longer than asked for.
+    pub(super) too_long: bool,
 }
 
 impl Mesh {
@@ -85,15 +88,19 @@ impl Mesh {
         let (status, headers) = (response.status(), response.headers().clone());
         debug!(endpoint.id = %call.endpoint.id, status = status.as_u16(), "MESH answered");
         let body = timeout_at(call.until, read_capped(&mut response, ask.answer_max)).await;
-        let body = body
-            .map_err(|_| unanswered())?
-            .map_err(|error| Outcome::Unknown {
-                why: Why::new("mesh.answer", error.to_string()),
-            })?;
+        let (body, too_long) = match body.map_err(|_| unanswered())? {
+            Ok(body) => (body, false),
+            Err(BodyError::TooLong(_)) => (Vec::new(), true),
+            Err(error @ BodyError::BrokeOff) => {
+                let why = Why::new("mesh.answer", error.to_string());
+                return Err(Outcome::Unknown { why });
+            }
+        };
         Ok(Answer {
             status,
             headers,
             body,
+            too_long,
         })
     }
 

@@ -8,6 +8,7 @@ use waymark_core::directory::Endpoint;
 use waymark_core::error::Violation;
 
 use crate::context::EgressPolicy;
+use crate::egress::Reach;
 use crate::hl7v2::config::Assumptions;
 use crate::settings::{self, Address, SecretName};
 use crate::{body, fhir};
@@ -34,6 +35,10 @@ const CHUNK_BYTES: u32 = 75 * 1024 * 1024;
 const CHUNK_BYTES_MIN: u32 = 1_024;
 /// The most that MESH takes in one request.
 const CHUNK_BYTES_MAX: u32 = 100_000_000;
+
+/// The shortest wait after a first failure, at a hub of the internet: half of it passes at least before the hub is
+/// asked for a message whose answer was lost, and it must know by then what it took.
+const RETRY_FIRST_MS_MIN: u64 = 60_000;
 
 /// How a message's content is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -130,6 +135,11 @@ impl Settings {
             policy,
             &mut faults,
         );
+        let public = address.as_ref().is_some_and(|a| a.reach == Reach::Public);
+        if public && endpoint.retry.first_ms < RETRY_FIRST_MS_MIN {
+            let why = "is at least 60s: the hub must know what it took before it is asked for it";
+            faults.push(Violation::new("retry.first", why));
+        }
         let seconds = |s: u32| Duration::from_secs(u64::from(s));
         match address {
             Some(address) if faults.is_empty() => Ok(Self {

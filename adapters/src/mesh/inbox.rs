@@ -30,6 +30,10 @@ const CHUNKS_MAX: usize = 1_000;
 const PLACE_CHARS_MAX: usize = 1_000;
 /// What a chunk may be longer than what it unpacks to.
 const PACKING_BYTES: usize = 64 * 1024;
+/// The longest media type that is kept.
+const MEDIA_TYPE_CHARS_MAX: usize = 100;
+/// Answers of the hub that say nothing of a message before the round ends: it is the hub then, and not a message.
+const UNCLEAR_MAX: u32 = 3;
 /// A round begins nothing new when less time is left than this.
 const MARGIN: std::time::Duration = std::time::Duration::from_secs(2);
 /// Media type of what the hub says of a message.
@@ -58,6 +62,8 @@ enum Found {
     Wrong(Violation),
     /// Somebody acknowledged it meanwhile.
     Gone,
+    /// The hub answered something else about it.
+    Unclear(Why),
 }
 
 /// One round at one inbox.
@@ -69,6 +75,8 @@ pub(super) struct Round<'a> {
     pub(super) collected: Collected,
     /// What stays in the inbox, the first of it in words.
     pub(super) left: Option<Why>,
+    /// Answers so far that said nothing of their message.
+    pub(super) unclear: u32,
 }
 
 impl Round<'_> {
@@ -153,7 +161,8 @@ impl Round<'_> {
             .ask(Method::GET, &path, &query, ANSWER_BYTES_MAX)
             .await?;
         if answer.status != StatusCode::OK {
-            return Err(unexpected("mesh.list", "listing the inbox", answer.status));
+            let why = unexpected("mesh.list", "listing the inbox", answer.status);
+            return Err(Stop::Told(why));
         }
         let body = unpacked(&answer.headers, answer.body, ANSWER_BYTES_MAX);
         let body = body.map_err(|_| unreadable())?;
@@ -177,7 +186,7 @@ impl Round<'_> {
         let envelope = match head.status {
             StatusCode::OK | StatusCode::PARTIAL_CONTENT => Envelope::read(&head.headers),
             StatusCode::GONE | StatusCode::NOT_FOUND => return Ok(()),
-            status => return Err(unexpected("mesh.get", "a message", status)),
+            status => return self.unclear(unexpected("mesh.get", "a message", status)),
         };
         let (found, since) = match envelope {
             Err(fault) => (Found::Wrong(fault), None),
@@ -185,6 +194,7 @@ impl Round<'_> {
         };
         let answer = match found {
             Found::Gone => return Ok(()),
+            Found::Unclear(why) => return self.unclear(why),
             Found::NotOurs => Answer::NotOurs,
             Found::Wrong(fault) => Answer::Refused(fault.to_string()),
             Found::Message(message) => self.hand_over(*message).await?,
@@ -210,6 +220,16 @@ impl Round<'_> {
         Ok(())
     }
 
+    /// Passes over what the hub says nothing clear of, unless it does so again and again.
+    fn unclear(&mut self, why: Why) -> Result<(), Stop> {
+        self.unclear = self.unclear.saturating_add(1);
+        if self.unclear >= UNCLEAR_MAX {
+            return Err(Stop::Told(why));
+        }
+        self.left.get_or_insert(why);
+        Ok(())
+    }
+
     fn leave(&mut self, id: &str, code: &str, why: &str) {
         let endpoint = &self.call.endpoint.id;
         tracing::warn!(endpoint.id = %endpoint, message.id = id, code, "a message stays in the MESH inbox");
@@ -225,9 +245,8 @@ impl Round<'_> {
             Lies::Data if envelope.from != settings.to => Ok(Found::NotOurs),
             Lies::Data if acknowledges || settings.accepts.contains(&envelope.workflow) => {
                 let (data, media_type) = match self.data(id).await? {
-                    Ok(Some(data)) => data,
-                    Ok(None) => return Ok(Found::Gone),
-                    Err(fault) => return Ok(Found::Wrong(fault)),
+                    Ok(data) => data,
+                    Err(found) => return Ok(found),
                 };
                 if !sums_up(envelope.checksum.as_deref(), &data) {
                     let why = "is not that of the message as it came";
@@ -317,8 +336,8 @@ impl Round<'_> {
         }
     }
 
-    /// The bytes of a message, its chunks put together, and their media type; `None` when it is gone.
-    async fn data(&self, id: &str) -> Result<Result<Option<(Vec<u8>, String)>, Violation>, Stop> {
+    /// The bytes of a message, its chunks put together, and their media type; or what it is found to be instead.
+    async fn data(&self, id: &str) -> Result<Result<(Vec<u8>, String), Found>, Stop> {
         let mailbox = &*self.call.settings.mailbox;
         let mut data = Vec::new();
         let mut media_type = None;
@@ -330,41 +349,34 @@ impl Round<'_> {
             } else {
                 &[mailbox, "inbox", id, &at]
             };
-            let ask = Ask {
-                method: Method::GET,
-                path,
-                query: &[],
-                headers: HeaderMap::new(),
-                body: Vec::new(),
-                answer_max: left.saturating_add(PACKING_BYTES),
-            };
-            let chunk = match self.mesh.ask(self.call, ask).await {
-                Ok(chunk) => chunk,
-                Err(outcome) => return Err(Stop::Told(why_of(&outcome))),
-            };
+            let most = left.saturating_add(PACKING_BYTES);
+            let chunk = self.ask(Method::GET, path, &[], most).await?;
             match chunk.status {
                 StatusCode::OK | StatusCode::PARTIAL_CONTENT => {}
-                StatusCode::GONE | StatusCode::NOT_FOUND if number == 1 => return Ok(Ok(None)),
-                status => return Err(unexpected("mesh.get", "a chunk", status)),
+                StatusCode::GONE | StatusCode::NOT_FOUND if number == 1 => {
+                    return Ok(Err(Found::Gone));
+                }
+                status => {
+                    let why = unexpected("mesh.get", "a chunk", status);
+                    return Ok(Err(Found::Unclear(why)));
+                }
             }
-            media_type = media_type.or_else(|| {
-                let of = |name: &str| chunk.headers.get(name)?.to_str().ok();
-                let named = of("mex-content-type").or_else(|| of("content-type"));
-                named.map(ToOwned::to_owned)
-            });
+            if chunk.too_long {
+                let why = format!("is longer than the {MESSAGE_BYTES_MAX} bytes that are taken in");
+                return Ok(Err(Found::Wrong(Violation::new("data", why))));
+            }
+            media_type = media_type.or_else(|| media_type_of(&chunk.headers));
             match unpacked(&chunk.headers, chunk.body, left) {
                 Ok(bytes) => data.extend_from_slice(&bytes),
-                Err(fault) => return Ok(Err(fault)),
+                Err(fault) => return Ok(Err(Found::Wrong(fault))),
             }
             if chunk.status == StatusCode::OK {
                 let media_type = media_type.unwrap_or_else(|| BYTES.to_owned());
-                return Ok(Ok(Some((data, media_type))));
+                return Ok(Ok((data, media_type)));
             }
         }
-        Ok(Err(Violation::new(
-            "Mex-Chunk-Range",
-            "has too many chunks",
-        )))
+        let why = Violation::new("Mex-Chunk-Range", "has too many chunks");
+        Ok(Err(Found::Wrong(why)))
     }
 
     /// Hands a message over. What may be taken later stays where it is, and the round ends.
@@ -420,7 +432,10 @@ impl Round<'_> {
         let answer = self.ask(Method::PUT, &path, &[], ANSWER_BYTES_MAX).await?;
         match answer.status {
             StatusCode::OK | StatusCode::GONE | StatusCode::NOT_FOUND => Ok(()),
-            status => Err(unexpected("mesh.acknowledge", "an acknowledgement", status)),
+            status => {
+                let why = unexpected("mesh.acknowledge", "an acknowledgement", status);
+                Err(Stop::Told(why))
+            }
         }
     }
 
@@ -429,7 +444,13 @@ impl Round<'_> {
         for each in sent.iter().filter(|sent| sent.evidence == Evidence::Sent) {
             self.in_time()?;
             let wire = each.wire_id.as_str();
-            let (found, said) = self.mesh.track(self.call, wire).await.map_err(Stop::Told)?;
+            let (found, said) = match self.mesh.track(self.call, wire).await {
+                Ok(found) => found,
+                Err(why) => {
+                    self.unclear(why)?;
+                    continue;
+                }
+            };
             let Tracked::One { stage, code, .. } = found else {
                 continue;
             };
@@ -464,9 +485,17 @@ impl Round<'_> {
     }
 }
 
-fn unexpected(code: &str, what: &str, status: StatusCode) -> Stop {
-    let text = format!("{what} was answered {}", status.as_u16());
-    Stop::Told(Why::new(code, text))
+fn unexpected(code: &str, what: &str, status: StatusCode) -> Why {
+    Why::new(code, format!("{what} was answered {}", status.as_u16()))
+}
+
+/// What a message's bytes are, as its sender says.
+fn media_type_of(headers: &HeaderMap) -> Option<String> {
+    let of = |name: &str| headers.get(name)?.to_str().ok();
+    let named = of("mex-content-type").or_else(|| of("content-type"))?;
+    (1..=MEDIA_TYPE_CHARS_MAX)
+        .contains(&named.len())
+        .then(|| named.to_owned())
 }
 
 /// Where a list goes on.

@@ -203,6 +203,9 @@ impl FarSide for Far<'_> {
         let served = far_side::with(&own, "fhir", Some(table.into())).0;
         all.push((served, "settings.fhir.url".to_owned()));
         all.push((sent_is_enough, "releases_at".to_owned()));
+        let mut hasty = far_side::with(&own, "url", Some("https://msg.example/".into())).0;
+        hasty.settings.remove("plain");
+        all.push((hasty, "retry.first".to_owned()));
         all
     }
 

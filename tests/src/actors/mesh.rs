@@ -217,6 +217,17 @@ impl Hub {
         self.shared.stage(id, Stage::Acknowledged);
     }
 
+    /// Loses a chunk of a message, from 1.
+    pub fn lose_chunk(&self, id: &str, number: usize) {
+        for held in &mut self.shared.inner().held {
+            if held.id == id
+                && let Some(chunk) = held.chunks.get_mut(number.wrapping_sub(1))
+            {
+                *chunk = None;
+            }
+        }
+    }
+
     /// Five days have gone by: a message is given back, and its sender gets a report.
     pub fn expire(&self, id: &str) {
         self.shared.stage(id, Stage::Undeliverable);

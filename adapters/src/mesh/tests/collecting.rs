@@ -163,6 +163,26 @@ async fn a_message_longer_than_is_taken_in_is_never_unpacked_whole() {
 }
 
 #[tokio::test]
+async fn a_message_that_the_hub_does_not_give_out_holds_up_no_other() {
+    let ground = Ground::new().await;
+    // Its second chunk is not there.
+    let broken = ground.hub.put(THEIRS, OURS, WORKFLOW, &[], &[b"a", b"b"]);
+    ground.hub.lose_chunk(&broken, 2);
+    ground.hub.put(THEIRS, OURS, WORKFLOW, &[], &[&referral()]);
+    let endpoint = ground.endpoint("");
+    let collected = ground.collect(&endpoint).await;
+    assert_eq!((collected.taken, code(&collected)), (1, Some("mesh.get")));
+    assert_eq!(ground.hub.inbox(OURS), std::slice::from_ref(&broken));
+    // A hub that answers so again and again is itself at fault.
+    for _ in 0..3 {
+        let id = ground.hub.put(THEIRS, OURS, WORKFLOW, &[], &[b"a", b"b"]);
+        ground.hub.lose_chunk(&id, 2);
+    }
+    ground.hub.put(THEIRS, OURS, WORKFLOW, &[], &[&referral()]);
+    assert_eq!(ground.collect(&endpoint).await.taken, 0);
+}
+
+#[tokio::test]
 async fn what_is_for_nobody_is_left_and_told_of_once_it_is_old() {
     let ground = Ground::new().await;
     let other = ground.hub.put(STRANGE, OURS, WORKFLOW, &[], &[b"{}"]);
