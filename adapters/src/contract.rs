@@ -35,6 +35,9 @@ pub enum Answers {
     AtOnce,
     /// In its own time, by a way of its own: an attempt ends with what was written, and awaits better.
     Later,
+    /// In its own time, from behind a hub that says at once whether the hub has it. The hub does not know what comes
+    /// twice, so the adapter asks before it repeats.
+    Relayed,
 }
 
 /// The hint of [`Script::Later`].
@@ -261,7 +264,7 @@ async fn arrives(adapter: &dyn Adapter, far: &dyn FarSide) -> Seen {
         let acknowledged = match far.answers() {
             Answers::AtOnce => matches!(&outcome, Outcome::Delivered { grade, .. }
                 if (Evidence::ApplicationAck..=Evidence::SignedReceipt).contains(grade)),
-            Answers::Later => awaits(&outcome),
+            Answers::Later | Answers::Relayed => awaits(&outcome),
         };
         must(acknowledged, || format!("{kind}: {outcome:?}"))?;
         must(far.received().len() == before + 1, || {
@@ -295,7 +298,7 @@ async fn repeats(adapter: &dyn Adapter, far: &dyn FarSide) -> Seen {
     let new = got.get(before..).unwrap_or_default();
     // Where the message stands until it is taken, an attempt that finds it there writes it no second time.
     let arrived = match far.answers() {
-        Answers::AtOnce => new.len() == 3,
+        Answers::AtOnce | Answers::Relayed => new.len() == 3,
         Answers::Later => (1..=3).contains(&new.len()),
     };
     must(arrived, || format!("{} of 3 attempts arrived", new.len()))?;
@@ -362,7 +365,7 @@ async fn waits_no_longer(adapter: &dyn Adapter, far: &dyn FarSide) -> Seen {
     let took = started.elapsed();
     let unknown = matches!(outcome, Outcome::Unknown { .. });
     let honest = match far.answers() {
-        Answers::AtOnce => unknown,
+        Answers::AtOnce | Answers::Relayed => unknown,
         // Whoever reads an answer at all may miss it.
         Answers::Later => awaits(&outcome) || unknown,
     };
@@ -410,7 +413,12 @@ async fn asks_first(adapter: &dyn Adapter, far: &dyn FarSide) -> Seen {
     })?;
     far.play(Script::Take);
     let found = adapter.reconcile(&message, deadline).await;
-    let received = matches!(&found, Reconciliation::Received(Outcome::Delivered { .. }));
+    let received = match &found {
+        Reconciliation::Received(outcome) => {
+            awaits(outcome) || matches!(outcome, Outcome::Delivered { .. })
+        }
+        _ => false,
+    };
     must(received, || format!("{found:?}"))?;
     must(far.received().len() == before + 1, || {
         "asking sent it again".to_owned()

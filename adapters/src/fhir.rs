@@ -45,6 +45,7 @@ use header::Outgoing;
 use wire::MEDIA_TYPE;
 
 mod answer;
+pub(crate) mod carried;
 mod collect;
 mod config;
 #[cfg(test)]
@@ -168,7 +169,7 @@ impl Fhir {
     }
 
     /// A client that reaches one address by these papers, and nobody else.
-    fn client_of(
+    pub(crate) fn client_of(
         address: &Address,
         tls: rustls::ClientConfig,
     ) -> Result<reqwest::Client, ConnectError> {
@@ -417,7 +418,7 @@ fn reading() -> HeaderMap {
 }
 
 /// A URL below a base.
-fn below(base: &Url, parts: &[&str]) -> Url {
+pub(crate) fn below(base: &Url, parts: &[&str]) -> Url {
     let mut url = base.clone();
     if let Ok(mut segments) = url.path_segments_mut() {
         segments.pop_if_empty().extend(parts);

@@ -38,7 +38,6 @@ mod name;
 mod outbox;
 mod package;
 mod place;
-mod receipt;
 mod sftp;
 mod table;
 mod wire;

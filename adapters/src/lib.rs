@@ -9,6 +9,7 @@ use waymark_core::directory::{AdapterKind, Endpoint};
 use waymark_core::error::Violation;
 use waymark_core::port::Adapter;
 
+mod body;
 mod connect;
 pub mod context;
 pub mod contract;
@@ -19,14 +20,19 @@ pub mod grpc;
 pub mod hl7v2;
 pub mod limits;
 pub mod mailbox;
+pub mod mesh;
 pub mod notify;
 mod pool;
+mod receipt;
 mod settings;
 mod tls;
 pub mod webhook;
 
 #[cfg(test)]
 mod far_side;
+#[cfg(test)]
+#[path = "../../tests/src/actors/mesh.rs"]
+pub mod hub;
 
 pub use context::{AdapterContext, DEFAULT_PROFILE, EgressPolicy, Peers, Secrets, TlsProfile};
 pub use tls::ProfileError;
@@ -41,6 +47,7 @@ pub struct Adapters {
     fhir: Arc<fhir::Fhir>,
     file: Arc<file::FileDrop>,
     notify: Arc<notify::Notify>,
+    mesh: Arc<mesh::Mesh>,
 }
 
 impl std::fmt::Debug for Adapters {
@@ -75,6 +82,7 @@ impl Adapters {
             mailbox: Arc::new(mailbox::Mailbox::new(context.environment)),
             fhir: Arc::new(fhir::Fhir::new(Arc::clone(&profiles), context)),
             notify: Arc::new(notify::Notify::new(Arc::clone(&profiles), context)),
+            mesh: Arc::new(mesh::Mesh::new(Arc::clone(&profiles), context)),
             webhook: Arc::new(webhook::Webhook::new(profiles, context)),
             hl7v2: Arc::new(hl7v2),
             file: Arc::new(file::FileDrop::new(context)),
@@ -91,6 +99,7 @@ impl Adapters {
             AdapterKind::Fhir => Arc::clone(&self.fhir) as Arc<dyn Adapter>,
             AdapterKind::File => Arc::clone(&self.file) as Arc<dyn Adapter>,
             AdapterKind::Notify => Arc::clone(&self.notify) as Arc<dyn Adapter>,
+            AdapterKind::Mesh => Arc::clone(&self.mesh) as Arc<dyn Adapter>,
         }
     }
 
@@ -100,13 +109,16 @@ impl Adapters {
     }
 }
 
-/// The SAN URI that an endpoint's peer must prove, where its settings name one: the directory must bind it to the
-/// endpoint's own agency.
-pub fn peer_identity(endpoint: &Endpoint) -> Option<&str> {
-    let key = match endpoint.adapter {
-        AdapterKind::Grpc | AdapterKind::Webhook | AdapterKind::Fhir => "peer_identity",
-        AdapterKind::Hl7v2 => "peer_uri",
-        AdapterKind::Mailbox | AdapterKind::File | AdapterKind::Notify => return None,
-    };
-    endpoint.settings.get(key)?.as_str()
+/// The identity that an endpoint's peer must have, where its settings name one (a SAN URI, a mailbox): the directory
+/// must bind it to the endpoint's own agency.
+pub fn peer_identity(endpoint: &Endpoint) -> Option<String> {
+    let text = |key: &str| endpoint.settings.get(key)?.as_str();
+    match endpoint.adapter {
+        AdapterKind::Grpc | AdapterKind::Webhook | AdapterKind::Fhir => {
+            text("peer_identity").map(ToOwned::to_owned)
+        }
+        AdapterKind::Hl7v2 => text("peer_uri").map(ToOwned::to_owned),
+        AdapterKind::Mesh => text("to").map(mesh::identity_of),
+        AdapterKind::Mailbox | AdapterKind::File | AdapterKind::Notify => None,
+    }
 }

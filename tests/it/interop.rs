@@ -21,6 +21,7 @@ mod client;
 mod corpus;
 mod fhir;
 mod file;
+mod mesh;
 mod mllp;
 mod mllp_in;
 mod notify;

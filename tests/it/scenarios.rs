@@ -8,6 +8,7 @@ mod directory;
 mod document;
 mod family;
 mod identity;
+mod mesh;
 mod operator;
 mod outage;
 mod pair;

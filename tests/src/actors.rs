@@ -5,6 +5,7 @@
 
 mod agency;
 mod hospital;
+pub mod mesh;
 mod notify;
 mod therapy;
 

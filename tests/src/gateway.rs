@@ -385,6 +385,15 @@ impl Gateway {
         admin.apply_directory(files, "a test's release").await
     }
 
+    /// Gives the deployment a secret of a value.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn keep_secret(&self, name: &str, value: &str) -> anyhow::Result<()> {
+        let path = self.deployment.dir.join("secrets").join(name);
+        std::fs::write(&path, value).with_context(|| format!("write {}", path.display()))
+    }
+
     /// The value of a secret that the directory names.
     ///
     /// # Errors

@@ -339,7 +339,7 @@ fn answer(status: StatusCode, resource: &Value, ids: &HeaderMap) -> Answer {
 }
 
 /// The definition of a message is one that is taken here.
-fn defined(message: &Message<'_>, event: Event) -> Result<(), Fault> {
+pub(super) fn defined(message: &Message<'_>, event: Event) -> Result<(), Fault> {
     let header = &message.header;
     let Some(definition) = header.text("definition")? else {
         return Err(header.fault_of("definition", "is required", Issue::Required));

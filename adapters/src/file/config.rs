@@ -166,17 +166,9 @@ impl Settings {
             "is required where the payload is hl7v2",
         );
         if let Some(table) = &raw.hl7v2
-            && let Err(wrong) = super::wire::dialect(endpoint, table)
+            && let Err(wrong) = crate::body::dialect(endpoint, table)
         {
-            let under = |v: Violation| {
-                let path = v
-                    .field
-                    .strip_prefix("settings")
-                    .unwrap_or_default()
-                    .to_owned();
-                Violation::new(format!("settings.hl7v2{path}"), v.why)
-            };
-            faults.0.extend(wrong.into_iter().map(under));
+            faults.0.extend(crate::body::within("hl7v2", wrong));
         }
         let seconds = |s: u32| Duration::from_secs(u64::from(s));
         let (payload, every, incomplete_after) = (

@@ -25,8 +25,8 @@ use super::package::{
     FileRole, MANIFEST_BYTES_MAX, MANIFEST_SUFFIX, MANIFEST_VERSION, Manifest, ill_formed, sha256,
 };
 use super::place::{Entry, PART_SUFFIX, Place, PlaceError, Sub};
-use super::receipt::Receipt;
 use super::wire::{self, Said};
+use crate::receipt::Receipt;
 
 /// Files of one folder that one round looks at.
 pub(super) const ROUND_FILES_MAX: usize = 400;

@@ -1,7 +1,6 @@
 //! Writing one message into an agency's outbox: its files first and its manifest last, so that a manifest means that
 //! everything is there.
 
-use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
 use waymark_core::delivery::{Evidence, Outcome, ParkReason, Why};
 use waymark_core::error::Fault;
@@ -9,6 +8,7 @@ use waymark_core::error::Fault;
 use super::name::Name;
 use super::package::{MANIFEST_SUFFIX, Package};
 use super::place::{Place, PlaceError, Sub};
+use crate::receipt::refusal_code;
 
 /// What a receipt's name ends with; the shorter form is an empty file.
 pub(super) const RECEIPT_SUFFIXES: [&str; 2] = [".receipt.json", ".receipt"];
@@ -18,26 +18,9 @@ pub(super) const REJECTED_SUFFIX: &str = ".rejected.json";
 pub(super) const NOTE_BYTES_MAX: u64 = 64 * 1024;
 /// Files of one message, and what it may leave while it is written, that count as one in a full outbox.
 const FILES_A_MESSAGE: usize = 4;
-/// The most characters of a refusal's code.
-const CODE_CHARS_MAX: usize = 40;
-
-/// Why an agency would not take a message.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Refusal {
-    code: String,
-    /// For people, who read it in the file: it may be about the child.
-    #[serde(default, rename = "text")]
-    _text: Option<serde::de::IgnoredAny>,
-}
-
 /// What an agency's refusal says that an operator may see: its code. Its words stay in its file.
 pub(super) fn refusal(bytes: &[u8]) -> Why {
-    let code = serde_json::from_slice::<Refusal>(bytes)
-        .ok()
-        .map(|r| r.code);
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
-    let code = code.filter(|c| (1..=CODE_CHARS_MAX).contains(&c.len()) && c.chars().all(plain));
+    let code = refusal_code(bytes);
     let said = code.as_deref().unwrap_or("no readable code");
     let text = format!(
         "the agency would not take it ({said}): its reason stands in its rejected folder or in done"

@@ -233,7 +233,7 @@ impl Row {
         if !faults.is_empty() {
             return Err(faults);
         }
-        super::wire::referral(Value::Object(whole))
+        crate::body::typed(Value::Object(whole))
             .map_err(|wrong| Violation::new(self.place(&wrong.field), wrong.why))
             .map_err(|wrong| vec![wrong])
     }

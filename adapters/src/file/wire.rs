@@ -4,50 +4,18 @@
 //! `new` and `amend`, the body of a webhook's callback (`webhook/callback.rs`) for `status`, and for `cancel`
 //! `{"sender_reference": {"value": "...", "namespace": "..."}, "reason": "..."}`.
 
-use serde::Deserialize;
 use serde_json::Value;
 use waymark_core::delivery::Kind;
 use waymark_core::directory::{CodeMap, Endpoint, Environment};
 use waymark_core::error::Violation;
-use waymark_core::personal::{Payload, Personal};
+use waymark_core::personal::Payload;
 use waymark_core::port::{InboundBody, InboundDocument, RenderError, Rendered, Source};
-use waymark_core::referral::{Referral, SenderReference};
+use waymark_core::referral::Referral;
 
 use super::config::Settings;
 use super::package::{self, Format, Manifest};
 use super::table;
-use crate::hl7v2;
-use crate::hl7v2::content::Envelope;
-use crate::hl7v2::message::{LineEndings, Message};
-use crate::webhook;
-
-/// Settings of HL7 v2 that only a connection has.
-const OF_A_CONNECTION: [&str; 4] = ["host", "port", "transport", "interface"];
-
-/// How an agency speaks HL7 v2 in files: the settings of an MLLP endpoint without those of its connection.
-pub(super) fn dialect(
-    endpoint: &Endpoint,
-    table: &toml::Table,
-) -> Result<hl7v2::config::Settings, Vec<Violation>> {
-    if let Some(key) = OF_A_CONNECTION
-        .into_iter()
-        .find(|key| table.contains_key(*key))
-    {
-        let why = "belongs to MLLP: files have no connection";
-        return Err(vec![Violation::new(format!("settings.{key}"), why)]);
-    }
-    let mut as_mllp = endpoint.clone();
-    as_mllp.settings = table.clone();
-    for (key, value) in [
-        ("host", toml::Value::from("files")),
-        ("port", toml::Value::from(1)),
-        ("transport", toml::Value::from("plain")),
-        ("interface", toml::Value::from("127.0.0.1")),
-    ] {
-        as_mllp.settings.insert(key.to_owned(), value);
-    }
-    hl7v2::config::Settings::read(&as_mllp)
-}
+use crate::{body, hl7v2, webhook};
 
 fn cannot(field: &str, why: &str) -> RenderError {
     RenderError::CannotCarry(Violation::new(field, why))
@@ -66,7 +34,7 @@ pub(super) fn render(
         (Format::Canonical, _) => canonical.bytes.into_inner(),
         (Format::Csv, _) => table::render(source)?,
         (Format::Hl7v2, Some(table)) => {
-            let dialect = dialect(endpoint, table).map_err(|faults| {
+            let dialect = body::dialect(endpoint, table).map_err(|faults| {
                 let first = faults.into_iter().next();
                 let wrong = || Violation::new("settings.hl7v2", "is wrong");
                 RenderError::Settings(first.unwrap_or_else(wrong))
@@ -117,49 +85,12 @@ impl Said {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Ending {
-    sender_reference: SenderReference,
-    #[serde(default)]
-    reason: Option<Personal<String>>,
-}
-
-/// Reads JSON into its type; the fault names the field, and never repeats a value.
-fn typed<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, Violation> {
-    serde_path_to_error::deserialize(value).map_err(|error| {
-        let path = error.path().to_string();
-        let words = error.inner().to_string();
-        // The library's other words quote what was found.
-        let why = if words.starts_with("missing field") || words.starts_with("unknown field") {
-            words
-        } else {
-            "has a value that it may not have: see docs/partners/file.md".to_owned()
-        };
-        Violation::new(path, why)
-    })
-}
-
-/// Reads a canonical referral.
-pub(super) fn referral(value: Value) -> Result<Referral, Violation> {
-    typed(value)
-}
-
 fn submit(kind: Kind, referral: Referral) -> Result<InboundBody, Violation> {
-    if kind != Kind::Amend {
-        return Ok(InboundBody::Submit(Box::new(referral)));
+    if kind == Kind::Amend {
+        body::amend(referral)
+    } else {
+        Ok(body::submit(referral))
     }
-    let missing = || {
-        let why = "is required: it says which referral is amended";
-        Violation::new("sender_reference", why)
-    };
-    let reference = referral.sender_reference.clone().ok_or_else(missing)?;
-    Ok(InboundBody::Amend(reference, Box::new(referral)))
-}
-
-fn ending(value: Value) -> Result<InboundBody, Violation> {
-    let ending: Ending = typed(value)?;
-    Ok(InboundBody::Cancel(ending.sender_reference, ending.reason))
 }
 
 fn no_withdrawal() -> Violation {
@@ -203,8 +134,8 @@ fn canonical(kind: Kind, data: &[u8]) -> Result<Said, Violation> {
     }
     let value: Value = serde_json::from_slice(data).map_err(json)?;
     let body = match kind {
-        Kind::New | Kind::Amend => submit(kind, referral(value)?)?,
-        Kind::Cancel => ending(value)?,
+        Kind::New | Kind::Amend => submit(kind, body::typed(value)?)?,
+        Kind::Cancel => body::ending(value)?,
         Kind::Withdraw | Kind::Status | Kind::Guidance => return Err(no_withdrawal()),
     };
     Ok(Said::whole(body))
@@ -225,7 +156,7 @@ fn sheet(kind: Kind, data: &[u8]) -> Result<Vec<Said>, Vec<Violation>> {
                 .and_then(|referral| submit(kind, referral).map_err(|f| vec![f])),
             Kind::Cancel => row
                 .ending()
-                .and_then(|value| ending(value).map_err(|f| vec![f])),
+                .and_then(|value| body::ending(value).map_err(|f| vec![f])),
             Kind::Status => status_row(row),
             Kind::Withdraw | Kind::Guidance => Err(vec![no_withdrawal()]),
         };
@@ -268,30 +199,8 @@ fn status_row(row: &table::Row) -> Result<InboundBody, Vec<Violation>> {
 }
 
 fn hl7(kind: Kind, data: &[u8], settings: &Settings, codes: &CodeMap) -> Result<Said, Violation> {
-    let of = |fault: hl7v2::fault::FieldFault| Violation::new("data", fault.to_string());
-    let message = Message::parse(data, LineEndings::Any).map_err(of)?;
-    let envelope = Envelope::read(&message).map_err(of)?;
-    let mut documents = Vec::new();
-    let body = match envelope.message_code.as_str() {
-        "RRI" => hl7v2::status::RriMessage::read(&message)
-            .and_then(|answer| hl7v2::map::status::read(&answer, codes))
-            .map(InboundBody::Status),
-        "SIU" => hl7v2::appointment::SiuMessage::read(&message)
-            .and_then(|booking| hl7v2::map::appointment::read(&booking))
-            .map(InboundBody::Status),
-        _ => {
-            let assume = settings.assume.as_ref().ok_or_else(|| {
-                let why = "HL7 v2 referrals are not agreed with this agency: the endpoint has no [assume]";
-                Violation::new("format", why)
-            })?;
-            hl7v2::referral::RefMessage::read(&message).and_then(|referral| {
-                documents = hl7v2::map::documents::inward(&referral);
-                hl7v2::map::inward::read(&referral, assume, codes)
-            })
-        }
-    };
-    let body = body.map_err(of)?;
-    let says = match &body {
+    let read = body::hl7(data, settings.assume.as_ref(), codes)?;
+    let says = match &read.body {
         InboundBody::Submit(_) => Kind::New,
         InboundBody::Amend(..) => Kind::Amend,
         InboundBody::Cancel(..) => Kind::Cancel,
@@ -303,12 +212,12 @@ fn hl7(kind: Kind, data: &[u8], settings: &Settings, codes: &CodeMap) -> Result<
         let why = format!("the manifest says {kind}, the message is {says}");
         return Err(Violation::new("kind", why));
     }
-    let (app, facility) = (&envelope.sending_app.name, &envelope.sending_facility.name);
     Ok(Said {
-        claimed_sender: Some(format!("{app}|{facility}")),
-        environment: hl7v2::map::code::environment(&envelope.processing_id),
-        documents,
-        ..Said::whole(body)
+        body: read.body,
+        claimed_sender: read.claimed_sender,
+        row: None,
+        environment: read.environment,
+        documents: read.documents,
     })
 }
 

@@ -172,7 +172,7 @@ pub fn consent_stands(withdrawn: &BTreeSet<ConsentScope>, sector: Option<Sector>
 /// What an authenticated channel proves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// SAN URI of a certificate, or `mllp:<listener>`, `webhook:<endpoint>`.
+    /// SAN URI of a certificate, or `mllp:<listener>`, `webhook:<endpoint>`, `file:<endpoint>`, `mesh:<mailbox>`.
     pub name: String,
     /// The agency it speaks for.
     pub agency: AgencyId,
@@ -235,6 +235,8 @@ pub enum AdapterKind {
     File,
     /// GOV.UK Notify, or another provider of its API: email, SMS and letters to families.
     Notify,
+    /// Mailboxes of NHS MESH.
+    Mesh,
 }
 
 impl AdapterKind {
@@ -248,6 +250,7 @@ impl AdapterKind {
             Self::Fhir => "fhir",
             Self::File => "file",
             Self::Notify => "notify",
+            Self::Mesh => "mesh",
         }
     }
 }

@@ -226,7 +226,48 @@ pathway = "ehc-advice"
 to = ["paediatrics", "specialist-teaching", "social-care"]
 "#;
 
+/// A community service that is reached by MESH, and is told there of what it refers itself.
+const COMMUNITY: &str = r#"
+[[agency]]
+id = "COMM1"
+name = "Southmere Community Services"
+sector = "health"
+return_endpoint = "comm1-mesh"
+
+[[identity]]
+name = "mesh:X26ABC2"
+agency = "COMM1"
+
+[[service]]
+id = "community"
+name = "Community autism team"
+agency = "COMM1"
+pathways = ["autism-assessment"]
+endpoint = "comm1-mesh"
+owner_role = "Referral office"
+
+[[rule]]
+id = "autism-assessment"
+pathway = "autism-assessment"
+to = ["community"]
+
+[[endpoint]]
+id = "comm1-mesh"
+agency = "COMM1"
+adapter = "mesh"
+releases_at = "transport_ack"
+"#;
+
 impl Area {
+    /// An area with a community service behind a MESH hub: `limits` are lines of its endpoint, `settings` of its
+    /// settings beside mailboxes and secrets.
+    pub fn mesh(url: &str, limits: &str, settings: &str) -> Self {
+        Self::with(format!(
+            "{COMMUNITY}{limits}\n[endpoint.settings]\nurl = \"{url}\"\nmailbox = \"X26ABC1\"\nto = \"X26ABC2\"\n\
+             password = \"secret:mesh-password\"\nshared_key = \"secret:mesh-key\"\npoll_seconds = 1\n{settings}\n"
+        ))
+    }
+
     /// An area whose hospital is somewhere.
     pub fn hospital(port: u16) -> Self {
         Self {

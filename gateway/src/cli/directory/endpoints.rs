@@ -58,7 +58,7 @@ pub(super) fn findings(directory: &Directory) -> anyhow::Result<Vec<Finding>> {
         if let Some(peer) = peer_identity(endpoint) {
             let bound = directory
                 .identities
-                .get(peer)
+                .get(&peer)
                 .map(|identity| &identity.agency);
             if bound.is_some_and(|agency| *agency != endpoint.agency) {
                 let message = format!(

@@ -103,6 +103,6 @@ const fn repeat_policy(adapter: AdapterKind) -> v1::RepeatPolicy {
         | AdapterKind::Hl7v2
         | AdapterKind::Fhir
         | AdapterKind::File => v1::RepeatPolicy::DedupesById,
-        AdapterKind::Notify => v1::RepeatPolicy::MustReconcile,
+        AdapterKind::Mesh | AdapterKind::Notify => v1::RepeatPolicy::MustReconcile,
     }
 }

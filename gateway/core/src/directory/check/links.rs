@@ -3,8 +3,13 @@
 use jiff::civil::Date;
 
 use super::Finding;
-use crate::directory::{AdapterKind, Agency, Directory, Endpoint, Place, Service, Validity};
+use crate::directory::{
+    AdapterKind, Agency, Directory, Endpoint, Identity, Place, Service, Validity,
+};
 use crate::id::AgencyId;
+
+/// What the name of a MESH mailbox's identity begins with.
+const MESH: &str = "mesh:";
 
 pub(super) fn findings(directory: &Directory, today: Date) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -19,6 +24,7 @@ pub(super) fn findings(directory: &Directory, today: Date) -> Vec<Finding> {
         endpoint_links(endpoint, directory, &mut findings);
     }
     shared_folders(directory, &mut findings);
+    mesh_mailboxes(directory, today, &mut findings);
     expired(directory, today, &mut findings);
     successions(directory, &mut findings);
     findings
@@ -229,6 +235,46 @@ fn shared_folders(directory: &Directory, findings: &mut Vec<Finding>) {
                     one.id, one.agency, other.id, other.agency
                 ),
                 "give each agency a folder of its own",
+            ));
+        }
+    }
+}
+
+/// The name by which an identity binds the mailbox that a MESH endpoint sends to.
+fn mailbox_of(endpoint: &Endpoint) -> Option<String> {
+    let is_mesh = endpoint.adapter == AdapterKind::Mesh;
+    let to = endpoint.settings.get("to").filter(|_| is_mesh)?.as_str()?;
+    Some(format!("{MESH}{to}"))
+}
+
+/// What comes from a mailbox is taken in by the endpoint that sends to it, and nothing is sent to one of nobody's.
+fn mesh_mailboxes(directory: &Directory, today: Date, findings: &mut Vec<Finding>) {
+    for endpoint in directory.endpoints.values() {
+        let name = mailbox_of(endpoint);
+        if let Some(name) = name.filter(|name| !directory.identities.contains_key(name)) {
+            findings.push(Finding::error(
+                "mailbox-of-nobody",
+                directory.place("endpoint", endpoint.id.as_str()),
+                format!(
+                    "endpoint {} sends to {name}, which is bound to nobody",
+                    endpoint.id
+                ),
+                "add an [[identity]] of that name to the endpoint's agency",
+            ));
+        }
+    }
+    let held = |i: &&Identity| i.name.starts_with(MESH) && i.validity.holds_on(today);
+    for identity in directory.identities.values().filter(held) {
+        let taken = |endpoint: &Endpoint| {
+            endpoint.validity.holds_on(today)
+                && mailbox_of(endpoint).as_ref() == Some(&identity.name)
+        };
+        if !directory.endpoints.values().any(taken) {
+            findings.push(Finding::warning(
+                "mailbox-not-collected",
+                directory.place("identity", &identity.name),
+                format!("what {} sends is taken in by no endpoint", identity.name),
+                "add a mesh endpoint whose `to` is that mailbox",
             ));
         }
     }

@@ -280,6 +280,19 @@ fn two_agencies_never_have_one_folder_or_one_within_the_others() {
 }
 
 #[test]
+fn a_mesh_mailbox_is_bound_and_its_messages_are_taken_in() {
+    let endpoint = "[[endpoint]]\nid = \"mesh\"\nagency = \"H1\"\nadapter = \"mesh\"\nsettings = { to = \"X26ABC2\" }\n";
+    let identity = "[[identity]]\nname = \"mesh:X26ABC2\"\nagency = \"H1\"\n";
+    let found = |more: &str| {
+        let all = codes(&(all() + more));
+        ["mailbox-of-nobody", "mailbox-not-collected"].map(|code| all.contains(&code))
+    };
+    assert_eq!(found(&format!("{endpoint}{identity}")), [false, false]);
+    assert_eq!(found(endpoint), [true, false]);
+    assert_eq!(found(identity), [false, true]);
+}
+
+#[test]
 fn what_is_wrong_between_agencies_and_endpoints_is_named() {
     let tables = all()
         + r#"

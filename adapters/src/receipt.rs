@@ -26,17 +26,40 @@ struct Body {
     accepted_by: Option<Personal<String>>,
 }
 
+/// The most characters of a refusal's code.
+const CODE_CHARS_MAX: usize = 40;
+
+/// Why an agency would not take a message: `{"code": "NOT_OURS", "text": "..."}`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Refusal {
+    code: String,
+    #[serde(default, rename = "id")]
+    _id: Option<serde::de::IgnoredAny>,
+    /// For people, who read it where it lies: it may be about the child.
+    #[serde(default, rename = "text")]
+    _text: Option<serde::de::IgnoredAny>,
+}
+
+/// The code of a refusal, which an operator may see; `None` where there is none that is plain.
+pub(crate) fn refusal_code(bytes: &[u8]) -> Option<String> {
+    let refusal: Refusal = serde_json::from_slice(bytes).ok()?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+    let code = refusal.code;
+    ((1..=CODE_CHARS_MAX).contains(&code.len()) && code.chars().all(plain)).then_some(code)
+}
+
 /// What a receipt says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Receipt {
-    pub(super) receiver_reference: Option<String>,
-    pub(super) at: Option<Timestamp>,
-    pub(super) grade: Evidence,
+pub(crate) struct Receipt {
+    pub(crate) receiver_reference: Option<String>,
+    pub(crate) at: Option<Timestamp>,
+    pub(crate) grade: Evidence,
 }
 
 impl Receipt {
     /// Reads a receipt for a message.
-    pub(super) fn read(bytes: &[u8], wire: &WireId) -> Result<Self, Violation> {
+    pub(crate) fn read(bytes: &[u8], wire: &WireId) -> Result<Self, Violation> {
         let blank = bytes.iter().all(u8::is_ascii_whitespace);
         let body: Body = if blank {
             Body::default()

@@ -1,0 +1,147 @@
+//! What several protocols carry in the same forms: HL7 v2 without a connection, and the canonical JSON of a referral.
+//! Pure.
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use waymark_core::directory::{CodeMap, Endpoint, Environment};
+use waymark_core::error::Violation;
+use waymark_core::personal::Personal;
+use waymark_core::port::{InboundBody, InboundDocument};
+use waymark_core::referral::{Referral, SenderReference};
+
+use crate::hl7v2;
+use crate::hl7v2::config::Assumptions;
+use crate::hl7v2::content::Envelope;
+use crate::hl7v2::message::{LineEndings, Message};
+
+/// Settings of HL7 v2 that only a connection has.
+const OF_A_CONNECTION: [&str; 4] = ["host", "port", "transport", "interface"];
+
+/// One message, read.
+pub(crate) struct Said {
+    /// What it says.
+    pub(crate) body: InboundBody,
+    /// The sender that it names itself.
+    pub(crate) claimed_sender: Option<String>,
+    /// The environment that it names itself.
+    pub(crate) environment: Option<Environment>,
+    /// Documents within it.
+    pub(crate) documents: Vec<InboundDocument>,
+}
+
+/// How an agency speaks HL7 v2 where MLLP is not what carries it: an MLLP endpoint's settings without its connection.
+pub(crate) fn dialect(
+    endpoint: &Endpoint,
+    table: &toml::Table,
+) -> Result<hl7v2::config::Settings, Vec<Violation>> {
+    if let Some(key) = OF_A_CONNECTION
+        .into_iter()
+        .find(|key| table.contains_key(*key))
+    {
+        let why = "belongs to MLLP: there is no such connection here";
+        return Err(vec![Violation::new(format!("settings.{key}"), why)]);
+    }
+    let mut as_mllp = endpoint.clone();
+    as_mllp.settings = table.clone();
+    for (key, value) in [
+        ("host", toml::Value::from("carried")),
+        ("port", toml::Value::from(1)),
+        ("transport", toml::Value::from("plain")),
+        ("interface", toml::Value::from("127.0.0.1")),
+    ] {
+        as_mllp.settings.insert(key.to_owned(), value);
+    }
+    hl7v2::config::Settings::read(&as_mllp)
+}
+
+/// The faults of a table within an endpoint's settings, under its own name.
+pub(crate) fn within(table: &str, faults: Vec<Violation>) -> impl Iterator<Item = Violation> {
+    let prefix = format!("settings.{table}");
+    faults.into_iter().map(move |fault| {
+        let path = fault.field.strip_prefix("settings").unwrap_or_default();
+        Violation::new(format!("{prefix}{path}"), fault.why)
+    })
+}
+
+/// Reads JSON into its type; the fault names the field, and never repeats a value.
+pub(crate) fn typed<T: DeserializeOwned>(value: Value) -> Result<T, Violation> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let path = error.path().to_string();
+        let words = error.inner().to_string();
+        // The library's other words quote what was found.
+        let why = if words.starts_with("missing field") || words.starts_with("unknown field") {
+            words
+        } else {
+            "has a value that it may not have: see the protocol's page in docs/partners".to_owned()
+        };
+        Violation::new(path, why)
+    })
+}
+
+/// A new referral.
+pub(crate) fn submit(referral: Referral) -> InboundBody {
+    InboundBody::Submit(Box::new(referral))
+}
+
+/// New content for the referral that its sender's own reference names.
+pub(crate) fn amend(referral: Referral) -> Result<InboundBody, Violation> {
+    let missing = || {
+        let why = "is required: it says which referral is amended";
+        Violation::new("sender_reference", why)
+    };
+    let reference = referral.sender_reference.clone().ok_or_else(missing)?;
+    Ok(InboundBody::Amend(reference, Box::new(referral)))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Ending {
+    sender_reference: SenderReference,
+    #[serde(default)]
+    reason: Option<Personal<String>>,
+}
+
+/// A cancel: `{"sender_reference": {"value": "...", "namespace": "..."}, "reason": "..."}`.
+pub(crate) fn ending(value: Value) -> Result<InboundBody, Violation> {
+    let ending: Ending = typed(value)?;
+    Ok(InboundBody::Cancel(ending.sender_reference, ending.reason))
+}
+
+/// Reads a message of HL7 v2: a referral, its answer, or an appointment. `codes` are the agency's own code lists.
+pub(crate) fn hl7(
+    data: &[u8],
+    assume: Option<&Assumptions>,
+    codes: &CodeMap,
+) -> Result<Said, Violation> {
+    let of = |fault: hl7v2::fault::FieldFault| Violation::new("data", fault.to_string());
+    let message = Message::parse(data, LineEndings::Any).map_err(of)?;
+    let envelope = Envelope::read(&message).map_err(of)?;
+    let mut documents = Vec::new();
+    let body = match envelope.message_code.as_str() {
+        "RRI" => hl7v2::status::RriMessage::read(&message)
+            .and_then(|answer| hl7v2::map::status::read(&answer, codes))
+            .map(InboundBody::Status),
+        "SIU" => hl7v2::appointment::SiuMessage::read(&message)
+            .and_then(|booking| hl7v2::map::appointment::read(&booking))
+            .map(InboundBody::Status),
+        _ => {
+            let assume = assume.ok_or_else(|| {
+                let why = "HL7 v2 referrals are not agreed with this agency: the endpoint has no [assume]";
+                Violation::new("format", why)
+            })?;
+            hl7v2::referral::RefMessage::read(&message).and_then(|referral| {
+                documents = hl7v2::map::documents::inward(&referral);
+                hl7v2::map::inward::read(&referral, assume, codes)
+            })
+        }
+    };
+    let body = body.map_err(of)?;
+    let (app, facility) = (&envelope.sending_app.name, &envelope.sending_facility.name);
+    Ok(Said {
+        body,
+        claimed_sender: Some(format!("{app}|{facility}")),
+        environment: hl7v2::map::code::environment(&envelope.processing_id),
+        documents,
+    })
+}
