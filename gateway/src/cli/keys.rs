@@ -81,6 +81,17 @@ struct ShownEpoch {
     subjects: u64,
 }
 
+#[derive(Debug, Serialize)]
+struct Rotated {
+    newest: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct Destroyed {
+    destroyed: u32,
+    newest: u32,
+}
+
 fn shown(keyring: &Keyring, wrapped: &KeyEpochs) -> Shown {
     let subjects = |epoch| {
         let found = wrapped.epochs.iter().find(|e| e.epoch == epoch);
@@ -151,10 +162,6 @@ fn rotate(config: &Config) -> anyhow::Result<()> {
     keyring
         .replace(path)
         .with_context(|| format!("write the keyring {}", path.display()))?;
-    #[derive(Serialize)]
-    struct Rotated {
-        newest: u32,
-    }
     output::show(&Rotated { newest: epoch }, |_| {
         format!(
             "{} has epoch {epoch} now: back it up apart from the database, then restart every gateway and worker",
@@ -184,11 +191,6 @@ async fn destroy(config: &Config, epoch: u32) -> anyhow::Result<()> {
     let path = &config.keys.keyring;
     ring.replace(path)
         .with_context(|| format!("write the keyring {}", path.display()))?;
-    #[derive(Serialize)]
-    struct Destroyed {
-        destroyed: u32,
-        newest: u32,
-    }
     let destroyed = Destroyed {
         destroyed: epoch,
         newest,

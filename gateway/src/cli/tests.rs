@@ -56,6 +56,7 @@ fn the_commands_are_those_of_the_design() {
             "worker",
             "demo",
             "migrate",
+            "keys",
             "doctor",
             "config",
             "directory",

@@ -13,6 +13,7 @@ use waymark_tests::peer::{Peer, bytes, run, text};
 
 use super::{Papers, shown};
 
+mod matrix;
 mod server;
 
 const SERVER: &str = "fhir_medplum.js";

@@ -19,11 +19,14 @@ const KEY: [&str; 2] = [
 ];
 
 fn keyring(epochs: &[u32]) -> Keyring {
-    let mut text = format!("waymark-keyring v1\nindex {}\n", KEY[0]);
-    for epoch in epochs {
-        let key = KEY[usize::try_from(epoch % 2).unwrap()];
-        text.push_str(&format!("kek {epoch} {key}\n"));
-    }
+    let keks: Vec<String> = epochs
+        .iter()
+        .map(|epoch| {
+            let key = KEY[usize::try_from(epoch % 2).unwrap()];
+            format!("kek {epoch} {key}\n")
+        })
+        .collect();
+    let text = format!("waymark-keyring v1\nindex {}\n{}", KEY[0], keks.concat());
     Keyring::parse(&text).unwrap()
 }
 
