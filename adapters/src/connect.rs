@@ -14,7 +14,7 @@ use waymark_core::port::{Probe, ProbeStage};
 
 use crate::egress::EgressError;
 use crate::settings::Address;
-use crate::tls::Failure;
+use crate::tls::{Failure, Profiles};
 
 /// The stages of a probe, in their order.
 pub(crate) const STAGES: [&str; 5] = ["name", "tcp", "tls", "identity", "application"];
@@ -81,6 +81,18 @@ impl From<Failure> for ConnectError {
             Failure::Handshake => Self::Handshake,
         }
     }
+}
+
+/// What TLS begins with under a profile of this process.
+pub(crate) fn config(
+    profiles: &Profiles,
+    name: &str,
+    peer_identity: Option<&str>,
+    protocols: &[&[u8]],
+) -> Result<ClientConfig, ConnectError> {
+    let profile = profiles.get(name).ok_or(ConnectError::Handshake)?;
+    let config = profile.client(peer_identity, protocols);
+    config.map_err(|_| ConnectError::Handshake)
 }
 
 /// Connects to an address that the egress guard judged.

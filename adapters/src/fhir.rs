@@ -18,10 +18,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use reqwest::redirect::Policy;
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
-use tracing::debug;
 use url::Url;
 use waymark_core::delivery::{Kind, Outcome, ParkReason, Repeat, Why};
 use waymark_core::directory::{Endpoint, Environment};
@@ -34,12 +32,11 @@ use waymark_core::time::Clock;
 
 use crate::connect::{self, ConnectError};
 use crate::context::{AdapterContext, EgressPolicy, Peers, Secrets};
-use crate::egress::Reach;
-use crate::limits::{ANSWER_HEADERS_MAX, CONNECT_TIMEOUT, read_capped};
+use crate::https::{self, Asking, Clients, below};
+use crate::limits::{BodyError, read_capped};
 use crate::pool::Pool;
-use crate::settings::{self, Address};
+use crate::settings;
 use crate::tls::Profiles;
-use crate::webhook::{Guarded, unreached};
 use config::{Mode, Settings, TokenSettings};
 use header::Outgoing;
 use wire::MEDIA_TYPE;
@@ -63,12 +60,10 @@ mod wire;
 pub use wire::inward::Assumptions;
 pub use wire::node::{Fault as DocumentFault, Issue};
 
+/// What the codes of its outcomes begin with.
+const ADAPTER: &str = "fhir";
 /// The most bytes of an answer: a page of tasks, or a bundle that repeats what we sent.
 const ANSWER_BYTES_MAX: usize = 2 * 1024 * 1024;
-/// The most idle connections kept to one endpoint.
-const IDLE_CONNECTIONS_MAX: usize = 4;
-/// What we call ourselves.
-const USER_AGENT: &str = concat!("waymark/", env!("CARGO_PKG_VERSION"));
 /// Random bytes of an assertion's id.
 const ASSERTION_ID_BYTES: usize = 16;
 
@@ -80,7 +75,7 @@ pub struct Fhir {
     clock: Arc<dyn Clock>,
     environment: Environment,
     egress: EgressPolicy,
-    clients: Pool<reqwest::Client>,
+    clients: Clients,
     tokens: Pool<Token>,
 }
 
@@ -132,72 +127,23 @@ impl Fhir {
             clock: Arc::clone(&context.clock),
             environment: context.environment,
             egress: context.egress,
-            clients: Pool::default(),
+            clients: Clients::default(),
             tokens: Pool::default(),
         }
     }
 
     /// The settings, and that they lead to the agency that the message was bound to.
     fn bound(&self, message: &Outbound<'_>) -> Result<Settings, Outcome> {
-        let settings = Settings::read(message.endpoint, self.egress).map_err(|faults| {
-            let text = faults.first().map(ToString::to_string).unwrap_or_default();
-            Outcome::Park {
-                reason: ParkReason::NoEndpoint,
-                why: Why::new("fhir.settings", text),
-            }
-        })?;
-        let same =
-            |identity: &String| self.peers.agency_of(identity).as_ref() == Some(message.recipient);
-        let bound = message.endpoint.agency == *message.recipient;
-        if bound && settings.peer_identity.as_ref().is_none_or(same) {
-            return Ok(settings);
-        }
-        let text = "the endpoint's identity is not, or no longer, that of the bound recipient";
-        Err(Outcome::Park {
-            reason: ParkReason::WrongRecipient,
-            why: Why::new("fhir.wrong_recipient", text),
-        })
+        let settings = Settings::read(message.endpoint, self.egress)
+            .map_err(|faults| settings::parked(ADAPTER, &faults))?;
+        let identity = settings.peer_identity.as_deref();
+        settings::bound(ADAPTER, message, identity.map(|name| (name, &*self.peers)))?;
+        Ok(settings)
     }
 
     fn tls(&self, settings: &Settings) -> Result<rustls::ClientConfig, ConnectError> {
-        let profile = self
-            .profiles
-            .get(&settings.tls_profile)
-            .ok_or(ConnectError::Handshake)?;
-        let config = profile.client(settings.peer_identity.as_deref(), &[]);
-        config.map_err(|_| ConnectError::Handshake)
-    }
-
-    /// A client that reaches one address by these papers, and nobody else.
-    pub(crate) fn client_of(
-        address: &Address,
-        tls: rustls::ClientConfig,
-    ) -> Result<reqwest::Client, ConnectError> {
-        reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .dns_resolver(Guarded(address.reach))
-            .redirect(Policy::none())
-            .retry(reqwest::retry::never())
-            .no_proxy()
-            .referer(false)
-            .http1_only()
-            .http1_max_headers(ANSWER_HEADERS_MAX)
-            .https_only(address.reach != Reach::Loopback)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
-            .user_agent(USER_AGENT)
-            .build()
-            .map_err(|_| ConnectError::Handshake)
-    }
-
-    fn client(&self, call: Call<'_>) -> Result<reqwest::Client, ConnectError> {
-        if let Some(client) = self.clients.find(call.endpoint, Instant::now()) {
-            return Ok(client);
-        }
-        let client = Self::client_of(&call.settings.address, self.tls(call.settings)?)?;
-        self.clients
-            .keep(call.endpoint, client.clone(), Instant::now());
-        Ok(client)
+        let identity = settings.peer_identity.as_deref();
+        connect::config(&self.profiles, &settings.tls_profile, identity, &[])
     }
 
     /// Asks once; a token that is not taken is fetched anew, once.
@@ -221,7 +167,9 @@ impl Fhir {
         ask: &Ask<'_>,
         bearer: Option<&HeaderValue>,
     ) -> Result<Answer, Outcome> {
-        let client = self.client(call).map_err(|error| error.outcome("fhir"))?;
+        let (address, tls) = (&call.settings.address, || self.tls(call.settings));
+        let client = self.clients.of(call.endpoint, address, tls);
+        let client = client.map_err(|error| error.outcome(ADAPTER))?;
         let mut request = client
             .request(ask.method.clone(), ask.url.clone())
             .headers(ask.headers.clone());
@@ -234,38 +182,26 @@ impl Fhir {
         if let Some(body) = ask.body {
             request = request.body(body.to_vec());
         }
-        let unanswered = || Outcome::Unknown {
-            why: Why::new("fhir.timeout", "no answer within the deadline"),
+        let asking = Asking {
+            adapter: ADAPTER,
+            endpoint: call.endpoint,
+            until: call.until,
+            bytes_max: ANSWER_BYTES_MAX,
         };
-        let mut response = match timeout_at(call.until, request.send()).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Err(self.unanswered(call.endpoint, &error)),
-            Err(_) => return Err(unanswered()),
-        };
-        let (status, headers) = (response.status(), response.headers().clone());
-        debug!(endpoint.id = %call.endpoint.id, status = status.as_u16(), "FHIR answered");
-        let body = timeout_at(call.until, read_capped(&mut response, ANSWER_BYTES_MAX)).await;
+        let answer = self.clients.ask(asking, request).await?;
         // A status without its body still says what it says, and an error without its outcome nothing.
-        let body = body.map_err(|_| unanswered())?.unwrap_or_default();
+        let body = match answer.body {
+            Err(error @ BodyError::Late) => {
+                let why = Why::new("fhir.timeout", error.to_string());
+                return Err(Outcome::Unknown { why });
+            }
+            body => body.unwrap_or_default(),
+        };
         Ok(Answer {
-            status,
-            headers,
+            status: answer.status,
+            headers: answer.headers,
             body,
         })
-    }
-
-    /// How an attempt without an answer ended. The library's words are not kept: they name the URL.
-    fn unanswered(&self, endpoint: &Endpoint, error: &reqwest::Error) -> Outcome {
-        self.clients.drop(&endpoint.id);
-        unreached(error).map_or_else(
-            || {
-                let text = "the connection broke before an answer came";
-                Outcome::Unknown {
-                    why: Why::new("fhir.broken", text),
-                }
-            },
-            |error| error.outcome("fhir"),
-        )
     }
 
     /// The token in use, or a new one. Nothing of a message was written while there is none.
@@ -291,14 +227,14 @@ impl Fhir {
         let tls = self.tls(call.settings).map_err(|e| e.outcome("fhir"))?;
         // The token's server is another host: its certificate is judged by its name, not by the agency's identity.
         let client = match &call.settings.peer_identity {
-            None => Self::client_of(&token.address, tls),
+            None => https::client(&token.address, tls),
             Some(_) => {
                 let open = Settings {
                     peer_identity: None,
                     ..call.settings.clone()
                 };
                 self.tls(&open)
-                    .and_then(|tls| Self::client_of(&token.address, tls))
+                    .and_then(|tls| https::client(&token.address, tls))
             }
         };
         let client = client.map_err(|error| error.outcome("fhir"))?;
@@ -417,15 +353,6 @@ fn reading() -> HeaderMap {
     headers
 }
 
-/// A URL below a base.
-pub(crate) fn below(base: &Url, parts: &[&str]) -> Url {
-    let mut url = base.clone();
-    if let Ok(mut segments) = url.path_segments_mut() {
-        segments.pop_if_empty().extend(parts);
-    }
-    url
-}
-
 /// Refused for good, because the far side has gone on without us.
 fn gone_on(text: String) -> Outcome {
     Outcome::Reject {
@@ -441,13 +368,10 @@ impl Adapter for Fhir {
     }
 
     fn identification(&self, endpoint: &Endpoint) -> Identification {
-        let plain = Settings::read(endpoint, EgressPolicy::AsFlagged)
-            .is_ok_and(|settings| settings.address.reach == Reach::Loopback);
-        if plain {
-            Identification::Network
-        } else {
-            Identification::Certificate
-        }
+        let settings = Settings::read(endpoint, EgressPolicy::AsFlagged);
+        settings.map_or(Identification::Certificate, |s| {
+            https::identification(&s.address)
+        })
     }
 
     fn validate(&self, endpoint: &Endpoint) -> Vec<Violation> {
@@ -458,10 +382,7 @@ impl Adapter for Fhir {
     }
 
     fn render(&self, source: &Source, endpoint: &Endpoint) -> Result<Rendered, RenderError> {
-        let settings = Settings::read(endpoint, self.egress).map_err(|faults| {
-            let first = faults.into_iter().next();
-            RenderError::Settings(first.unwrap_or_else(|| Violation::new("settings", "are wrong")))
-        })?;
+        let settings = Settings::read(endpoint, self.egress).map_err(settings::unusable)?;
         wire::render(source, &settings, &endpoint.codes, self.environment)
     }
 
@@ -515,14 +436,6 @@ impl Adapter for Fhir {
             return connect::not_tried("the endpoint's settings are wrong: see directory check");
         };
         let until = Instant::now() + deadline.within;
-        let config = if settings.address.reach == Reach::Loopback {
-            None
-        } else {
-            let Ok(config) = self.tls(&settings) else {
-                return connect::not_tried("the endpoint names no TLS profile of this process");
-            };
-            Some(Arc::new(config))
-        };
-        connect::probe(&settings.address, config, until).await
+        https::probe(&settings.address, self.tls(&settings), until).await
     }
 }

@@ -22,6 +22,7 @@ use waymark_core::time::Clock;
 
 use crate::connect::{self, ConnectError};
 use crate::context::{AdapterContext, EgressPolicy, Secrets};
+use crate::settings;
 use config::{Settings, Transport};
 use folder::Folder;
 use inbox::Round;
@@ -45,6 +46,8 @@ mod wire;
 pub use name::{NAME_CHARS_MAX, Name, NotAName};
 pub use package::{FileRole, Format, ListedFile, MANIFEST_SUFFIX, MANIFEST_VERSION, Manifest};
 
+/// What the codes of its outcomes begin with.
+const ADAPTER: &str = "file";
 /// Bytes of one message's documents that lie beside it; the rest go by reference.
 pub const INLINE_BYTES_MAX: u64 = 10 * 1024 * 1024;
 /// How long a session may take to end.
@@ -106,23 +109,10 @@ impl FileDrop {
 
     /// The settings, when they are of the agency that the message was bound to.
     fn bound(&self, message: &Outbound<'_>) -> Result<Settings, Outcome> {
-        let park = |reason, code: &str, text: String| Outcome::Park {
-            reason,
-            why: Why::new(code, text),
-        };
-        let settings = Settings::read(message.endpoint, self.egress).map_err(|faults| {
-            let text = faults.first().map(ToString::to_string).unwrap_or_default();
-            park(ParkReason::NoEndpoint, "file.settings", text)
-        })?;
-        if message.endpoint.agency == *message.recipient {
-            return Ok(settings);
-        }
-        let text = "the endpoint is not, or no longer, that of the bound recipient".to_owned();
-        Err(park(
-            ParkReason::WrongRecipient,
-            "file.wrong_recipient",
-            text,
-        ))
+        let settings = Settings::read(message.endpoint, self.egress)
+            .map_err(|faults| settings::parked(ADAPTER, &faults))?;
+        settings::bound(ADAPTER, message, None)?;
+        Ok(settings)
     }
 
     async fn try_out(place: &Place) -> Result<(), PlaceError> {
@@ -167,10 +157,7 @@ impl Adapter for FileDrop {
     }
 
     fn render(&self, source: &Source, endpoint: &Endpoint) -> Result<Rendered, RenderError> {
-        let settings = Settings::read(endpoint, self.egress).map_err(|faults| {
-            let first = faults.into_iter().next();
-            RenderError::Settings(first.unwrap_or_else(|| Violation::new("settings", "are wrong")))
-        })?;
+        let settings = Settings::read(endpoint, self.egress).map_err(settings::unusable)?;
         wire::render(source, endpoint, &settings, self.environment)
     }
 
@@ -224,8 +211,8 @@ impl Adapter for FileDrop {
         let settings = match Settings::read(endpoint, self.egress) {
             Ok(settings) => settings,
             Err(faults) => {
-                let text = faults.first().map(ToString::to_string).unwrap_or_default();
-                return stopped("file.settings", text);
+                let why = settings::why(ADAPTER, &faults);
+                return stopped(&why.code, why.text);
             }
         };
         let place = match self.open(&settings, until).await {

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Uri};
 use tracing::debug;
-use waymark_core::delivery::{Outcome, ParkReason, Repeat, Why};
+use waymark_core::delivery::{Outcome, Repeat, Why};
 use waymark_core::directory::{Endpoint, Environment};
 use waymark_core::error::Violation;
 use waymark_core::port::{
@@ -36,6 +36,8 @@ pub mod convert;
 pub mod receipt;
 pub mod wire;
 
+/// What the codes of its outcomes begin with.
+const ADAPTER: &str = "grpc";
 /// The protocol that the peer must speak.
 const ALPN: &[&[u8]] = &[b"h2"];
 /// What a request's envelope may add to its body, in bytes.
@@ -77,21 +79,10 @@ impl Grpc {
 
     /// The settings, and that they lead to the agency that the message was bound to.
     fn bound(&self, message: &Outbound<'_>) -> Result<Settings, Outcome> {
-        let settings = Settings::read(message.endpoint, self.egress).map_err(|faults| {
-            let text = faults.first().map(ToString::to_string).unwrap_or_default();
-            park(ParkReason::NoEndpoint, "grpc.settings", &text)
-        })?;
-        let owner = self.peers.agency_of(&settings.peer_identity);
-        if message.endpoint.agency != *message.recipient
-            || owner.as_ref() != Some(message.recipient)
-        {
-            let text = "the endpoint's identity is not, or no longer, that of the bound recipient";
-            return Err(park(
-                ParkReason::WrongRecipient,
-                "grpc.wrong_recipient",
-                text,
-            ));
-        }
+        let settings = Settings::read(message.endpoint, self.egress)
+            .map_err(|faults| settings::parked(ADAPTER, &faults))?;
+        let identity = settings.peer_identity.as_str();
+        settings::bound(ADAPTER, message, Some((identity, &*self.peers)))?;
         Ok(settings)
     }
 
@@ -149,12 +140,8 @@ impl Grpc {
     }
 
     fn tls(&self, settings: &Settings) -> Result<Arc<rustls::ClientConfig>, ConnectError> {
-        let profile = self
-            .profiles
-            .get(&settings.tls_profile)
-            .ok_or(ConnectError::Handshake)?;
-        let config = profile.client(Some(&settings.peer_identity), ALPN);
-        config.map(Arc::new).map_err(|_| ConnectError::Handshake)
+        let identity = Some(settings.peer_identity.as_str());
+        connect::config(&self.profiles, &settings.tls_profile, identity, ALPN).map(Arc::new)
     }
 
     async fn attempt(
@@ -228,13 +215,6 @@ impl Grpc {
             metadata.insert("traceparent", parent);
         }
         request
-    }
-}
-
-fn park(reason: ParkReason, code: &str, text: &str) -> Outcome {
-    Outcome::Park {
-        reason,
-        why: Why::new(code, text),
     }
 }
 

@@ -18,6 +18,7 @@ pub mod fhir;
 pub mod file;
 pub mod grpc;
 pub mod hl7v2;
+mod https;
 pub mod limits;
 pub mod mailbox;
 pub mod mesh;

@@ -27,6 +27,9 @@ pub enum BodyError {
     /// Longer than the limit.
     #[error("the answer is longer than {0} bytes")]
     TooLong(usize),
+    /// It had not ended by the deadline.
+    #[error("the answer had not ended within the deadline")]
+    Late,
     /// The connection ended within it.
     #[error("the answer broke off")]
     BrokeOff,

@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::Value;
 use tokio::time::Instant;
-use waymark_core::delivery::{Outcome, ParkReason, Repeat, Why};
+use waymark_core::delivery::{Outcome, Repeat, Why};
 use waymark_core::directory::{Endpoint, Environment};
 use waymark_core::error::Violation;
 use waymark_core::port::{
@@ -29,6 +29,7 @@ use waymark_core::time::Clock;
 
 use crate::connect;
 use crate::context::{AdapterContext, EgressPolicy, Peers, Secrets};
+use crate::https::{self, Clients};
 use crate::limits::ANSWER_BYTES_MAX;
 use crate::pool::Pool;
 use crate::settings;
@@ -48,6 +49,8 @@ mod outbox;
 mod tests;
 mod wire;
 
+/// What the codes of its outcomes begin with.
+const ADAPTER: &str = "mesh";
 /// The name by which the directory binds a mailbox to its agency.
 pub fn identity_of(mailbox: &str) -> String {
     format!("mesh:{mailbox}")
@@ -61,7 +64,7 @@ pub struct Mesh {
     clock: Arc<dyn Clock>,
     environment: Environment,
     egress: EgressPolicy,
-    clients: Pool<reqwest::Client>,
+    clients: Clients,
     /// Mailboxes that were validated while their connection lasts: more often than the day that MESH asks for.
     validated: Pool<()>,
 }
@@ -83,32 +86,17 @@ impl Mesh {
             clock: Arc::clone(&context.clock),
             environment: context.environment,
             egress: context.egress,
-            clients: Pool::default(),
+            clients: Clients::default(),
             validated: Pool::default(),
         }
     }
 
     /// The settings, when they lead to the mailbox of the agency that the message was bound to.
     fn bound(&self, message: &Outbound<'_>) -> Result<Settings, Outcome> {
-        let park = |reason, code: &str, text: String| Outcome::Park {
-            reason,
-            why: Why::new(code, text),
-        };
-        let settings = Settings::read(message.endpoint, self.egress).map_err(|faults| {
-            let text = faults.first().map(ToString::to_string).unwrap_or_default();
-            park(ParkReason::NoEndpoint, "mesh.settings", text)
-        })?;
-        let holder = self.peers.agency_of(&settings.peer());
-        let bound = message.endpoint.agency == *message.recipient;
-        if bound && holder.as_ref() == Some(message.recipient) {
-            return Ok(settings);
-        }
-        let text = "the mailbox is not, or no longer, that of the bound recipient".to_owned();
-        Err(park(
-            ParkReason::WrongRecipient,
-            "mesh.wrong_recipient",
-            text,
-        ))
+        let settings = Settings::read(message.endpoint, self.egress)
+            .map_err(|faults| settings::parked(ADAPTER, &faults))?;
+        settings::bound(ADAPTER, message, Some((&settings.peer(), &*self.peers)))?;
+        Ok(settings)
     }
 
     /// Validates our mailbox (NHS MESH API, "Validate a mailbox"): at least once a day, or the hub takes it for dead.
@@ -219,10 +207,7 @@ impl Adapter for Mesh {
     }
 
     fn render(&self, source: &Source, endpoint: &Endpoint) -> Result<Rendered, RenderError> {
-        let settings = Settings::read(endpoint, self.egress).map_err(|faults| {
-            let first = faults.into_iter().next();
-            RenderError::Settings(first.unwrap_or_else(|| Violation::new("settings", "are wrong")))
-        })?;
+        let settings = Settings::read(endpoint, self.egress).map_err(settings::unusable)?;
         wire::render(source, endpoint, &settings, self.environment)
     }
 
@@ -280,10 +265,7 @@ impl Adapter for Mesh {
         };
         let settings = match Settings::read(endpoint, self.egress) {
             Ok(settings) => settings,
-            Err(faults) => {
-                let text = faults.first().map(ToString::to_string).unwrap_or_default();
-                return stopped(Why::new("mesh.settings", text));
-            }
+            Err(faults) => return stopped(settings::why(ADAPTER, &faults)),
         };
         let call = Call {
             endpoint,
@@ -312,10 +294,7 @@ impl Adapter for Mesh {
         let Ok(settings) = Settings::read(endpoint, self.egress) else {
             return connect::not_tried("the endpoint's settings are wrong: see directory check");
         };
-        let Ok(tls) = self.tls(&settings) else {
-            return connect::not_tried("the endpoint names no TLS profile of this process");
-        };
-        let mut probe = connect::probe(&settings.address, tls, until).await;
+        let mut probe = https::probe(&settings.address, self.tls(&settings), until).await;
         let reached = probe.stages.iter().all(|stage| stage.passed != Some(false));
         let last = probe.stages.last_mut().filter(|_| reached);
         if let Some(application) = last {

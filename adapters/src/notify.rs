@@ -9,12 +9,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use http::StatusCode;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderMap, StatusCode};
-use reqwest::redirect::Policy;
-use tokio::time::{Instant, timeout_at};
-use tracing::debug;
-use url::Url;
+use tokio::time::Instant;
 use waymark_core::delivery::{Outcome, ParkReason, Repeat, Why};
 use waymark_core::directory::{Endpoint, Environment};
 use waymark_core::error::Violation;
@@ -28,12 +25,10 @@ use waymark_core::time::Clock;
 
 use crate::connect::{self, ConnectError};
 use crate::context::{AdapterContext, EgressPolicy, Secrets};
-use crate::egress::Reach;
-use crate::limits::{ANSWER_BYTES_MAX, ANSWER_HEADERS_MAX, CONNECT_TIMEOUT, read_capped};
-use crate::pool::Pool;
+use crate::https::{self, Answer, Asking, Clients, below};
+use crate::limits::ANSWER_BYTES_MAX;
 use crate::settings;
 use crate::tls::Profiles;
-use crate::webhook::{Guarded, unreached};
 use config::Settings;
 use token::ApiKey;
 use wire::Seen;
@@ -46,10 +41,8 @@ mod wire;
 
 pub use callback::{ReceiptError, receipt};
 
-/// The most idle connections kept to one endpoint.
-const IDLE_CONNECTIONS_MAX: usize = 4;
-/// What we call ourselves.
-const USER_AGENT: &str = concat!("waymark/", env!("CARGO_PKG_VERSION"));
+/// What the codes of its outcomes begin with.
+const ADAPTER: &str = "notify";
 /// The media type that is sent and asked for.
 const JSON: &str = "application/json";
 
@@ -60,7 +53,7 @@ pub struct Notify {
     clock: Arc<dyn Clock>,
     environment: Environment,
     egress: EgressPolicy,
-    clients: Pool<reqwest::Client>,
+    clients: Clients,
 }
 
 impl std::fmt::Debug for Notify {
@@ -79,13 +72,6 @@ struct Call<'a> {
     key: ApiKey,
 }
 
-/// An answer, read whole up to the limit.
-struct Answer {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Vec<u8>,
-}
-
 /// What was asked after.
 enum Found {
     Seen(Seen),
@@ -100,52 +86,16 @@ impl Notify {
             clock: Arc::clone(&context.clock),
             environment: context.environment,
             egress: context.egress,
-            clients: Pool::default(),
+            clients: Clients::default(),
         }
     }
 
     fn settings(&self, endpoint: &Endpoint) -> Result<Settings, Outcome> {
-        Settings::read(endpoint, self.egress).map_err(|faults| {
-            let text = faults.first().map(ToString::to_string).unwrap_or_default();
-            Outcome::Park {
-                reason: ParkReason::NoEndpoint,
-                why: Why::new("notify.settings", text),
-            }
-        })
+        Settings::read(endpoint, self.egress).map_err(|faults| settings::parked(ADAPTER, &faults))
     }
 
     fn tls(&self, settings: &Settings) -> Result<rustls::ClientConfig, ConnectError> {
-        let profile = self.profiles.get(&settings.tls_profile);
-        let profile = profile.ok_or(ConnectError::Handshake)?;
-        let config = profile.client(None, &[]);
-        config.map_err(|_| ConnectError::Handshake)
-    }
-
-    fn client(
-        &self,
-        endpoint: &Endpoint,
-        settings: &Settings,
-    ) -> Result<reqwest::Client, ConnectError> {
-        if let Some(client) = self.clients.find(endpoint, Instant::now()) {
-            return Ok(client);
-        }
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(self.tls(settings)?)
-            .dns_resolver(Guarded(settings.address.reach))
-            .redirect(Policy::none())
-            .retry(reqwest::retry::never())
-            .no_proxy()
-            .referer(false)
-            .http1_only()
-            .http1_max_headers(ANSWER_HEADERS_MAX)
-            .https_only(settings.address.reach != Reach::Loopback)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
-            .user_agent(USER_AGENT)
-            .build()
-            .map_err(|_| ConnectError::Handshake)?;
-        self.clients.keep(endpoint, client.clone(), Instant::now());
-        Ok(client)
+        connect::config(&self.profiles, &settings.tls_profile, None, &[])
     }
 
     fn call<'a>(
@@ -153,8 +103,10 @@ impl Notify {
         endpoint: &'a Endpoint,
         settings: &'a Settings,
     ) -> Result<Call<'a>, Outcome> {
-        let client = self.client(endpoint, settings);
-        let client = client.map_err(|error| error.outcome("notify"))?;
+        let client = self
+            .clients
+            .of(endpoint, &settings.address, || self.tls(settings));
+        let client = client.map_err(|error| error.outcome(ADAPTER))?;
         let name = &settings.api_key;
         let key = name.resolve(&*self.secrets);
         let key = key.and_then(|text| ApiKey::parse(&text)).ok_or_else(|| {
@@ -181,35 +133,13 @@ impl Notify {
     ) -> Result<Answer, Outcome> {
         let bearer = format!("Bearer {}", call.key.token(self.clock.now()));
         let request = request.header(AUTHORIZATION, bearer).header(ACCEPT, JSON);
-        let mut response = match timeout_at(until, request.send()).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => {
-                self.clients.drop(&call.endpoint.id);
-                return Err(match unreached(&error) {
-                    Some(error) => error.outcome("notify"),
-                    None => Outcome::Unknown {
-                        why: Why::new(
-                            "notify.broken",
-                            "the connection broke before an answer came",
-                        ),
-                    },
-                });
-            }
-            Err(_) => {
-                let why = Why::new("notify.timeout", "no answer within the deadline");
-                return Err(Outcome::Unknown { why });
-            }
+        let asking = Asking {
+            adapter: ADAPTER,
+            endpoint: call.endpoint,
+            until,
+            bytes_max: ANSWER_BYTES_MAX,
         };
-        let (status, headers) = (response.status(), response.headers().clone());
-        debug!(endpoint.id = %call.endpoint.id, status = status.as_u16(), "the provider answered");
-        // The status settles what was asked; a body that breaks off or is too long adds nothing.
-        let body = timeout_at(until, read_capped(&mut response, ANSWER_BYTES_MAX)).await;
-        let body = body.ok().and_then(Result::ok).unwrap_or_default();
-        Ok(Answer {
-            status,
-            headers,
-            body,
-        })
+        self.clients.ask(asking, request).await
     }
 
     async fn attempt(&self, message: &Outbound<'_>, until: Instant) -> Outcome {
@@ -233,10 +163,10 @@ impl Notify {
         };
         match sending.await {
             Err(outcome) => outcome,
-            Ok(answer) if answer.status == StatusCode::CREATED => wire::taken(&answer.body),
+            Ok(answer) if answer.status == StatusCode::CREATED => wire::taken(answer.bytes()),
             Ok(answer) => {
                 let now = self.clock.now();
-                wire::refused(answer.status, &answer.headers, &answer.body, now)
+                wire::refused(answer.status, &answer.headers, answer.bytes(), now)
             }
         }
     }
@@ -246,7 +176,7 @@ impl Notify {
         let answer = self.ask(call, call.client.get(url), until).await;
         let answer = answer.map_err(|outcome| unanswered(&outcome))?;
         match answer.status {
-            StatusCode::OK => serde_json::from_slice(&answer.body)
+            StatusCode::OK => serde_json::from_slice(answer.bytes())
                 .map(Found::Seen)
                 .map_err(|_| unreadable()),
             StatusCode::NOT_FOUND => Ok(Found::Nothing),
@@ -268,18 +198,9 @@ impl Notify {
         if answer.status != StatusCode::OK {
             return Err(refused_asking(answer.status));
         }
-        let found = wire::furthest(&answer.body, wire_id).map_err(|_| unreadable())?;
+        let found = wire::furthest(answer.bytes(), wire_id).map_err(|_| unreadable())?;
         Ok(found.map_or(Found::Nothing, Found::Seen))
     }
-}
-
-/// A path below the base, whatever the base ends in.
-fn below(base: &Url, path: &[&str]) -> Url {
-    let mut url = base.clone();
-    if let Ok(mut segments) = url.path_segments_mut() {
-        segments.pop_if_empty().extend(path);
-    }
-    url
 }
 
 fn unanswered(outcome: &Outcome) -> Why {
@@ -306,13 +227,10 @@ impl Adapter for Notify {
     }
 
     fn identification(&self, endpoint: &Endpoint) -> Identification {
-        let plain = Settings::read(endpoint, EgressPolicy::AsFlagged)
-            .is_ok_and(|settings| settings.address.reach == Reach::Loopback);
-        if plain {
-            Identification::Network
-        } else {
-            Identification::Certificate
-        }
+        let settings = Settings::read(endpoint, EgressPolicy::AsFlagged);
+        settings.map_or(Identification::Certificate, |s| {
+            https::identification(&s.address)
+        })
     }
 
     fn validate(&self, endpoint: &Endpoint) -> Vec<Violation> {
@@ -324,24 +242,16 @@ impl Adapter for Notify {
 
     fn render(&self, source: &Source, endpoint: &Endpoint) -> Result<Rendered, RenderError> {
         let settings = Settings::read(endpoint, EgressPolicy::AsFlagged);
-        let settings = settings.map_err(|faults| {
-            let first = faults.into_iter().next();
-            let first = first.unwrap_or_else(|| Violation::new("settings", "are wrong"));
-            RenderError::Settings(first)
-        })?;
+        let settings = settings.map_err(settings::unusable)?;
         wire::render(source, self.environment, &settings)
     }
 
     async fn deliver(&self, message: &Outbound<'_>, deadline: Deadline) -> Outcome {
         let until = Instant::now() + deadline.within;
-        if message.endpoint.agency != *message.recipient {
-            let text = "the endpoint is not, or no longer, that of the bound agency";
-            return Outcome::Park {
-                reason: ParkReason::WrongRecipient,
-                why: Why::new("notify.wrong_recipient", text),
-            };
+        match settings::bound(ADAPTER, message, None) {
+            Ok(()) => self.attempt(message, until).await,
+            Err(outcome) => outcome,
         }
-        self.attempt(message, until).await
     }
 
     fn collect_every(&self, endpoint: &Endpoint) -> Option<std::time::Duration> {
@@ -390,15 +300,7 @@ impl Adapter for Notify {
             return connect::not_tried("the endpoint's settings are wrong: see directory check");
         };
         let until = Instant::now() + deadline.within;
-        let config = if settings.address.reach == Reach::Loopback {
-            None
-        } else {
-            let Ok(config) = self.tls(&settings) else {
-                return connect::not_tried("the endpoint names no TLS profile of this process");
-            };
-            Some(Arc::new(config))
-        };
-        connect::probe(&settings.address, config, until).await
+        https::probe(&settings.address, self.tls(&settings), until).await
     }
 }
 

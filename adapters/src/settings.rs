@@ -5,11 +5,13 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use url::Url;
+use waymark_core::delivery::{Outcome, ParkReason, Why};
 use waymark_core::directory::Endpoint;
 use waymark_core::error::Violation;
+use waymark_core::port::{Outbound, RenderError};
 use zeroize::Zeroizing;
 
-use crate::context::{DEFAULT_PROFILE, EgressPolicy, Secrets};
+use crate::context::{DEFAULT_PROFILE, EgressPolicy, Peers, Secrets};
 use crate::egress::Reach;
 use crate::tls::Profiles;
 
@@ -80,6 +82,47 @@ impl SecretName {
     pub(crate) fn resolve(&self, secrets: &dyn Secrets) -> Option<Zeroizing<Vec<u8>>> {
         secrets.secret(&self.0)
     }
+}
+
+/// The end of an attempt whose endpoint's settings are wrong.
+pub(crate) fn parked(adapter: &str, faults: &[Violation]) -> Outcome {
+    Outcome::Park {
+        reason: ParkReason::NoEndpoint,
+        why: why(adapter, faults),
+    }
+}
+
+/// Why nothing can be done by an endpoint whose settings are wrong.
+pub(crate) fn why(adapter: &str, faults: &[Violation]) -> Why {
+    let text = faults.first().map(ToString::to_string).unwrap_or_default();
+    Why::new(format!("{adapter}.settings"), text)
+}
+
+/// Why nothing can be rendered for an endpoint whose settings are wrong.
+pub(crate) fn unusable(faults: Vec<Violation>) -> RenderError {
+    let first = faults.into_iter().next();
+    RenderError::Settings(first.unwrap_or_else(|| Violation::new("settings", "are wrong")))
+}
+
+/// That an endpoint still is of the agency that a message was bound to, and the identity it names as well (invariant 7).
+///
+/// # Errors
+/// The end of the attempt, before anything was written.
+pub(crate) fn bound(
+    adapter: &str,
+    message: &Outbound<'_>,
+    identity: Option<(&str, &dyn Peers)>,
+) -> Result<(), Outcome> {
+    let same = identity
+        .is_none_or(|(name, peers)| peers.agency_of(name).as_ref() == Some(message.recipient));
+    if message.endpoint.agency == *message.recipient && same {
+        return Ok(());
+    }
+    let text = "the endpoint's identity is not, or no longer, that of the bound recipient";
+    Err(Outcome::Park {
+        reason: ParkReason::WrongRecipient,
+        why: Why::new(format!("{adapter}.wrong_recipient"), text),
+    })
 }
 
 /// The TLS profile of an endpoint that names none.

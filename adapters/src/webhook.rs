@@ -6,11 +6,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use http::header::{ACCEPT, CONTENT_TYPE};
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::redirect::Policy;
-use tokio::time::{Instant, timeout_at};
-use tracing::debug;
-use waymark_core::delivery::{Evidence, Outcome, ParkReason, Repeat, Why};
+use tokio::time::Instant;
+use waymark_core::delivery::{Evidence, Outcome, Repeat, Why};
 use waymark_core::directory::{Endpoint, Environment};
 use waymark_core::error::Violation;
 use waymark_core::port::{
@@ -20,13 +17,10 @@ use waymark_core::time::Clock;
 
 use crate::connect::{self, ConnectError};
 use crate::context::{AdapterContext, EgressPolicy, Peers, Secrets};
-use crate::egress::{EgressError, Reach};
-use crate::limits::{
-    ANSWER_BYTES_MAX, ANSWER_HEADERS_MAX, BodyError, CONNECT_TIMEOUT, read_capped,
-};
-use crate::pool::Pool;
+use crate::https::{self, Asking, Clients};
+use crate::limits::ANSWER_BYTES_MAX;
 use crate::settings::{self, SecretName};
-use crate::tls::{self, Failure, Profiles};
+use crate::tls::Profiles;
 use config::Settings;
 use sign::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, WebhookSecret};
 use wire::Callbacks;
@@ -39,10 +33,8 @@ pub mod wire;
 pub(crate) use callback::read_status;
 pub use callback::{CALLBACK_BYTES_MAX, Callback, CallbackError, verify_callback};
 
-/// The most idle connections kept to one endpoint.
-const IDLE_CONNECTIONS_MAX: usize = 4;
-/// What we call ourselves.
-const USER_AGENT: &str = concat!("waymark/", env!("CARGO_PKG_VERSION"));
+/// What the codes of its outcomes begin with.
+const ADAPTER: &str = "webhook";
 
 /// The webhook adapter.
 pub struct Webhook {
@@ -52,7 +44,7 @@ pub struct Webhook {
     clock: Arc<dyn Clock>,
     environment: Environment,
     egress: EgressPolicy,
-    clients: Pool<reqwest::Client>,
+    clients: Clients,
 }
 
 impl std::fmt::Debug for Webhook {
@@ -103,19 +95,6 @@ fn resolve(names: &[SecretName], secrets: &dyn Secrets) -> Result<Vec<WebhookSec
     names.iter().map(one).collect()
 }
 
-/// Resolves names through the egress guard, so that the addresses judged are those connected to.
-pub(crate) struct Guarded(pub(crate) Reach);
-
-impl Resolve for Guarded {
-    fn resolve(&self, name: Name) -> Resolving {
-        let reach = self.0;
-        Box::pin(async move {
-            let found = reach.resolve(name.as_str(), 0).await?;
-            Ok(Box::new(found.into_iter()) as Addrs)
-        })
-    }
-}
-
 impl Webhook {
     pub(crate) fn new(profiles: Arc<Profiles>, context: &AdapterContext) -> Self {
         Self {
@@ -125,68 +104,22 @@ impl Webhook {
             clock: Arc::clone(&context.clock),
             environment: context.environment,
             egress: context.egress,
-            clients: Pool::default(),
+            clients: Clients::default(),
         }
     }
 
     /// The settings, and that they lead to the agency that the message was bound to.
     fn bound(&self, message: &Outbound<'_>) -> Result<Settings, Outcome> {
-        let settings = Settings::read(message.endpoint, self.egress).map_err(|faults| {
-            let text = faults.first().map(ToString::to_string).unwrap_or_default();
-            let why = Why::new("webhook.settings", text);
-            Outcome::Park {
-                reason: ParkReason::NoEndpoint,
-                why,
-            }
-        })?;
-        let same =
-            |identity: &String| self.peers.agency_of(identity).as_ref() == Some(message.recipient);
-        let bound = message.endpoint.agency == *message.recipient;
-        if bound && settings.peer_identity.as_ref().is_none_or(same) {
-            return Ok(settings);
-        }
-        let text = "the endpoint's identity is not, or no longer, that of the bound recipient";
-        let why = Why::new("webhook.wrong_recipient", text);
-        Err(Outcome::Park {
-            reason: ParkReason::WrongRecipient,
-            why,
-        })
+        let settings = Settings::read(message.endpoint, self.egress)
+            .map_err(|faults| settings::parked(ADAPTER, &faults))?;
+        let identity = settings.peer_identity.as_deref();
+        settings::bound(ADAPTER, message, identity.map(|name| (name, &*self.peers)))?;
+        Ok(settings)
     }
 
     fn tls(&self, settings: &Settings) -> Result<rustls::ClientConfig, ConnectError> {
-        let profile = self
-            .profiles
-            .get(&settings.tls_profile)
-            .ok_or(ConnectError::Handshake)?;
-        let config = profile.client(settings.peer_identity.as_deref(), &[]);
-        config.map_err(|_| ConnectError::Handshake)
-    }
-
-    fn client(
-        &self,
-        endpoint: &Endpoint,
-        settings: &Settings,
-    ) -> Result<reqwest::Client, ConnectError> {
-        if let Some(client) = self.clients.find(endpoint, Instant::now()) {
-            return Ok(client);
-        }
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(self.tls(settings)?)
-            .dns_resolver(Guarded(settings.address.reach))
-            .redirect(Policy::none())
-            .retry(reqwest::retry::never())
-            .no_proxy()
-            .referer(false)
-            .http1_only()
-            .http1_max_headers(ANSWER_HEADERS_MAX)
-            .https_only(settings.address.reach != Reach::Loopback)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
-            .user_agent(USER_AGENT)
-            .build()
-            .map_err(|_| ConnectError::Handshake)?;
-        self.clients.keep(endpoint, client.clone(), Instant::now());
-        Ok(client)
+        let identity = settings.peer_identity.as_deref();
+        connect::config(&self.profiles, &settings.tls_profile, identity, &[])
     }
 
     async fn attempt(
@@ -195,9 +128,10 @@ impl Webhook {
         settings: &Settings,
         until: Instant,
     ) -> Outcome {
-        let client = match self.client(message.endpoint, settings) {
+        let (endpoint, tls) = (message.endpoint, || self.tls(settings));
+        let client = match self.clients.of(endpoint, &settings.address, tls) {
             Ok(client) => client,
-            Err(error) => return error.outcome("webhook"),
+            Err(error) => return error.outcome(ADAPTER),
         };
         let secrets = match resolve(&settings.signing_secrets, &*self.secrets) {
             Ok(secrets) => secrets,
@@ -210,18 +144,18 @@ impl Webhook {
             }
         };
         let request = self.request(&client, message, settings, &secrets);
-        let mut response = match timeout_at(until, request.send()).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => return self.unanswered(message, &error),
-            Err(_) => {
-                let why = Why::new("webhook.timeout", "no answer within the deadline");
-                return Outcome::Unknown { why };
-            }
+        let asking = Asking {
+            adapter: ADAPTER,
+            endpoint,
+            until,
+            bytes_max: ANSWER_BYTES_MAX,
         };
-        let status = response.status();
-        debug!(endpoint.id = %message.endpoint.id, status = status.as_u16(), "webhook answered");
-        if !status.is_success() {
-            return wire::refused(status, response.headers(), self.clock.now());
+        let answer = match self.clients.ask(asking, request).await {
+            Ok(answer) => answer,
+            Err(outcome) => return outcome,
+        };
+        if !answer.status.is_success() {
+            return wire::refused(answer.status, &answer.headers, self.clock.now());
         }
         let callbacks = if settings.callback_secrets.is_empty() {
             Callbacks::None
@@ -229,8 +163,7 @@ impl Webhook {
             Callbacks::Expected
         };
         // The status settles that it arrived; a body that breaks off or is too long proves no more than that.
-        let body = timeout_at(until, read_capped(&mut response, ANSWER_BYTES_MAX)).await;
-        let body = body.unwrap_or(Err(BodyError::BrokeOff)).unwrap_or_default();
+        let body = answer.body.unwrap_or_default();
         let outcome = wire::taken(message.wire_id.as_str(), body, callbacks);
         debug_assert!(
             !matches!(&outcome, Outcome::Delivered { grade, .. } if *grade > Evidence::ApplicationAck),
@@ -262,43 +195,6 @@ impl Webhook {
         }
         request
     }
-
-    /// How an attempt without an answer ended. The library's words are not kept: they name the URL.
-    fn unanswered(&self, message: &Outbound<'_>, error: &reqwest::Error) -> Outcome {
-        self.clients.drop(&message.endpoint.id);
-        unreached(error).map_or_else(
-            || {
-                let why = Why::new(
-                    "webhook.broken",
-                    "the connection broke before an answer came",
-                );
-                Outcome::Unknown { why }
-            },
-            |error| error.outcome("webhook"),
-        )
-    }
-}
-
-/// Whether a failure says that nothing was written, or that the peer refused our certificate and so read nothing.
-pub(crate) fn unreached(error: &reqwest::Error) -> Option<ConnectError> {
-    let tls = Failure::in_chain(error);
-    if tls == Some(Failure::RefusedUs) {
-        return Some(ConnectError::RefusedUs);
-    }
-    if !error.is_connect() {
-        return None;
-    }
-    let egress = tls::find::<EgressError>(error)
-        .copied()
-        .map(ConnectError::Egress);
-    let kind = tls::find::<std::io::Error>(error).map(std::io::Error::kind);
-    Some(egress.or(tls.map(ConnectError::from)).unwrap_or_else(|| {
-        if error.is_timeout() {
-            ConnectError::Timeout
-        } else {
-            ConnectError::Tcp(kind.unwrap_or(std::io::ErrorKind::Other))
-        }
-    }))
 }
 
 #[async_trait]
@@ -308,13 +204,10 @@ impl Adapter for Webhook {
     }
 
     fn identification(&self, endpoint: &Endpoint) -> Identification {
-        let plain = Settings::read(endpoint, EgressPolicy::AsFlagged)
-            .is_ok_and(|settings| settings.address.reach == Reach::Loopback);
-        if plain {
-            Identification::Network
-        } else {
-            Identification::Certificate
-        }
+        let settings = Settings::read(endpoint, EgressPolicy::AsFlagged);
+        settings.map_or(Identification::Certificate, |s| {
+            https::identification(&s.address)
+        })
     }
 
     fn validate(&self, endpoint: &Endpoint) -> Vec<Violation> {
@@ -341,15 +234,7 @@ impl Adapter for Webhook {
             return connect::not_tried("the endpoint's settings are wrong: see directory check");
         };
         let until = Instant::now() + deadline.within;
-        let config = if settings.address.reach == Reach::Loopback {
-            None
-        } else {
-            let Ok(config) = self.tls(&settings) else {
-                return connect::not_tried("the endpoint names no TLS profile of this process");
-            };
-            Some(Arc::new(config))
-        };
-        connect::probe(&settings.address, config, until).await
+        https::probe(&settings.address, self.tls(&settings), until).await
     }
 }
 

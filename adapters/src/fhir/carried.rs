@@ -12,6 +12,7 @@ use super::wire::node::Fault;
 use super::wire::{self, bars};
 use crate::body::Said;
 use crate::context::EgressPolicy;
+use crate::settings::unusable;
 
 /// Settings that only a server of FHIR has.
 const OF_A_SERVER: [&str; 9] = [
@@ -61,10 +62,7 @@ pub(crate) fn render(
     table: &toml::Table,
     environment: Environment,
 ) -> Result<Rendered, RenderError> {
-    let settings = settings(endpoint, table).map_err(|faults| {
-        let first = faults.into_iter().next();
-        RenderError::Settings(first.unwrap_or_else(|| Violation::new("settings", "are wrong")))
-    })?;
+    let settings = settings(endpoint, table).map_err(unusable)?;
     wire::render(source, &settings, &endpoint.codes, environment)
 }
 

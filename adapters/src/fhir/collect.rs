@@ -9,7 +9,8 @@ use waymark_core::port::{Channel, Collected, Inbound, InboundBody, Intake, Sent}
 use super::wire::MEDIA_TYPE;
 use super::wire::node::{Fault, Node};
 use super::wire::plain;
-use super::{Ask, Call, Fhir, below, name, reading};
+use super::{Ask, Call, Fhir, name, reading};
+use crate::https::below;
 
 /// Tasks asked for in one request.
 const TASKS_PER_ASK: usize = 20;

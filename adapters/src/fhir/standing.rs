@@ -9,7 +9,8 @@ use super::config::Mode;
 use super::wire::message::Message;
 use super::wire::node::Node;
 use super::wire::plain::RESOURCE_ID;
-use super::{Answer, Ask, Call, Fhir, answer, below, gone_on, header, name, reading};
+use super::{Answer, Ask, Call, Fhir, answer, gone_on, header, name, reading};
+use crate::https::below;
 
 /// Tasks that nobody works on yet, so that a cancel is a fact.
 const OPEN_TASKS: [&str; 6] = [

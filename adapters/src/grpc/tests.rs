@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic::{Code, Request, Response, Status};
-use waymark_core::delivery::{Evidence, Kind};
+use waymark_core::delivery::{Evidence, Kind, ParkReason};
 use waymark_core::directory::AdapterKind;
 use waymark_proto::v1::agency_service_server::{AgencyService, AgencyServiceServer};
 

@@ -1,23 +1,18 @@
 //! One request to the hub, with a header of its own, and its answer.
 
-use std::sync::Arc;
-
 use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
-use tokio::time::{Instant, timeout_at};
-use tracing::debug;
+use tokio::time::Instant;
 use waymark_core::delivery::{Outcome, Why};
 use waymark_core::directory::Endpoint;
 
-use super::Mesh;
 use super::auth::Credentials;
 use super::config::Settings;
-use crate::connect::ConnectError;
-use crate::egress::Reach;
-use crate::fhir::{Fhir, below};
-use crate::limits::{BodyError, read_capped};
+use super::{ADAPTER, Mesh};
+use crate::connect::{self, ConnectError};
+use crate::https::{Asking, below};
+use crate::limits::BodyError;
 use crate::settings::SecretName;
-use crate::webhook::unreached;
 
 /// The version of the API that is asked for.
 const VERSION: &str = "application/vnd.mesh.v2+json";
@@ -62,7 +57,9 @@ impl Mesh {
     /// Asks once. An error says whether anything was written: `Retry` and `Park` say that nothing was.
     pub(super) async fn ask(&self, call: Call<'_>, ask: Ask<'_>) -> Result<Answer, Outcome> {
         let authorization = self.authorization(call.settings)?;
-        let client = self.client(call).map_err(|error| error.outcome("mesh"))?;
+        let (address, tls) = (&call.settings.address, || self.tls(call.settings));
+        let client = self.clients.of(call.endpoint, address, tls);
+        let client = client.map_err(|error| error.outcome(ADAPTER))?;
         let base: Vec<&str> = [&[BASE], ask.path].concat();
         let mut url = below(&call.settings.address.url, &base);
         if !ask.query.is_empty() {
@@ -77,28 +74,24 @@ impl Mesh {
         if !ask.body.is_empty() {
             request = request.body(ask.body);
         }
-        let unanswered = || Outcome::Unknown {
-            why: Why::new("mesh.timeout", "no answer within the deadline"),
+        let asking = Asking {
+            adapter: ADAPTER,
+            endpoint: call.endpoint,
+            until: call.until,
+            bytes_max: ask.answer_max,
         };
-        let mut response = match timeout_at(call.until, request.send()).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Err(self.unanswered(call.endpoint, &error)),
-            Err(_) => return Err(unanswered()),
-        };
-        let (status, headers) = (response.status(), response.headers().clone());
-        debug!(endpoint.id = %call.endpoint.id, status = status.as_u16(), "MESH answered");
-        let body = timeout_at(call.until, read_capped(&mut response, ask.answer_max)).await;
-        let (body, too_long) = match body.map_err(|_| unanswered())? {
+        let answer = self.clients.ask(asking, request).await?;
+        let (body, too_long) = match answer.body {
             Ok(body) => (body, false),
             Err(BodyError::TooLong(_)) => (Vec::new(), true),
-            Err(error @ BodyError::BrokeOff) => {
+            Err(error @ (BodyError::BrokeOff | BodyError::Late)) => {
                 let why = Why::new("mesh.answer", error.to_string());
                 return Err(Outcome::Unknown { why });
             }
         };
         Ok(Answer {
-            status,
-            headers,
+            status: answer.status,
+            headers: answer.headers,
             body,
             too_long,
         })
@@ -128,42 +121,9 @@ impl Mesh {
             .ok_or_else(|| later("mesh.clock", "the time cannot be written".to_owned()))
     }
 
-    /// What TLS with the hub begins with; none over the loopback of a test.
-    pub(super) fn tls(
-        &self,
-        settings: &Settings,
-    ) -> Result<Option<Arc<rustls::ClientConfig>>, ConnectError> {
-        if settings.address.reach == Reach::Loopback {
-            return Ok(None);
-        }
-        Ok(Some(Arc::new(self.papers(settings)?)))
-    }
-
-    fn papers(&self, settings: &Settings) -> Result<rustls::ClientConfig, ConnectError> {
-        let profile = self.profiles.get(&settings.tls_profile);
-        let config = profile.ok_or(ConnectError::Handshake)?.client(None, &[]);
-        config.map_err(|_| ConnectError::Handshake)
-    }
-
-    fn client(&self, call: Call<'_>) -> Result<reqwest::Client, ConnectError> {
-        if let Some(client) = self.clients.find(call.endpoint, Instant::now()) {
-            return Ok(client);
-        }
-        let client = Fhir::client_of(&call.settings.address, self.papers(call.settings)?)?;
-        self.clients
-            .keep(call.endpoint, client.clone(), Instant::now());
-        Ok(client)
-    }
-
-    /// How a request without an answer ended. The library's words are not kept: they name the URL.
-    fn unanswered(&self, endpoint: &Endpoint, error: &reqwest::Error) -> Outcome {
-        self.clients.drop(&endpoint.id);
-        unreached(error).map_or_else(
-            || Outcome::Unknown {
-                why: Why::new("mesh.broken", "the connection broke before an answer came"),
-            },
-            |error| error.outcome("mesh"),
-        )
+    /// What TLS with the hub begins with.
+    pub(super) fn tls(&self, settings: &Settings) -> Result<rustls::ClientConfig, ConnectError> {
+        connect::config(&self.profiles, &settings.tls_profile, None, &[])
     }
 }
 

@@ -1,8 +1,10 @@
 //! The adapter against a real HTTPS server.
 
+use crate::egress::Reach;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
+use waymark_core::delivery::ParkReason;
 
 use axum::Router;
 use axum::body::Bytes;

@@ -24,7 +24,8 @@ use crate::config::Config;
 Everything at rest is sealed under a key of its child, and that key is wrapped by the newest epoch of the keyring. To
 retire an epoch, and with it all that backups still hold of children who were erased since:
   1. waymark keys rotate       a new epoch is added to the keyring file; back the file up apart from the database
-  2. restart every gateway and worker with that file; they wrap all older keys anew as they run, some hundreds a second
+  2. stop every gateway and worker, give each that file, then start them: one that runs with the older file cannot read
+     what one with the newer has wrapped. As they run they wrap all older keys anew, some hundreds a second
   3. waymark keys list         until the old epoch wraps nothing
   4. waymark keys destroy 1    the old key leaves the file; delete its backups too")]
 pub(super) struct Options {
@@ -164,7 +165,7 @@ fn rotate(config: &Config) -> anyhow::Result<()> {
         .with_context(|| format!("write the keyring {}", path.display()))?;
     output::show(&Rotated { newest: epoch }, |_| {
         format!(
-            "{} has epoch {epoch} now: back it up apart from the database, then restart every gateway and worker",
+            "{} has epoch {epoch} now: back it up apart from the database, then stop every gateway and worker, give each this file, and start them",
             path.display()
         )
     })

@@ -21,7 +21,8 @@ impl Service {
         let stream = draft.stream(now);
         let entry = draft
             .entry_by(EntryKind::AdminAction, stream, system, &triage.agency, now)
-            .code("action", "key_epoch");
+            .code("action", "key_epoch")
+            .code("epoch", self.store().key_epoch().to_string());
         self.store().take_key_epoch(entry).await?;
         Ok(())
     }

@@ -197,17 +197,17 @@ impl Seal {
     }
 
     fn wrap(&self, subject: &Subject) -> Result<WrappedKey, StoreError> {
-        let kek = self.kek(self.epoch())?;
+        let kek = self.kek(i64::from(self.current))?;
         let wrapped = seal(kek, subject_place(&subject.id), subject.key.0.as_slice())?;
         Ok(WrappedKey {
             wrapped,
-            epoch: self.epoch(),
+            epoch: i64::from(self.current),
         })
     }
 
     /// The newest epoch.
-    pub(crate) fn epoch(&self) -> i64 {
-        i64::from(self.current)
+    pub(crate) const fn epoch(&self) -> u32 {
+        self.current
     }
 
     /// Unwraps a subject's key.

@@ -1,6 +1,7 @@
 //! The inbox, reports and tracking (DOMAIN scenario 4).
 
 use std::io::Write as _;
+use waymark_core::delivery::ParkReason;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;

@@ -1,6 +1,7 @@
 //! Sending, and what became of a message whose answer was lost (DOMAIN scenario 3).
 
 use flate2::read::GzDecoder;
+use waymark_core::delivery::ParkReason;
 use waymark_core::port::Reconciliation;
 
 use super::*;
@@ -273,7 +274,7 @@ async fn the_strict_hub_refuses_a_header_that_comes_again() {
     .unwrap()
     .with_root_certificates(rustls::RootCertStore::empty())
     .with_no_client_auth();
-    let client = crate::fhir::Fhir::client_of(&settings.address, tls).unwrap();
+    let client = https::client(&settings.address, tls).unwrap();
     let mut answers = Vec::new();
     for _ in 0..2 {
         let request = client.get(&url).header("authorization", header.clone());

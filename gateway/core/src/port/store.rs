@@ -307,7 +307,9 @@ pub trait UpkeepStore: Send + Sync {
     fn disk(&self) -> Option<Disk>;
     /// How many children's keys lie under which epoch of the keyring. Reads all of them: for an operator, not for a loop.
     async fn key_epochs(&self) -> Result<KeyEpochs, StoreError>;
-    /// Notes in the log that the keyring's newest epoch is in use; does nothing where that was noted before.
+    /// The newest epoch of this process' keyring.
+    fn key_epoch(&self) -> u32;
+    /// Notes that the keyring's newest epoch is in use, with its entry; does nothing where that was noted before.
     async fn take_key_epoch(&self, entry: crate::audit::EntryDraft) -> Result<bool, StoreError>;
     /// Documents that were uploaded before a time and that no referral took, oldest first.
     async fn untaken_documents(

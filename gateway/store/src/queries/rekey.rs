@@ -49,7 +49,7 @@ const TAKE: &str = "UPDATE meta SET value = $1 WHERE key = 'kek_epoch' AND CAST(
 pub(super) async fn walk(store: &Backend) -> Result<(), StoreError> {
     for _ in 0..PAGES_MAX {
         let rows = page(store).await?;
-        let newest = store.seal().epoch();
+        let newest = i64::from(store.seal().epoch());
         let old: Vec<&Row> = older(&rows, newest)?;
         if !old.is_empty() {
             wrap_anew(store, &old).await?;
@@ -140,7 +140,6 @@ pub(super) async fn take(store: &Backend, entry: EntryDraft) -> Result<bool, Sto
     if taken.rows_affected() == 0 {
         return Ok(false);
     }
-    let entry = entry.code("epoch", store.seal().epoch().to_string());
     append_entry(&mut w, entry, &[], None).await?;
     w.commit().await?;
     Ok(true)

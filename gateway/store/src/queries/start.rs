@@ -72,7 +72,7 @@ pub(super) async fn start(options: &OpenOptions, seal: Seal) -> Result<Backend, 
     {
         return Err(OpenError::Keyring);
     }
-    let epoch = seal.epoch();
+    let epoch = i64::from(seal.epoch());
     if let Some(found) = fact(pool, options.mode, "kek_epoch", &epoch.to_string()).await? {
         // A newer one is taken with an entry in the log, once there is somebody to write it.
         if found.parse::<i64>().map_or(true, |found| found > epoch) {

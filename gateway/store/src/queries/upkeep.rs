@@ -157,6 +157,10 @@ impl UpkeepStore for Backend {
         rekey::epochs(self).await
     }
 
+    fn key_epoch(&self) -> u32 {
+        self.seal().epoch()
+    }
+
     async fn take_key_epoch(&self, entry: EntryDraft) -> Result<bool, StoreError> {
         rekey::take(self, entry).await
     }
