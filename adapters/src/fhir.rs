@@ -25,7 +25,7 @@ use waymark_core::delivery::{Kind, Outcome, ParkReason, Repeat, Why};
 use waymark_core::directory::{Endpoint, Environment};
 use waymark_core::error::{Fault, Violation};
 use waymark_core::port::{
-    Adapter, Collected, Deadline, Identification, Intake, Outbound, Probe, RenderError, Rendered,
+    Adapter, AsksAfter, Collected, Deadline, Identification, Intake, Outbound, Probe, RenderError, Rendered,
     Sent, Source,
 };
 use waymark_core::time::Clock;
@@ -48,6 +48,7 @@ mod config;
 #[cfg(test)]
 mod corpus;
 pub mod header;
+pub(crate) mod inspect;
 mod name;
 pub mod send;
 pub mod server;
@@ -403,6 +404,10 @@ impl Adapter for Fhir {
                 self.attempt(message, call).await
             }
         }
+    }
+
+    fn asks_after(&self) -> AsksAfter {
+        AsksAfter::Cases
     }
 
     fn collect_every(&self, endpoint: &Endpoint) -> Option<Duration> {

@@ -35,6 +35,7 @@ mod columns;
 mod config;
 mod folder;
 mod inbox;
+pub(crate) mod inspect;
 mod name;
 mod outbox;
 mod package;

@@ -22,7 +22,7 @@ use waymark_core::delivery::{Outcome, Repeat, Why};
 use waymark_core::directory::{Endpoint, Environment};
 use waymark_core::error::Violation;
 use waymark_core::port::{
-    Adapter, Collected, Deadline, Identification, Intake, Outbound, Probe, Reconciliation,
+    Adapter, AsksAfter, Collected, Deadline, Identification, Intake, Outbound, Probe, Reconciliation,
     RenderError, Rendered, Sent, Source,
 };
 use waymark_core::time::Clock;
@@ -44,6 +44,7 @@ mod call;
 mod config;
 mod envelope;
 mod inbox;
+pub(crate) mod inspect;
 mod outbox;
 #[cfg(test)]
 mod tests;
@@ -234,7 +235,8 @@ impl Adapter for Mesh {
     async fn reconcile(&self, message: &Outbound<'_>, deadline: Deadline) -> Reconciliation {
         let until = Instant::now() + deadline.within;
         match self.bound(message) {
-            Err(outcome) => Reconciliation::Received(outcome),
+            // Nothing was found out: what may have been sent still may.
+            Err(outcome) => Reconciliation::StillUnknown(why_of(&outcome)),
             Ok(settings) => {
                 let call = Call {
                     endpoint: message.endpoint,
@@ -244,6 +246,10 @@ impl Adapter for Mesh {
                 self.settle(call, message).await
             }
         }
+    }
+
+    fn asks_after(&self) -> AsksAfter {
+        AsksAfter::Evidence
     }
 
     fn collect_every(&self, endpoint: &Endpoint) -> Option<Duration> {

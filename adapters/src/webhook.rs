@@ -27,6 +27,7 @@ use wire::Callbacks;
 
 mod callback;
 mod config;
+pub(crate) mod inspect;
 pub mod sign;
 pub mod wire;
 

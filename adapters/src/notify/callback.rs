@@ -57,7 +57,7 @@ pub fn receipt(
     Ok(read(&endpoint.id, &seen))
 }
 
-fn read(endpoint: &EndpointId, seen: &Seen) -> Option<Inbound> {
+pub(super) fn read(endpoint: &EndpointId, seen: &Seen) -> Option<Inbound> {
     let wire_id = seen.wire_id()?;
     inbound(
         endpoint,

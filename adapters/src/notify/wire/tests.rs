@@ -121,7 +121,8 @@ fn each_error_is_later_never_a_person_or_not_known_by_its_code_and_word() {
         (429, "TooManyRequestsError", ("retry", "notify.day_limit")),
         (500, "Exception", ("unknown", "notify.broke")),
         (502, "", ("unknown", "notify.broke")),
-        (503, "", ("retry", "notify.later")),
+        (408, "", ("unknown", "notify.broke")),
+        (503, "", ("unknown", "notify.broke")),
         (302, "", ("park", "notify.refused")),
     ] {
         assert_eq!(

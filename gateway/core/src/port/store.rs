@@ -14,6 +14,7 @@ use crate::id::{
 use crate::leg::{LegState, Owner, Reception};
 use crate::personal::{Payload, Personal};
 use crate::referral::{Priority, SenderReference};
+use super::AsksAfter;
 use crate::time::Timestamp;
 
 mod accept;
@@ -210,11 +211,11 @@ pub trait DeliveryStore: Send + Sync {
     async fn delivery_by_wire_id(&self, id: &WireId) -> Result<Option<DeliveryView>, StoreError>;
     /// Deliveries, oldest first.
     async fn deliveries(&self, query: &DeliveryQuery) -> Result<Vec<DeliveryView>, StoreError>;
-    /// One page of what was sent to an endpoint and may have news, newest first, looking at no more than `limit`
-    /// deliveries after the page's cursor.
+    /// One page of what was sent to an endpoint and may have news, newest first, at most `limit` of them.
     async fn sent(
         &self,
         endpoint: &EndpointId,
+        which: AsksAfter,
         before: Option<DeliveryId>,
         limit: u32,
     ) -> Result<SentPage, StoreError>;
