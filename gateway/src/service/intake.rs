@@ -78,6 +78,10 @@ impl Intake for IntakeService {
             }
             InboundBody::Amend(reference, mut referral) => {
                 let (key, attached) = (&message.message_key, message.attachments);
+                if !attached.is_empty() {
+                    let named = key_of(reference.clone());
+                    self.service.find(&caller, &named, Action::Amend).await?;
+                }
                 self.keep(&caller, key, attached, &mut referral).await?;
                 let content = canonical(&referral)?;
                 let act = SenderAct::Amend {
@@ -146,11 +150,7 @@ impl IntakeService {
         reference: SenderReference,
         message: SenderMessage,
     ) -> Result<IntakeAnswer, IntakeError> {
-        // BaRS names a referral by the id that our answer to it gave.
-        let key = match reference.value.parse::<ReferralId>() {
-            Ok(id) if reference.namespace.is_empty() => Key::Id(id),
-            _ => Key::SenderReference(reference),
-        };
+        let key = key_of(reference);
         let result = self.service.sender_change(caller, &key, &message).await?;
         Ok(IntakeAnswer {
             referral: result.referral.id,
@@ -160,8 +160,8 @@ impl IntakeService {
         })
     }
 
-    /// Keeps documents that came inline, and names them in the referral. Their ids follow from the message, so that
-    /// the same message again keeps nothing twice.
+    /// Keeps documents that came inline, all or none of them, and names them in the referral. Their ids follow from the
+    /// message, so that the same message again keeps nothing twice.
     async fn keep(
         &self,
         caller: &Principal,
@@ -169,12 +169,24 @@ impl IntakeService {
         attached: Vec<InboundDocument>,
         referral: &mut Referral,
     ) -> Result<(), ServiceError> {
+        if attached.is_empty() {
+            return Ok(());
+        }
+        self.service.check_inbound(caller, referral, &attached)?;
         for (index, document) in attached.into_iter().enumerate() {
             let request = request_of(&caller.identity, message_key, index);
             let kept = self.service.keep_inbound(caller, request, document).await?;
             referral.documents.push(kept);
         }
         Ok(())
+    }
+}
+
+/// What a sender calls its referral. BaRS names it by the id that our answer to it gave.
+fn key_of(reference: SenderReference) -> Key {
+    match reference.value.parse::<ReferralId>() {
+        Ok(id) if reference.namespace.is_empty() => Key::Id(id),
+        _ => Key::SenderReference(reference),
     }
 }
 
