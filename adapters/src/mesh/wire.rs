@@ -1,7 +1,9 @@
 //! What a message's body says, both ways. Pure.
 //!
-//! Canonical JSON is the body of a webhook (`webhook/wire.rs`, `webhook/inline.rs`). Inward it is read in the same form: `referral.new` and `referral.amended` with `data.referral`, `referral.cancelled`
-//! with `data.sender_reference` and `data.reason`; `referral.status` as a webhook's callback (`webhook/callback.rs`).
+//! Canonical JSON is the body of a webhook (`webhook/wire.rs`, `webhook/inline.rs`). Inward it is read in the same form:
+//! `referral.new` and `referral.amended` with `data.referral`, `referral.cancelled` with `data.sender_reference` and
+//! `data.reason`, `referral.consent_withdrawn` with `data.sender_reference` and `data.withdrawal`; `referral.status` as a
+//! webhook's callback (`webhook/callback.rs`).
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -57,6 +59,8 @@ struct Data {
     sender_reference: Option<Value>,
     #[serde(default)]
     reason: Option<Value>,
+    #[serde(default)]
+    withdrawal: Option<Value>,
     #[serde(default)]
     sender: Option<String>,
     #[serde(default, rename = "referral_id")]
@@ -204,24 +208,18 @@ fn canonical(event: Event, endpoint: &Endpoint) -> Result<Said, Violation> {
         "referral.new" => body::submit(referral.ok_or_else(missing)?),
         "referral.amended" => body::amend(referral.ok_or_else(missing)?)?,
         "referral.cancelled" => {
-            let mut ending = serde_json::Map::new();
             let named = [
                 ("sender_reference", data.sender_reference),
                 ("reason", data.reason),
             ];
-            for (key, value) in named {
-                let value = value.filter(|value| !value.is_null());
-                ending.extend(value.map(|value| (key.to_owned(), value)));
-            }
-            body::ending(Value::Object(ending)).map_err(|fault| {
-                let below = Some(fault.field).filter(|field| field != ".");
-                let path = below.map_or_else(|| "data".to_owned(), |f| format!("data.{f}"));
-                Violation::new(path, fault.why)
-            })?
+            within_data(named, body::ending)?
         }
         "referral.consent_withdrawn" => {
-            let why = "a withdrawal of consent is not taken by MESH: use the gateway's own interface, or tell its operators";
-            return Err(Violation::new("type", why));
+            let named = [
+                ("sender_reference", data.sender_reference),
+                ("withdrawal", data.withdrawal),
+            ];
+            within_data(named, body::withdrawal)?
         }
         _ => return Err(Violation::new("type", "is none that is taken by MESH")),
     };
@@ -230,6 +228,22 @@ fn canonical(event: Event, endpoint: &Endpoint) -> Result<Said, Violation> {
         claimed_sender: None,
         environment: Some(event.environment),
         documents,
+    })
+}
+
+/// Reads what ends a referral from its fields within `data`, whose faults are named so.
+fn within_data(
+    fields: [(&str, Option<Value>); 2],
+    read: impl FnOnce(Value) -> Result<InboundBody, Violation>,
+) -> Result<InboundBody, Violation> {
+    let filled = fields.into_iter().filter_map(|(key, value)| {
+        let value = value.filter(|value| !value.is_null())?;
+        Some((key.to_owned(), value))
+    });
+    read(Value::Object(filled.collect())).map_err(|fault| {
+        let below = Some(fault.field).filter(|field| field != ".");
+        let path = below.map_or_else(|| "data".to_owned(), |f| format!("data.{f}"));
+        Violation::new(path, fault.why)
     })
 }
 

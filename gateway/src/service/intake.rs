@@ -100,14 +100,18 @@ impl Intake for IntakeService {
             }
             InboundBody::Cancel(reference, text) => {
                 let code = CancelCode::CancelledBySender;
-                let act = SenderAct::Stop(StopNotice::Cancelled { code, text });
-                let message = SenderMessage {
-                    key: message.message_key,
-                    content: message.original,
-                    act,
-                    traceparent: message.traceparent,
-                };
-                self.sender(&caller, reference, message).await?
+                let stop = StopNotice::Cancelled { code, text };
+                let envelope = (message.message_key, message.original, message.traceparent);
+                self.stop(&caller, reference, stop, envelope).await?
+            }
+            InboundBody::Withdraw(reference, withdrawal) => {
+                let wrong = withdrawal.violations(self.service.now().london_date());
+                if !wrong.is_empty() {
+                    return Err(ServiceError::invalid(wrong).into());
+                }
+                let stop = StopNotice::Withdrawn(withdrawal);
+                let envelope = (message.message_key, message.original, message.traceparent);
+                self.stop(&caller, reference, stop, envelope).await?
             }
             InboundBody::Status(status) => {
                 let own = self.service.family_evidence(
@@ -144,6 +148,23 @@ impl Intake for IntakeService {
 }
 
 impl IntakeService {
+    /// A cancel or a withdrawal.
+    async fn stop(
+        &self,
+        caller: &Principal,
+        reference: SenderReference,
+        stop: StopNotice,
+        (key, content, traceparent): (String, Payload, Option<String>),
+    ) -> Result<IntakeAnswer, IntakeError> {
+        let message = SenderMessage {
+            key,
+            content,
+            act: SenderAct::Stop(stop),
+            traceparent,
+        };
+        self.sender(caller, reference, message).await
+    }
+
     async fn sender(
         &self,
         caller: &Principal,

@@ -9,6 +9,7 @@ use super::*;
 mod documents;
 mod everybody;
 mod refusals;
+mod withdrawal;
 
 use everybody::{Everybody, Paper, WAYS};
 
