@@ -25,8 +25,8 @@ use waymark_core::delivery::{Kind, Outcome, ParkReason, Repeat, Why};
 use waymark_core::directory::{Endpoint, Environment};
 use waymark_core::error::{Fault, Violation};
 use waymark_core::port::{
-    Adapter, AsksAfter, Collected, Deadline, Identification, Intake, Outbound, Probe, RenderError, Rendered,
-    Sent, Source,
+    Adapter, AsksAfter, Collected, Deadline, Identification, Intake, Outbound, Probe, RenderError,
+    Rendered, Sent, Source,
 };
 use waymark_core::time::Clock;
 

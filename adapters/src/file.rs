@@ -27,8 +27,10 @@ use config::{Settings, Transport};
 use folder::Folder;
 use inbox::Round;
 use place::{Place, PlaceError, Sub};
+use seen::{Seen, Since};
 use sftp::{Reached, Remote};
 
+mod answers;
 mod bare;
 mod cell;
 mod columns;
@@ -40,6 +42,7 @@ mod name;
 mod outbox;
 mod package;
 mod place;
+mod seen;
 mod sftp;
 mod table;
 mod wire;
@@ -63,6 +66,7 @@ pub struct FileDrop {
     clock: Arc<dyn Clock>,
     environment: Environment,
     egress: EgressPolicy,
+    seen: Seen,
 }
 
 impl std::fmt::Debug for FileDrop {
@@ -81,6 +85,7 @@ impl FileDrop {
             clock: Arc::clone(&context.clock),
             environment: context.environment,
             egress: context.egress,
+            seen: Seen::default(),
         }
     }
 
@@ -227,6 +232,9 @@ impl Adapter for FileDrop {
             intake,
             now: self.clock.now(),
             until,
+            seen: &self.seen,
+            since: Since::default(),
+            crowded: false,
             collected: Collected::default(),
         };
         let collected = round.run().await;

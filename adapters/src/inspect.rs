@@ -52,7 +52,7 @@ const SETTINGS: [(AdapterKind, &str); 8] = [
     ),
     (
         AdapterKind::Notify,
-        "url = \"https://notify.example\"\napi_key = \"secret:key\"",
+        "url = \"https://notify.example\"\nprivate_network = true\napi_key = \"secret:key\"",
     ),
     (
         AdapterKind::Mesh,
@@ -139,7 +139,9 @@ impl Inspector {
         let pathway: Pathway = "unsorted".parse().expect("a pathway is letters");
         Ok(Self {
             adapters: Adapters::new(&context)?,
-            endpoints: SETTINGS.map(|(kind, _)| (kind.as_str(), endpoint(kind))).into(),
+            endpoints: SETTINGS
+                .map(|(kind, _)| (kind.as_str(), endpoint(kind)))
+                .into(),
             fhir: fhir::inspect::server(&pathway),
             file: file::inspect::Reader::new(&endpoint(AdapterKind::File))
                 .expect("the settings are right"),

@@ -23,8 +23,8 @@ use waymark_core::delivery::{Outcome, Repeat, Why};
 use waymark_core::directory::{Endpoint, Environment};
 use waymark_core::error::Violation;
 use waymark_core::port::{
-    Adapter, AsksAfter, Collected, Deadline, Identification, Intake, Outbound, Probe, Reconciliation,
-    RenderError, Rendered, Sent, Source,
+    Adapter, AsksAfter, Collected, Deadline, Identification, Intake, Outbound, Probe,
+    Reconciliation, RenderError, Rendered, Sent, Source,
 };
 use waymark_core::time::Clock;
 

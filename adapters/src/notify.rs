@@ -18,8 +18,8 @@ use waymark_core::error::Violation;
 use waymark_core::family::Way;
 use waymark_core::id::WireId;
 use waymark_core::port::{
-    Adapter, AsksAfter, Collected, Deadline, Identification, Intake, Outbound, Probe, Reconciliation,
-    RenderError, Rendered, Sent, Source,
+    Adapter, AsksAfter, Collected, Deadline, Identification, Intake, Outbound, Probe,
+    Reconciliation, RenderError, Rendered, Sent, Source,
 };
 use waymark_core::time::Clock;
 

@@ -28,8 +28,8 @@ use wire::Callbacks;
 
 mod callback;
 mod config;
-pub(crate) mod inspect;
 pub(crate) mod inline;
+pub(crate) mod inspect;
 pub mod sign;
 pub mod wire;
 

@@ -51,10 +51,21 @@ pub(crate) fn answers(server: &Server, headers: &HeaderMap, bytes: &[u8]) {
     let sent = Outgoing::of(&value, "WM00000000000000");
     for status in statuses() {
         drop(answer_of(status, bytes));
-        drop(answer::of_transaction(status, headers, bytes.to_vec(), now()));
+        drop(answer::of_transaction(
+            status,
+            headers,
+            bytes.to_vec(),
+            now(),
+        ));
         if let Some(sent) = &sent {
             let echoed = sent.headers("1.4.0").unwrap_or_default();
-            drop(answer::of_message(status, &echoed, bytes.to_vec(), sent, now()));
+            drop(answer::of_message(
+                status,
+                &echoed,
+                bytes.to_vec(),
+                sent,
+                now(),
+            ));
         }
     }
 }

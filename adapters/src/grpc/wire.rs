@@ -386,7 +386,7 @@ mod tests {
             (Code::ResourceExhausted, "retry"),
             (Code::Aborted, "retry"),
             (Code::InvalidArgument, "reject"),
-            (Code::OutOfRange, "reject"),
+            (Code::OutOfRange, "unknown"),
             (Code::FailedPrecondition, "reject"),
             (Code::PermissionDenied, "reject"),
             (Code::Unauthenticated, "park"),

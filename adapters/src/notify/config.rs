@@ -109,7 +109,8 @@ impl Settings {
         }
         let public = address.as_ref().is_some_and(|a| a.reach == Reach::Public);
         if public && endpoint.retry.first_ms < RETRY_FIRST_MS_MIN {
-            let why = "is at least 30s: the provider must show what it took before it is asked for it";
+            let why =
+                "is at least 30s: the provider must show what it took before it is asked for it";
             faults.push(Violation::new("retry.first", why));
         }
         // Nothing better than the carrier's word ever comes, and less would end a message that may still bounce.

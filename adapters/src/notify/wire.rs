@@ -211,9 +211,11 @@ pub(super) fn refused(
             ),
         },
         // It may have been taken before it broke: what became of it is asked before it is sent again.
-        _ if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => Outcome::Unknown {
-            why: why("broke", "the provider failed while it took the message"),
-        },
+        _ if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => {
+            Outcome::Unknown {
+                why: why("broke", "the provider failed while it took the message"),
+            }
+        }
         _ => Outcome::Park {
             reason: ParkReason::Refused,
             why: why(

@@ -18,8 +18,17 @@ pub(crate) fn answers(id: &WireId, headers: &HeaderMap, bytes: &[u8]) {
         }
     }
     let secrets: Vec<_> = WebhookSecret::parse(bytes).into_iter().collect();
-    drop(verify_callback(&written, lines.next().unwrap_or_default(), &secrets, now()));
-    drop(wire::taken(id.as_str(), bytes.to_vec(), wire::Callbacks::None));
+    drop(verify_callback(
+        &written,
+        lines.next().unwrap_or_default(),
+        &secrets,
+        now(),
+    ));
+    drop(wire::taken(
+        id.as_str(),
+        bytes.to_vec(),
+        wire::Callbacks::None,
+    ));
     for status in statuses() {
         drop(wire::refused(status, headers, now()));
     }

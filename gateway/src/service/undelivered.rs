@@ -9,8 +9,8 @@ use waymark_core::error::ErrorKind;
 use waymark_core::leg::{LegState, Owner};
 use waymark_core::personal::Payload;
 use waymark_core::port::{
-    Act, Channel, DeliveryView, EventKind, IntakeAnswer, MessageKey, NewBody, NewDelivery, NewEvent,
-    Opening, Operation, ReferralChange, StatusNotice, StoreError, Undelivered,
+    Act, Channel, DeliveryView, EventKind, IntakeAnswer, MessageKey, NewBody, NewDelivery,
+    NewEvent, Opening, Operation, ReferralChange, StatusNotice, StoreError, Undelivered,
 };
 
 use super::draft::NOTE;
@@ -41,7 +41,10 @@ impl Service {
             return self.family_undelivered(caller, view, &undelivered).await;
         }
         let repeated = if view.state.blocks_lane() {
-            match store.operate(self.parking(caller, &view, &undelivered)).await {
+            match store
+                .operate(self.parking(caller, &view, &undelivered))
+                .await
+            {
                 Ok(()) => false,
                 Err(error) => return Err(later(error)),
             }

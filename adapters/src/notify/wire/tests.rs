@@ -12,7 +12,7 @@ const REPLY_TO: &str = "8e222534-7f05-4972-86e3-17c5d9f894e2";
 
 fn endpoint() -> Endpoint {
     let settings = format!(
-        "url = \"https://notify.example\"\napi_key = \"secret:new\"\nemail_reply_to_id = \"{REPLY_TO}\"\n\
+        "url = \"https://notify.example\"\nprivate_network = true\napi_key = \"secret:new\"\nemail_reply_to_id = \"{REPLY_TO}\"\n\
          sms_sender_id = \"{REPLY_TO}\""
     );
     Endpoint {

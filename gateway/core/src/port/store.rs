@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use waymark_tlog::TileId;
 use waymark_tlog::note::SigningKey;
 
+use super::AsksAfter;
 use crate::alarm::{Alarm, AlarmKind, NewAlarm};
 use crate::delivery::{DeliveryState, Evidence, Kind, ParkReason, Why};
 use crate::error::ErrorKind;
@@ -14,7 +15,6 @@ use crate::id::{
 use crate::leg::{LegState, Owner, Reception};
 use crate::personal::{Payload, Personal};
 use crate::referral::{Priority, SenderReference};
-use super::AsksAfter;
 use crate::time::Timestamp;
 
 mod accept;

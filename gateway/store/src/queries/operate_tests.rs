@@ -6,9 +6,9 @@ use waymark_core::delivery::{DeliveryState, Evidence, Kind, Next, ParkReason};
 use waymark_core::id::DeliveryId;
 use waymark_core::leg::LegState;
 use waymark_core::port::{
-    Act, AsksAfter, CloseAttempt, DeliveryStore as _, EventKind, LogStore as _, NewDelivery, NewEvent,
-    OpenOnly, Operation, RaiseEvidence, ReferralStore as _, SentPage, StoreError, UpkeepStore as _,
-    WorkClass,
+    Act, AsksAfter, CloseAttempt, DeliveryStore as _, EventKind, LogStore as _, NewDelivery,
+    NewEvent, OpenOnly, Operation, RaiseEvidence, ReferralStore as _, SentPage, StoreError,
+    UpkeepStore as _, WorkClass,
 };
 
 use super::fixture::{Bench, Sent, alarm, bench, due, ms, next};
@@ -333,7 +333,11 @@ async fn what_was_sent_and_may_have_news_is_paged_newest_first() {
         }
     }
     let endpoint = "mesh".parse().unwrap();
-    let all = b.store.sent(&endpoint, AsksAfter::Cases, None, 10).await.unwrap();
+    let all = b
+        .store
+        .sent(&endpoint, AsksAfter::Cases, None, 10)
+        .await
+        .unwrap();
     let ids: Vec<DeliveryId> = all.sent.iter().map(|sent| sent.delivery).collect();
     // Done with an open leg, and awaiting evidence; neither what was refused nor what was never sent.
     assert_eq!((ids, all.next), (vec![made[1], made[0]], None));
