@@ -21,7 +21,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 use url::Url;
-use waymark_core::delivery::{Kind, Outcome, ParkReason, Repeat, Why};
+use waymark_core::delivery::{Outcome, ParkReason, Repeat, Why};
 use waymark_core::directory::{Endpoint, Environment};
 use waymark_core::error::{Fault, Violation};
 use waymark_core::port::{
@@ -283,8 +283,7 @@ impl Fhir {
     async fn attempt(&self, message: &Outbound<'_>, call: Call<'_>) -> Outcome {
         let bytes = message.rendered.bytes.expose();
         let bundle: Value = serde_json::from_slice(bytes).unwrap_or_default();
-        let ends = matches!(message.kind, Kind::Cancel | Kind::Withdraw);
-        if ends && let Err(outcome) = self.still_active(message, call, &bundle).await {
+        if let Err(outcome) = self.may_go(message, call, &bundle).await {
             return outcome;
         }
         match call.settings.mode {
