@@ -154,6 +154,9 @@ async fn token(State(play): State<Arc<Play>>, body: String) -> Response {
         .lock()
         .unwrap()
         .push(form["client_assertion"].clone());
+    if let Some(status) = *play.no_tokens.lock().unwrap() {
+        return (status, [("retry-after", "7")]).into_response();
+    }
     let nth = play.tokens.fetch_add(1, Ordering::Relaxed) + 1;
     *play.token.lock().unwrap() = Some(format!("token-{nth}"));
     json!({"access_token": format!("token-{nth}"), "token_type": "Bearer", "expires_in": "600"})
@@ -183,6 +186,7 @@ impl Far {
             token: Mutex::default(),
             assertions: Mutex::default(),
             tokens: AtomicU32::new(0),
+            no_tokens: Mutex::default(),
             searches: Mutex::default(),
         });
         let router = Router::new()
@@ -397,10 +401,8 @@ impl Secrets for OneKey {
     }
 }
 
-#[tokio::test]
-async fn a_token_is_fetched_by_a_signed_assertion_kept_and_fetched_anew_once_when_it_is_refused() {
-    let pki = Pki::new();
-    let far = Far::start(&pki, "bars").await;
+/// The adapter with a key, the endpoint that asks for tokens, and the key.
+fn with_token(pki: &Pki, far: &Far) -> (Arc<dyn Adapter>, Endpoint, KeyPair) {
     let key = KeyPair::generate(KeySize::Rsa2048).unwrap();
     let der: Pkcs8V1Der<'_> = key.as_der().unwrap();
     let lines = STANDARD.encode(der.as_ref());
@@ -419,6 +421,39 @@ async fn a_token_is_fetched_by_a_signed_assertion_kept_and_fetched_anew_once_whe
         "token".to_owned(),
         toml::Value::Table(token.parse().unwrap()),
     );
+    (adapter, endpoint, key)
+}
+
+#[tokio::test]
+async fn a_token_that_is_not_given_now_is_asked_for_later_and_nothing_is_parked() {
+    let pki = Pki::new();
+    let far = Far::start(&pki, "bars").await;
+    let (adapter, endpoint, _) = with_token(&pki, &far);
+    for status in [400, 401, 403, 429, 500, 503] {
+        let status = StatusCode::from_u16(status).unwrap();
+        *far.play.no_tokens.lock().unwrap() = Some(status);
+        let outcome = attempt(&*adapter, &endpoint, Kind::New, 1).await;
+        let Outcome::Retry { after, why } = outcome else {
+            panic!("{status}: {outcome:?}")
+        };
+        assert_eq!(after, Some(Duration::from_secs(7)), "{status}");
+        assert_eq!(why.code, "fhir.token_refused");
+    }
+    *far.play.no_tokens.lock().unwrap() = None;
+    *far.play.answers.lock().unwrap() = [(403, "SEND_FORBIDDEN", "forbidden")].into();
+    let outcome = attempt(&*adapter, &endpoint, Kind::New, 1).await;
+    assert_eq!(
+        outcome.word(),
+        "retry",
+        "the application may take the next token"
+    );
+}
+
+#[tokio::test]
+async fn a_token_is_fetched_by_a_signed_assertion_kept_and_fetched_anew_once_when_it_is_refused() {
+    let pki = Pki::new();
+    let far = Far::start(&pki, "bars").await;
+    let (adapter, endpoint, key) = with_token(&pki, &far);
     assert_eq!(adapter.validate(&endpoint), []);
     for _ in 0..2 {
         assert_eq!(
