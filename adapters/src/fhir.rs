@@ -21,7 +21,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 use url::Url;
-use waymark_core::delivery::{Kind, Outcome, ParkReason, Repeat, Why};
+use waymark_core::delivery::{Outcome, ParkReason, Repeat, Why};
 use waymark_core::directory::{Endpoint, Environment};
 use waymark_core::error::{Fault, Violation};
 use waymark_core::port::{
@@ -37,6 +37,7 @@ use crate::limits::{BodyError, read_capped};
 use crate::pool::Pool;
 use crate::settings;
 use crate::tls::Profiles;
+use crate::webhook::wire::retry_after;
 use config::{Mode, Settings, TokenSettings};
 use header::Outgoing;
 use wire::MEDIA_TYPE;
@@ -205,7 +206,8 @@ impl Fhir {
         })
     }
 
-    /// The token in use, or a new one. Nothing of a message was written while there is none.
+    /// The token in use, or a new one. Nothing of a message was written while there is none, and one that its server
+    /// does not give now it may give later: whatever fails here is tried again.
     async fn token(&self, call: Call<'_>, token: &TokenSettings) -> Result<HeaderValue, Outcome> {
         let now = Instant::now();
         if let Some(kept) = self.tokens.find(call.endpoint, now)
@@ -215,7 +217,6 @@ impl Fhir {
         }
         let why = |code: &str, text: &str| Why::new(format!("fhir.token_{code}"), text);
         let later = |why| Outcome::Retry { after: None, why };
-        let soft = |why| Outcome::SoftReject { why };
         let pem = token
             .key
             .resolve(&*self.secrets)
@@ -224,7 +225,7 @@ impl Fhir {
         aws_lc_rs::rand::fill(&mut id).map_err(|_| later(why("random", "no randomness")))?;
         let id = uuid::Builder::from_random_bytes(id).into_uuid().to_string();
         let assertion = token::assertion(token, &pem, &id, self.clock.now())
-            .map_err(|error| soft(why("key", &format!("secret {} {error}", token.key))))?;
+            .map_err(|error| later(why("key", &format!("secret {} {error}", token.key))))?;
         let tls = self.tls(call.settings).map_err(|e| e.outcome("fhir"))?;
         // The token's server is another host: its certificate is judged by its name, not by the agency's identity.
         let client = match &call.settings.peer_identity {
@@ -247,20 +248,17 @@ impl Fhir {
         let answered = timeout_at(call.until, async {
             let mut response = request.send().await.ok()?;
             let status = response.status();
+            let after = retry_after(response.headers(), self.clock.now());
             let body = read_capped(&mut response, crate::limits::ANSWER_BYTES_MAX).await;
-            Some((status, body.unwrap_or_default()))
+            Some((status, after, body.unwrap_or_default()))
         });
-        let Ok(Some((status, body))) = answered.await else {
+        let Ok(Some((status, after, body))) = answered.await else {
             return Err(later(why("unreached", "the token endpoint did not answer")));
         };
         let text = format!("the token endpoint answered {}", status.as_u16());
         if !status.is_success() {
             let why = why("refused", &text);
-            return Err(if status.is_client_error() {
-                soft(why)
-            } else {
-                later(why)
-            });
+            return Err(Outcome::Retry { after, why });
         }
         let read = token::read(&body).and_then(|(token, lasting)| {
             let mut bearer = HeaderValue::from_str(&format!("Bearer {token}")).ok()?;
@@ -268,7 +266,7 @@ impl Fhir {
             Some((bearer, lasting))
         });
         let Some((bearer, lasting)) = read else {
-            return Err(soft(why(
+            return Err(later(why(
                 "malformed",
                 "the token endpoint's answer holds no bearer token",
             )));
@@ -284,8 +282,7 @@ impl Fhir {
     async fn attempt(&self, message: &Outbound<'_>, call: Call<'_>) -> Outcome {
         let bytes = message.rendered.bytes.expose();
         let bundle: Value = serde_json::from_slice(bytes).unwrap_or_default();
-        let ends = matches!(message.kind, Kind::Cancel | Kind::Withdraw);
-        if ends && let Err(outcome) = self.still_active(message, call, &bundle).await {
+        if let Err(outcome) = self.may_go(message, call, &bundle).await {
             return outcome;
         }
         match call.settings.mode {

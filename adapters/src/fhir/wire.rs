@@ -13,6 +13,7 @@ use super::config::{Mode, Settings};
 
 pub(crate) mod bars;
 mod code;
+mod consent;
 pub(crate) mod inward;
 pub(crate) mod message;
 pub(crate) mod node;

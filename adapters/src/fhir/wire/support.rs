@@ -10,8 +10,8 @@ use waymark_core::identifier::Urn;
 use waymark_core::personal::{Payload, Personal};
 use waymark_core::port::InboundDocument;
 use waymark_core::referral::{
-    Concern, Consent, ConsentGiver, ConsentScope, ConsentStatus, Cycle, Flag, LawfulBasis, Need,
-    NeedType, SenProvision, Setting, SettingKind, Tested,
+    Concern, Consent, Cycle, Flag, LawfulBasis, Need, NeedType, SenProvision, Setting, SettingKind,
+    Tested,
 };
 
 use super::super::name;
@@ -35,7 +35,7 @@ pub(super) struct Support {
 }
 
 pub(super) fn read(reading: &mut Reading<'_, '_>) -> Result<Support, Fault> {
-    let (consent, lawful_basis) = consent(reading)?;
+    let (consent, lawful_basis) = super::consent::read(reading)?;
     let mut found = Support {
         safeguarding: Vec::new(),
         adjustments: Vec::new(),
@@ -130,78 +130,8 @@ fn allergies(reading: &mut Reading<'_, '_>, found: &mut Support) -> Result<(), F
     Ok(())
 }
 
-/// The consent of the message; without one, what the agreement with the sender says of all its referrals.
-fn consent(reading: &Reading<'_, '_>) -> Result<(Consent, LawfulBasis), Fault> {
-    let assumed = reading.assumptions;
-    let Some(node) = reading.message.all("Consent").next() else {
-        let consent = Consent {
-            status: ConsentStatus::Given,
-            given_by: None,
-            role: ConsentGiver::Parent,
-            scope: assumed.consent_scope.clone(),
-            date: None,
-            evidence: None,
-        };
-        return Ok((consent, assumed.lawful_basis));
-    };
-    let exact = |extension: &str| {
-        let found = node.extension(&name::extension(extension))?;
-        found
-            .map(|found| found.required_text("valueCode"))
-            .transpose()
-    };
-    let status = match (exact("consent-status")?, node.required_text("status")?) {
-        (Some(code), _) => ConsentStatus::parse(code),
-        (None, "active") => Some(ConsentStatus::Given),
-        (None, "rejected") => Some(ConsentStatus::Withheld),
-        (None, "inactive") => Some(ConsentStatus::Withdrawn),
-        (None, "proposed" | "draft") => Some(ConsentStatus::NotSought),
-        (None, _) => None,
-    };
-    let status =
-        status.ok_or_else(|| node.fault_of("status", "is a state of consent", Issue::Value))?;
-    let role = exact("consent-role")?
-        .and_then(ConsentGiver::parse)
-        .unwrap_or_default();
-    let mut scope = Vec::new();
-    if let Some(provision) = node.object("provision")? {
-        for purpose in provision.list("purpose")? {
-            let code = purpose.required_text("code")?;
-            if purpose.text("system")? == Some(name::VALUE) {
-                let known = ConsentScope::parse(code);
-                scope.push(known.ok_or_else(|| {
-                    purpose.fault_of("code", "is a scope of consent", Issue::Value)
-                })?);
-            }
-        }
-    }
-    let own = exact("consent-status")?.is_some();
-    if scope.is_empty() && !own && status == ConsentStatus::Given {
-        scope.clone_from(&assumed.consent_scope);
-    }
-    let basis = node.concept("policyRule")?.code_of(name::VALUE);
-    let basis = match basis {
-        None => assumed.lawful_basis,
-        Some(code) => LawfulBasis::parse(code)
-            .ok_or_else(|| node.fault_of("policyRule", "is a lawful basis", Issue::Value))?,
-    };
-    let display = |node: Option<&Node<'_>>| -> Result<Option<Personal<String>>, Fault> {
-        let text = node.map(|node| node.text("display")).transpose()?.flatten();
-        Ok(text.map(Personal::from))
-    };
-    let consent = Consent {
-        status,
-        given_by: display(node.list("performer")?.first())?,
-        role,
-        scope,
-        date: day(node, "dateTime")?,
-        evidence: display(node.object("sourceReference")?.as_ref())?,
-    };
-    Ok((consent, basis))
-}
-
 /// The day of an element that is a date or the beginning of a dateTime.
-fn day(node: &Node<'_>, element: &str) -> Result<Option<Date>, Fault> {
+pub(super) fn day(node: &Node<'_>, element: &str) -> Result<Option<Date>, Fault> {
     let Some(written) = node.text(element)? else {
         return Ok(None);
     };

@@ -19,6 +19,7 @@ use crate::context::EgressPolicy;
 use crate::contract::sample;
 use crate::far_side;
 
+mod consent;
 mod refusals;
 
 pub(in crate::fhir) const BARS: &str = "url = \"https://r1l.example/FHIR/R4\"\nmode = \"bars\"\nauth = \"mtls\"\n\
