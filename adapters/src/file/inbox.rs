@@ -418,6 +418,7 @@ impl Round<'_> {
             traceparent: None,
             environment: None,
             attachments: Vec::new(),
+            conversation: None,
             body,
         }
     }

@@ -19,6 +19,7 @@ use crate::contract::{self, sample};
 use crate::far_side::Pki;
 
 mod bare_csv;
+mod crash;
 mod keeping;
 mod waiting;
 

@@ -355,6 +355,7 @@ pub(super) fn inbound(
         traceparent: None,
         environment: None,
         attachments: Vec::new(),
+        conversation: None,
         body,
     })
 }
