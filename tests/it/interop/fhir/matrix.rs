@@ -9,6 +9,7 @@ use super::*;
 mod documents;
 mod everybody;
 mod refusals;
+mod told;
 mod withdrawal;
 
 use everybody::{Everybody, Paper, WAYS};
