@@ -205,11 +205,11 @@ pub(crate) fn reached(probe: &Probe) -> bool {
 }
 
 /// A probe with what the application answered: whether it takes us, and the words for the operator.
-pub(crate) fn with_application(mut probe: Probe, answered: Result<String, String>) -> Probe {
+pub(crate) fn with_application(mut probe: Probe, answered: &Result<String, String>) -> Probe {
     for stage in &mut probe.stages {
         if stage.stage == "application" {
             stage.passed = Some(answered.is_ok());
-            let (Ok(detail) | Err(detail)) = &answered;
+            let (Ok(detail) | Err(detail)) = answered;
             stage.detail.clone_from(detail);
         }
     }

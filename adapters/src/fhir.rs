@@ -459,6 +459,6 @@ impl Adapter for Fhir {
             settings: &settings,
             until,
         };
-        connect::with_application(probe, self.application(call).await)
+        connect::with_application(probe, &self.application(call).await)
     }
 }

@@ -329,7 +329,7 @@ impl Adapter for Notify {
         if !connect::reached(&probe) {
             return probe;
         }
-        connect::with_application(probe, self.application(endpoint, &settings, until).await)
+        connect::with_application(probe, &self.application(endpoint, &settings, until).await)
     }
 }
 

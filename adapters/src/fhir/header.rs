@@ -45,11 +45,12 @@ impl Outgoing {
         let text = |node: &Node<'_>, element: &str| {
             node.text(element).ok().flatten().map(ToOwned::to_owned)
         };
-        let referral = identifiers
-            .iter()
-            .find(|id| text(id, "system").as_deref() == Some(name::REFERRAL_ID));
-        // A status names the referral by the id that we gave the request.
-        let correlation = match referral {
+        let named = |system: &str| {
+            let mut all = identifiers.iter();
+            all.find(|id| text(id, "system").as_deref() == Some(system))
+        };
+        // A status is of the exchange that its referral came by, else it names the referral by the id that we gave.
+        let correlation = match named(name::EXCHANGE_ID).or_else(|| named(name::REFERRAL_ID)) {
             Some(id) => text(id, "value")?,
             None => text(request, "id")?,
         };

@@ -7,7 +7,7 @@ use waymark_core::directory::{CodeMap, Environment};
 use waymark_core::error::{ErrorKind, Violation};
 use waymark_core::leg::LegState;
 use waymark_core::personal::Payload;
-use waymark_core::port::{Channel, Inbound, InboundBody, IntakeAnswer, IntakeError};
+use waymark_core::port::{Channel, Conversation, Inbound, InboundBody, IntakeAnswer, IntakeError};
 use waymark_core::referral::SenderReference;
 
 use super::header::{self, CORRELATION_ID, HeaderFault, REQUEST_ID};
@@ -174,6 +174,11 @@ impl Server {
             }
         };
         let echo = echo_of(&message, event)?;
+        // "Feedback" is of the exchange that it answers, and names the message that opened it (BaRS Core 1.4).
+        let conversation = (event == Event::Request).then(|| Conversation {
+            exchange: incoming.correlation.clone(),
+            message: echo.bundle_id.clone(),
+        });
         let original = Payload::new(body.to_vec());
         let inbound = Inbound {
             channel: Channel::Peer(caller.identity.to_owned()),
@@ -185,6 +190,7 @@ impl Server {
             traceparent: caller.traceparent,
             environment: None,
             attachments: documents,
+            conversation,
             body: content,
         };
         Ok((inbound, Asked::Message(Box::new(echo))))
@@ -242,6 +248,7 @@ impl Server {
             traceparent: caller.traceparent,
             environment: None,
             attachments: Vec::new(),
+            conversation: None,
             body: InboundBody::Enquiry(reference),
         };
         let kind = Asked::Enquiry;

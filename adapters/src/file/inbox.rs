@@ -475,6 +475,7 @@ impl Round<'_> {
             traceparent: None,
             environment: None,
             attachments: Vec::new(),
+            conversation: None,
             body,
         }
     }

@@ -374,6 +374,7 @@ pub(super) fn inbound(
         traceparent: None,
         environment: None,
         attachments: Vec::new(),
+        conversation: None,
         body,
     })
 }

@@ -51,6 +51,8 @@ pub fn source_of(
             (None, Some(stop))
         }
     };
+    let conversation = content.conversation.as_ref();
+    let conversation = conversation.and_then(|ids| serde_json::from_slice(ids.expose()).ok());
     if referral.is_none() && status.is_none() && leased.kind != Kind::Guidance {
         return Err(broken("content"));
     }
@@ -73,6 +75,7 @@ pub fn source_of(
         reason: stop.as_ref().and_then(StopNotice::words),
         stop,
         attachments: Vec::new(),
+        conversation,
         at,
         environment,
     })

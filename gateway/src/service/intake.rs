@@ -63,6 +63,7 @@ impl Intake for IntakeService {
                     content: message.original.clone(),
                     fingerprint: message.fingerprint,
                     original: Some((message.media_type, message.original)),
+                    conversation: message.conversation,
                     traceparent: message.traceparent,
                 };
                 let accepted = self

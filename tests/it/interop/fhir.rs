@@ -31,6 +31,7 @@ fn area(mode: &str, port: u16) -> Area {
 id = "FHR01"
 name = "Southmere Neurodevelopment"
 sector = "health"
+return_endpoint = "fhr-fhir"
 
 [[identity]]
 name = "{FAR_SIDE}"

@@ -96,7 +96,10 @@ pub(super) fn render(
                 event: "servicerequest-response",
                 reason: "new",
                 definition: name::DEFINITION_RESPONSE,
-                response: Some(source.referral.to_string()),
+                response: Some(match &source.conversation {
+                    Some(ids) if is_id(&ids.message) => ids.message.clone(),
+                    _ => source.referral.to_string(),
+                }),
             }
         }
     };
@@ -153,6 +156,9 @@ fn status(folder: &mut Folder<'_>, source: &Source, notice: &StatusNotice, codes
     let mapped = mapped.map(|wire| json!({ "system": name::system_of(&wire.system), "code": wire.code, "display": wire.display }));
     let reference = json!({ "system": name::REFERENCE, "value": source.reference.as_str() });
     let filler = json!({ "coding": [{ "system": "http://terminology.hl7.org/CodeSystem/v2-0203", "code": "FILL" }] });
+    let exchange = source.conversation.as_ref();
+    let exchange =
+        exchange.map(|ids| json!({ "system": name::EXCHANGE_ID, "value": ids.exchange }));
     let subject = json!({ "type": "Patient", "identifier": reference });
     let encounter = json!({
         "extension": [code_extension("state", notice.state.as_str())],
@@ -168,6 +174,7 @@ fn status(folder: &mut Folder<'_>, source: &Source, notice: &StatusNotice, codes
         "identifier": [
             outward::sender_identifier(source),
             { "type": filler, "system": name::REFERENCE, "value": source.reference.as_str() },
+            exchange,
         ],
         "status": code::bars_status(notice.state),
         "intent": "plan",

@@ -132,7 +132,7 @@ fn is_ours(identifier: &Node<'_>) -> Result<bool, Fault> {
         let kind = identifier.concept("type")?;
         Ok(kind.codings.iter().any(|c| c.code == Some("FILL")))
     };
-    let always = [name::REFERRAL_ID, name::DELIVERY_ID].contains(&system);
+    let always = [name::REFERRAL_ID, name::DELIVERY_ID, name::EXCHANGE_ID].contains(&system);
     Ok(always || (system == name::REFERENCE && filler()?))
 }
 

@@ -11,7 +11,7 @@ use waymark_core::personal::Personal;
 use waymark_core::port::Source;
 use waymark_core::referral::{
     Child, Consent, ConsentStatus, Contact, DocumentRef, Flag, NhsVerification, Priority, Referral,
-    SafeToContact, Setting, Sex, Tested,
+    Setting, Sex, Tested,
 };
 
 use super::super::name;

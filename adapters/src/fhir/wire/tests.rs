@@ -5,12 +5,13 @@ use waymark_core::directory::{AdapterKind, CodeMap, Endpoint, Environment, WireC
 use waymark_core::leg::LegState;
 use waymark_core::personal::{Payload, Personal};
 use waymark_core::port::{
-    Attachment, CancelCode, InboundBody, InboundStatus, RenderError, Source, StatusNotice,
-    StopNotice,
+    Attachment, CancelCode, Conversation, InboundBody, InboundStatus, RenderError, Source,
+    StatusNotice, StopNotice,
 };
 use waymark_core::referral::{ExternalId, LawfulBasis, Priority, Referral, SenderReference};
 
 use super::super::config::Settings;
+use super::super::header::Outgoing;
 use super::super::name;
 use super::inward::{self, Assumptions};
 use super::message::Message;
@@ -290,6 +291,28 @@ fn an_amendment_and_a_cancel_name_the_request_by_the_receivers_id() {
         panic!("not a cancel")
     };
     assert!(words.unwrap().expose().starts_with("CONSENT WITHDRAWN"));
+}
+
+#[test]
+fn a_status_is_of_the_exchange_and_answers_the_message_that_opened_its_referral() {
+    let exchange = "0197f3c2-7d11-7a10-9c1e-2f6b0c9f1a01";
+    let response = |source: &Source| {
+        let bundle = rendered(source, BARS);
+        let outgoing = Outgoing::of(&bundle, source.wire_id.as_str()).unwrap();
+        let header = bundle["entry"][0]["resource"].clone();
+        (
+            outgoing.correlation,
+            header["response"]["identifier"].clone(),
+        )
+    };
+    let mut source = told(LegState::Accepted);
+    let own = source.referral.to_string();
+    assert_eq!(response(&source), (own.clone(), json!(own)));
+    source.conversation = Some(Conversation {
+        exchange: exchange.to_owned(),
+        message: "bundle-1".to_owned(),
+    });
+    assert_eq!(response(&source), (exchange.to_owned(), json!("bundle-1")));
 }
 
 fn status_of(bundle: &Value) -> Result<InboundStatus, Fault> {

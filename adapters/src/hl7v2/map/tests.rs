@@ -92,6 +92,7 @@ pub(in crate::hl7v2) fn source(kind: Kind, content: Option<Referral>) -> Source 
         }),
         receiver_reference: None,
         attachments: Vec::new(),
+        conversation: None,
         at: Timestamp::from_ms(1_772_447_400_000),
         environment: Environment::Test,
     }

@@ -58,10 +58,21 @@ pub struct Source {
     /// The bytes of the content's documents, in its order; those left out of it go by reference alone, because they
     /// are larger than the adapter carries inline (see [`Adapter::inline_bytes_max`]).
     pub attachments: Vec<Attachment>,
+    /// Which message opened the referral, where its sender's protocol asks for that in a status; for a status alone.
+    pub conversation: Option<Conversation>,
     /// When the first attempt was made: the time that goes on the wire.
     pub at: Timestamp,
     /// Test or live.
     pub environment: Environment,
+}
+
+/// The ids of a message that opened a referral, which every answer to it repeats.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Conversation {
+    /// The id of the exchange, e.g. `X-Correlation-Id`.
+    pub exchange: String,
+    /// The id of the message, e.g. of its Bundle.
+    pub message: String,
 }
 
 /// A document that goes along with a referral, opened for its first attempt; its digest was checked when it was opened.
@@ -306,6 +317,8 @@ pub struct Inbound {
     pub traceparent: Option<String>,
     /// Test or live, where the message says so.
     pub environment: Option<Environment>,
+    /// Its ids that answers to it must repeat, where its protocol asks for that.
+    pub conversation: Option<Conversation>,
     /// Documents that came inline; the intake keeps them and adds them to the referral's own, by digest.
     pub attachments: Vec<InboundDocument>,
     /// What it says.

@@ -3,7 +3,7 @@
 use super::*;
 
 /// The message of the sample with one resource changed; further resources go in behind it.
-fn with(kind: &str, changes: Value, more: &[Value]) -> Value {
+fn with(kind: &str, changes: &Value, more: &[Value]) -> Value {
     let mut bundle = rendered(&sample::source(Kind::New), BARS);
     let found = resource(&mut bundle, kind).as_object_mut().unwrap();
     found.extend(changes.as_object().unwrap().clone());
@@ -67,7 +67,7 @@ fn what_has_no_field_is_said_in_words() {
             ],
         ),
     ] {
-        let words = narrative(&with(kind, changes, &[]));
+        let words = narrative(&with(kind, &changes, &[]));
         for line in lines {
             assert!(words.lines().any(|found| found == line), "{line}: {words}");
         }
@@ -97,7 +97,7 @@ fn what_is_no_longer_or_never_was_so_is_said_and_not_taken() {
         json!({"resourceType": "DocumentReference", "status": "superseded", "description": "Old report",
             "content": [{"attachment": {"contentType": "text/plain", "data": "AAAA"}}]}),
     ];
-    let bundle = with("Patient", json!({}), &more);
+    let bundle = with("Patient", &json!({}), &more);
     let asked = read(&bundle).unwrap();
     assert!(asked.documents.is_empty());
     let read = submitted(&bundle).unwrap();
@@ -150,7 +150,7 @@ fn what_changes_the_meaning_of_the_rest_is_refused_by_its_path() {
             "implicitRules",
         ),
     ] {
-        let mut bundle = with(kind, changes, &[]);
+        let mut bundle = with(kind, &changes, &[]);
         let fault = read(&bundle).err().unwrap();
         assert!(fault.path.ends_with(end), "{kind}: {fault}");
         assert_eq!(fault.issue, Issue::NotSupported);
@@ -160,6 +160,6 @@ fn what_changes_the_meaning_of_the_rest_is_refused_by_its_path() {
             "{kind}"
         );
     }
-    let said = with("ServiceRequest", json!({"doNotPerform": false}), &[]);
+    let said = with("ServiceRequest", &json!({"doNotPerform": false}), &[]);
     assert!(read(&said).is_ok());
 }

@@ -102,6 +102,8 @@ pub struct DeliveryContent {
     pub content: Option<Payload>,
     /// The reason or status.
     pub note: Option<Payload>,
+    /// The ids that answers to the referral's first message repeat; for a status alone.
+    pub conversation: Option<Payload>,
     /// The bytes, once rendered.
     pub rendered: Option<Rendered>,
 }
