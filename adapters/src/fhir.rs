@@ -5,11 +5,14 @@
 //! Lost on the way: an empty text and an empty name part are left out; a document larger than is sent inline goes by
 //! reference, and its receiver cannot fetch it by that alone; the receiver knows the referral by our reference, and the
 //! sender's own goes along as one more identifier. At a plain server what supports the request is contained in it, so
-//! that no search finds a flag by itself. A status to a sender does not repeat the `X-Correlation-Id` of its
-//! request, which is not kept beside it: it names the request by the id that our answer gave it.
+//! that no search finds a flag by itself; when it ends there, request and task are put without all that.
 //!
-//! Carried: safeguarding and adjustments as flags, allergies, consent and its scope, and unsafe contact as resources of
-//! their own, and all of them in words in the request's first note.
+//! Carried: safeguarding and adjustments as flags, allergies, consent and its scope, unsafe contact and the format that
+//! somebody reads as resources of their own, and all of them in words in the request's first note.
+//!
+//! Inward: what has no field goes into the narrative in words ([`wire`]), kinds of resource that nobody here reads by name;
+//! what would change the meaning of what is read is refused. A withdrawal of consent that comes in is read as a cancel with
+//! the words that say so: BaRS has no message for it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -32,7 +35,7 @@ use waymark_core::time::Clock;
 
 use crate::connect::{self, ConnectError};
 use crate::context::{AdapterContext, EgressPolicy, Peers, Secrets};
-use crate::https::{self, Asking, Clients, below};
+use crate::https::{self, Asking, Clients, below, clocks};
 use crate::limits::{BodyError, read_capped};
 use crate::pool::Pool;
 use crate::settings;
@@ -51,6 +54,7 @@ mod corpus;
 pub mod header;
 pub(crate) mod inspect;
 mod name;
+mod probe;
 pub mod send;
 pub mod server;
 mod standing;
@@ -221,8 +225,7 @@ impl Fhir {
             .key
             .resolve(&*self.secrets)
             .ok_or_else(|| later(why("secret", &format!("secret {} is missing", token.key))))?;
-        let mut id = [0u8; ASSERTION_ID_BYTES];
-        aws_lc_rs::rand::fill(&mut id).map_err(|_| later(why("random", "no randomness")))?;
+        let id = random().map_err(|_| later(why("random", "no randomness")))?;
         let id = uuid::Builder::from_random_bytes(id).into_uuid().to_string();
         let assertion = token::assertion(token, &pem, &id, self.clock.now())
             .map_err(|error| later(why("key", &format!("secret {} {error}", token.key))))?;
@@ -250,12 +253,19 @@ impl Fhir {
             let status = response.status();
             let after = retry_after(response.headers(), self.clock.now());
             let body = read_capped(&mut response, crate::limits::ANSWER_BYTES_MAX).await;
-            Some((status, after, body.unwrap_or_default()))
+            let apart = clocks(response.headers(), self.clock.now());
+            Some((status, (after, apart), body.unwrap_or_default()))
         });
-        let Ok(Some((status, after, body))) = answered.await else {
+        let Ok(Some((status, (after, apart), body))) = answered.await else {
             return Err(later(why("unreached", "the token endpoint did not answer")));
         };
-        let text = format!("the token endpoint answered {}", status.as_u16());
+        let mut text = format!("the token endpoint answered {}", status.as_u16());
+        if let Some(word) = token::refusal(&body) {
+            text = format!("{text} ({word})");
+        }
+        if let Some(apart) = apart {
+            text = format!("{text}, and {apart}");
+        }
         if !status.is_success() {
             let why = why("refused", &text);
             return Err(Outcome::Retry { after, why });
@@ -342,6 +352,13 @@ impl Fhir {
             ),
         }
     }
+}
+
+/// What an id is made of that is used once.
+fn random() -> Result<[u8; ASSERTION_ID_BYTES], aws_lc_rs::error::Unspecified> {
+    let mut id = [0u8; ASSERTION_ID_BYTES];
+    aws_lc_rs::rand::fill(&mut id)?;
+    Ok(id)
 }
 
 /// The headers of a request that reads.
@@ -438,6 +455,15 @@ impl Adapter for Fhir {
             return connect::not_tried("the endpoint's settings are wrong: see directory check");
         };
         let until = Instant::now() + deadline.within;
-        https::probe(&settings.address, self.tls(&settings), until).await
+        let probe = https::probe(&settings.address, self.tls(&settings), until).await;
+        if !connect::reached(&probe) {
+            return probe;
+        }
+        let call = Call {
+            endpoint,
+            settings: &settings,
+            until,
+        };
+        connect::with_application(probe, &self.application(call).await)
     }
 }

@@ -172,6 +172,31 @@ impl Notify {
         }
     }
 
+    /// Whether the provider takes our key now: its templates are read, which nobody notices.
+    async fn application(
+        &self,
+        endpoint: &Endpoint,
+        settings: &Settings,
+        until: Instant,
+    ) -> Result<String, String> {
+        let words = |outcome: &Outcome| unanswered(outcome).text;
+        let call = self.call(endpoint, settings);
+        let call = call.map_err(|outcome| words(&outcome))?;
+        let url = below(&settings.address.url, &["v2", "templates"]);
+        let answer = self.ask(&call, call.client.get(url), until).await;
+        let answer = answer.map_err(|outcome| words(&outcome))?;
+        if let Some(apart) = https::clocks(&answer.headers, self.clock.now()) {
+            return Err(apart);
+        }
+        match answer.status {
+            StatusCode::OK => Ok("the provider takes the API key".to_owned()),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                Err(wire::refused_key(answer.bytes()).to_owned())
+            }
+            status => Err(format!("a question was answered {}", status.as_u16())),
+        }
+    }
+
     async fn by_id(&self, call: &Call<'_>, id: &str, until: Instant) -> Result<Found, Why> {
         let url = below(&call.settings.address.url, &["v2", "notifications", id]);
         let answer = self.ask(call, call.client.get(url), until).await;
@@ -305,7 +330,11 @@ impl Adapter for Notify {
             return connect::not_tried("the endpoint's settings are wrong: see directory check");
         };
         let until = Instant::now() + deadline.within;
-        https::probe(&settings.address, self.tls(&settings), until).await
+        let probe = https::probe(&settings.address, self.tls(&settings), until).await;
+        if !connect::reached(&probe) {
+            return probe;
+        }
+        connect::with_application(probe, &self.application(endpoint, &settings, until).await)
     }
 }
 

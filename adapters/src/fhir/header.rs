@@ -78,6 +78,11 @@ impl Outgoing {
         })
     }
 
+    /// The header that says whom it is for.
+    pub(super) fn target_of(system: &str, value: &str) -> String {
+        encoded(&json!({ "value": value, "system": system }))
+    }
+
     /// The headers.
     pub(super) fn headers(&self, version: &str) -> Option<HeaderMap> {
         let organisation = json!({
@@ -89,10 +94,9 @@ impl Outgoing {
             "deviceName": [{ "name": "Waymark", "type": "model-name" }],
             "version": [{ "value": env!("CARGO_PKG_VERSION") }],
         });
-        let target = json!({ "value": self.target.1, "system": self.target.0 });
         let mut headers = HeaderMap::new();
         let written = [
-            (TARGET, encoded(&target)),
+            (TARGET, Self::target_of(&self.target.0, &self.target.1)),
             (REQUEST_ID, self.request.clone()),
             (CORRELATION_ID, self.correlation.clone()),
             (ORGANISATION, encoded(&organisation)),

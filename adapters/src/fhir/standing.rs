@@ -71,7 +71,7 @@ impl Fhir {
         // Our own cancel may have arrived on an attempt whose answer was lost: it goes again under its ids.
         let ended_by_us = message.kind == Kind::Cancel
             && message.attempt > 1
-            && ["revoked", "cancelled"].contains(&status.as_str());
+            && ["revoked", "cancelled", "entered-in-error"].contains(&status.as_str());
         if open || ended_by_us {
             return Ok(());
         }

@@ -25,6 +25,8 @@ use waymark_core::port::{Inbound, InboundBody, IntakeAnswer, IntakeError};
 use zeroize::Zeroizing;
 
 mod ending;
+mod probing;
+mod serving;
 
 use super::*;
 use crate::contract::{self, FarSide, HINT, Received, Script, sample};
@@ -44,6 +46,9 @@ struct Play {
     /// The token endpoint's refusal, while it refuses.
     no_tokens: Mutex<Option<StatusCode>>,
     searches: Mutex<Vec<String>>,
+    /// What it says of itself, and by which clock.
+    statement: Mutex<Value>,
+    date: Mutex<&'static str>,
 }
 
 /// What a plain server's task says where there is none.
@@ -155,7 +160,8 @@ async fn token(State(play): State<Arc<Play>>, body: String) -> Response {
         .unwrap()
         .push(form["client_assertion"].clone());
     if let Some(status) = *play.no_tokens.lock().unwrap() {
-        return (status, [("retry-after", "7")]).into_response();
+        let why = json!({"error": "invalid_client"}).to_string();
+        return (status, [("retry-after", "7")], why).into_response();
     }
     let nth = play.tokens.fetch_add(1, Ordering::Relaxed) + 1;
     *play.token.lock().unwrap() = Some(format!("token-{nth}"));
@@ -188,10 +194,13 @@ impl Far {
             tokens: AtomicU32::new(0),
             no_tokens: Mutex::default(),
             searches: Mutex::default(),
+            statement: Mutex::new(probing::statement()),
+            date: Mutex::new(probing::DATE),
         });
         let router = Router::new()
             .route("/FHIR/R4", post(process))
             .route("/FHIR/R4/$process-message", post(process))
+            .route("/FHIR/R4/metadata", get(probing::metadata))
             .route("/FHIR/R4/ServiceRequest/{id}", get(request))
             .route("/FHIR/R4/Task", get(tasks))
             .route("/token", post(token))

@@ -11,6 +11,7 @@ use waymark_core::referral::Referral;
 
 use super::config::{Mode, Settings};
 
+mod aside;
 pub(crate) mod bars;
 mod code;
 mod consent;
@@ -21,6 +22,7 @@ mod outward;
 mod part;
 mod people;
 pub(crate) mod plain;
+mod safety;
 mod support;
 #[cfg(test)]
 pub(super) mod tests;

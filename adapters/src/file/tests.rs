@@ -518,7 +518,7 @@ async fn every_kind_of_message_is_read_and_a_withdrawal_as_json_alone() {
         .iter()
         .map(|m| match &m.body {
             InboundBody::Amend(r, _) => format!("amend {}", r.value),
-            InboundBody::Cancel(r, _) => format!("cancel {}", r.value),
+            InboundBody::Cancel(r, _, _) => format!("cancel {}", r.value),
             InboundBody::Withdraw(r, w) => format!("withdraw {} {:?}", r.value, w.scopes),
             InboundBody::Status(s) => format!("status {}", s.state.as_str()),
             other => panic!("{other:?}"),

@@ -12,8 +12,8 @@ use waymark_core::id::{Reference, ReferralId, WireId};
 use waymark_core::leg::{LegState, Reception, referral_state};
 use waymark_core::personal::Payload;
 use waymark_core::port::{
-    CancelCode, Channel, EventKind, Inbound, InboundBody, InboundDocument, InboundStatus, Intake,
-    IntakeAnswer, IntakeError, NewEvent, RaiseEvidence, ReferralKey, ReferralView, StopNotice,
+    Channel, EventKind, Inbound, InboundBody, InboundDocument, InboundStatus, Intake, IntakeAnswer,
+    IntakeError, NewEvent, RaiseEvidence, ReferralKey, ReferralView, StopNotice,
 };
 use waymark_core::referral::{Referral, SenderReference};
 
@@ -100,8 +100,7 @@ impl Intake for IntakeService {
                 };
                 self.sender(&caller, reference, message).await?
             }
-            InboundBody::Cancel(reference, text) => {
-                let code = CancelCode::CancelledBySender;
+            InboundBody::Cancel(reference, code, text) => {
                 let stop = StopNotice::Cancelled { code, text };
                 let envelope = (message.message_key, message.original, message.traceparent);
                 self.stop(&caller, reference, stop, envelope).await?
@@ -173,8 +172,16 @@ impl IntakeService {
         reference: SenderReference,
         message: SenderMessage,
     ) -> Result<IntakeAnswer, IntakeError> {
-        let key = key_of(reference);
-        let result = self.service.sender_change(caller, &key, &message).await?;
+        let key = key_of(reference.clone());
+        let changed = self.service.sender_change(caller, &key, &message).await;
+        let result = match changed {
+            // What looks like a reference of ours may be another gateway's, and here its sender's own.
+            Err(error) if error.kind == ErrorKind::NotFound && matches!(key, Key::Reference(_)) => {
+                let key = Key::SenderReference(reference);
+                self.service.sender_change(caller, &key, &message).await?
+            }
+            changed => changed?,
+        };
         Ok(IntakeAnswer {
             referral: result.referral.id,
             state: state_of(&result.referral),
@@ -205,12 +212,17 @@ impl IntakeService {
     }
 }
 
-/// What a sender calls its referral. BaRS names it by the id that our answer to it gave.
+/// What a sender calls its referral. BaRS names it by the id or the reference that our answer to it gave.
 fn key_of(reference: SenderReference) -> Key {
-    match reference.value.parse::<ReferralId>() {
-        Ok(id) if reference.namespace.is_empty() => Key::Id(id),
-        _ => Key::SenderReference(reference),
+    if reference.namespace.is_empty() {
+        if let Ok(id) = reference.value.parse::<ReferralId>() {
+            return Key::Id(id);
+        }
+        if let Ok(reference) = reference.value.parse::<Reference>() {
+            return Key::Reference(reference);
+        }
     }
+    Key::SenderReference(reference)
 }
 
 /// The request id of a document that came inline: a digest over who sent it, in which message and where.

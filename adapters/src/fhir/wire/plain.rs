@@ -218,7 +218,7 @@ fn ended(folder: &mut Folder<'_>, source: &Source, use_case: &str) {
     let identifier = outward::request_identifiers(folder, source, None);
     let request = json!({
         "identifier": identifier,
-        "status": "revoked",
+        "status": code::ended_request(source.stop.as_ref()),
         "intent": "order",
         "category": [{ "coding": [
             { "system": name::CATEGORY, "code": "referral", "display": "Transfer of Care" },
@@ -231,7 +231,8 @@ fn ended(folder: &mut Folder<'_>, source: &Source, use_case: &str) {
         "note": ending(source),
     });
     folder.put("request", "ServiceRequest", request);
-    task(folder, source, "cancelled", None, &parties);
+    let status = code::ended_task(source.stop.as_ref());
+    task(folder, source, status, None, &parties);
 }
 
 /// Why it ends, in words.
@@ -281,6 +282,7 @@ fn status(folder: &mut Folder<'_>, source: &Source, notice: &StatusNotice, codes
         "identifier": [
             { "system": name::REFERENCE, "value": source.reference.as_str() },
             { "system": name::REFERRAL_ID, "value": source.referral.to_string() },
+            outward::sender_identifier(source),
         ],
         "status": code::task_status(notice.state),
         "statusReason": { "coding": [{ "system": name::REASON, "code": notice.code }] },

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use waymark_core::directory::CodeMap;
 use waymark_core::identifier::{NhsNumber, Uln, Upn};
 use waymark_core::personal::Personal;
-use waymark_core::port::InboundBody;
+use waymark_core::port::{CancelCode, InboundBody};
 use waymark_core::referral::{
     Address, Channel, Child, Consent, ConsentGiver, ConsentStatus, Contact, ExternalId, Format,
     LocalId, Name, Need, NhsVerification, Priority, Reason, Referral, Referrer, SafeToContact,
@@ -50,7 +50,11 @@ pub fn read(
             let referral = referral(message, &notes, assumptions, codes)?;
             Ok(InboundBody::Amend(reference, Box::new(referral)))
         }
-        ReferralEvent::Cancel => Ok(InboundBody::Cancel(reference, ending(message, &notes))),
+        ReferralEvent::Cancel => Ok(InboundBody::Cancel(
+            reference,
+            CancelCode::CancelledBySender,
+            ending(message, &notes),
+        )),
         ReferralEvent::Enquire => Ok(InboundBody::Enquiry(reference)),
     }
 }

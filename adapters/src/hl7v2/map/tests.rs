@@ -226,7 +226,7 @@ fn amend_and_cancel_carry_their_events_and_the_same_reference() {
             "a cancel keeps the flag"
         );
         assert!(!wire.contains("Mill Street"), "a cancel repeats no address");
-        let Ok(InboundBody::Cancel(reference, reason)) = read(&wire) else {
+        let Ok(InboundBody::Cancel(reference, _, reason)) = read(&wire) else {
             panic!("not a cancel")
         };
         assert_eq!(reference.value, source.reference.as_str());
@@ -389,7 +389,7 @@ fn public_corpus_becomes_two_referrals_and_a_cancel() {
                 );
                 submits += 1;
             }
-            InboundBody::Cancel(reference, _) => {
+            InboundBody::Cancel(reference, _, _) => {
                 assert_eq!(
                     (&*reference.value, &*reference.namespace),
                     ("226839", "EPIC")

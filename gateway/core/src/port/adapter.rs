@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::civil::Date;
 
-use super::{StopNotice, Withdrawal};
+use super::{CancelCode, StopNotice, Withdrawal};
 use crate::delivery::{Evidence, Kind, Outcome, ParkReason, Repeat, Why};
 use crate::directory::{Endpoint, Environment};
 use crate::error::{ErrorKind, Violation};
@@ -362,8 +362,8 @@ pub enum InboundBody {
     Submit(Box<Referral>),
     /// New content for a referral.
     Amend(SenderReference, Box<Referral>),
-    /// A cancel.
-    Cancel(SenderReference, Option<Personal<String>>),
+    /// A cancel: why by its code, and in words.
+    Cancel(SenderReference, CancelCode, Option<Personal<String>>),
     /// A withdrawal of consent, whole or in part.
     Withdraw(SenderReference, Withdrawal),
     /// A status of one of our referrals, or of evidence for one of our deliveries.

@@ -23,8 +23,9 @@ use super::{Backend, change, group};
 use crate::error::{internal, sql};
 use crate::seal::{Seal, Subject};
 
-const BODIES: &str =
-    "SELECT id, content_body, note_body, rendered_body FROM delivery WHERE id = $1";
+const BODIES: &str = "SELECT d.id, d.content_body, d.note_body, d.rendered_body,
+    CASE WHEN d.kind = 'status' AND d.rendered_body IS NULL THEN r.content_body END AS told_body
+    FROM delivery d JOIN referral r ON r.id = d.referral_id WHERE d.id = $1";
 const CONVERSATION: &str = "SELECT id, conversation_body FROM referral WHERE id = $1";
 const OPEN: &str = "UPDATE delivery SET state = 'attempting', attempts = attempts + 1, unfinished = unfinished + 1,
     rendered_body = COALESCE(rendered_body, $2) WHERE id = $1";
@@ -68,6 +69,11 @@ pub(super) async fn content(
         row.opt_id("content_body", BodyId::from_bytes)?,
     )
     .await?;
+    let content = match (content, row.opt_id("told_body", BodyId::from_bytes)?) {
+        // A status is told without what is erased.
+        (None, Some(told)) => open_body(&mut conn, store.seal(), told).await?,
+        (content, _) => content,
+    };
     let note = opened(
         store,
         &mut conn,

@@ -10,6 +10,7 @@ mod documents;
 mod everybody;
 mod outage;
 mod refusals;
+mod told;
 mod withdrawal;
 
 use everybody::{Everybody, Paper, WAYS};

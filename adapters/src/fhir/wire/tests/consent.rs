@@ -17,7 +17,7 @@ fn read_with(consents: &[Value]) -> Result<Referral, Fault> {
     let mut agreed = assumptions();
     agreed.consent_scope = vec![ConsentScope::Referral, ConsentScope::ShareHealth];
     let message = Message::read(&bundle)?;
-    match inward::read(&message, &agreed)?.body {
+    match inward::read(&message, &agreed, &CodeMap::default())?.body {
         InboundBody::Submit(referral) => Ok(*referral),
         other => panic!("not a submit: {other:?}"),
     }

@@ -98,7 +98,7 @@ pub struct Leased {
 /// What a delivery renders from.
 #[derive(Clone, Debug)]
 pub struct DeliveryContent {
-    /// The canonical content.
+    /// The canonical content; for a status that is not rendered yet the referral's, for its sender's own reference.
     pub content: Option<Payload>,
     /// The reason or status.
     pub note: Option<Payload>,
