@@ -39,6 +39,7 @@ mod name;
 mod outbox;
 mod package;
 mod place;
+pub mod send;
 mod sftp;
 mod table;
 mod wire;
