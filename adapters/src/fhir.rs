@@ -63,6 +63,7 @@ mod tests;
 mod token;
 mod wire;
 
+pub use name::DOS_SERVICE;
 pub use wire::inward::Assumptions;
 pub use wire::node::{Fault as DocumentFault, Issue};
 

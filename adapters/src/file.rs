@@ -43,6 +43,7 @@ mod outbox;
 mod package;
 mod place;
 mod seen;
+pub mod send;
 mod sftp;
 mod table;
 mod wire;

@@ -27,14 +27,12 @@ pub mod notify;
 mod pool;
 mod receipt;
 mod settings;
+pub mod stand_in;
 mod tls;
 pub mod webhook;
 
 #[cfg(test)]
 mod far_side;
-#[cfg(test)]
-#[path = "../../tests/src/actors/mesh.rs"]
-pub mod hub;
 
 pub use context::{AdapterContext, DEFAULT_PROFILE, EgressPolicy, Peers, Secrets, TlsProfile};
 pub use tls::ProfileError;

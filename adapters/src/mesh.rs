@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use serde_json::Value;
 use tokio::time::Instant;
 use waymark_core::delivery::{Outcome, Repeat, Why};
@@ -49,6 +49,7 @@ mod inbox;
 pub(crate) mod inspect;
 mod left;
 mod outbox;
+pub mod send;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -108,25 +109,11 @@ impl Mesh {
 
     /// Validates our mailbox (NHS MESH API, "Validate a mailbox"): at least once a day, or the hub takes it for dead.
     async fn handshake(&self, call: Call<'_>) -> Result<(), Why> {
-        let version = concat!("waymark/", env!("CARGO_PKG_VERSION"));
-        let headers = [
-            ("mex-clientversion", version),
-            ("mex-osname", std::env::consts::OS),
-            ("mex-osversion", std::env::consts::ARCH),
-        ];
         let ask = Ask {
             method: Method::POST,
             path: &[&call.settings.mailbox],
             query: &[],
-            headers: headers
-                .into_iter()
-                .map(|(name, value)| {
-                    (
-                        HeaderName::from_static(name),
-                        HeaderValue::from_static(value),
-                    )
-                })
-                .collect(),
+            headers: send::handshake(),
             body: Vec::new(),
             answer_max: ANSWER_BYTES_MAX,
         };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use http::HeaderMap;
 use serde_json::Value;
-use waymark_core::directory::Environment;
+use waymark_core::directory::{CodeMap, Environment};
 use waymark_core::id::Pathway;
 use waymark_core::port::InboundBody;
 use waymark_core::referral::LawfulBasis;
@@ -29,8 +29,9 @@ pub(crate) fn server(pathway: &Pathway) -> Server {
     })
 }
 
-const fn caller() -> Caller<'static> {
+const fn caller(codes: &CodeMap) -> Caller<'_> {
     Caller {
+        codes,
         identity: "spiffe://area/agency/EE123456",
         agency: None,
         traceparent: None,
@@ -40,13 +41,15 @@ const fn caller() -> Caller<'static> {
 /// Reads a message with the headers that follow from it.
 pub(crate) fn read(server: &Server, bytes: &[u8]) -> Option<InboundBody> {
     let headers = headers_of(bytes).ok()?;
-    let ready = server.process(&headers, bytes, caller()).ok()?;
+    let codes = CodeMap::default();
+    let ready = server.process(&headers, bytes, caller(&codes)).ok()?;
     Some(ready.inbound.body)
 }
 
 /// As a subscription's callback, and as answers.
 pub(crate) fn answers(server: &Server, headers: &HeaderMap, bytes: &[u8]) {
-    drop(server.callback(headers, bytes, caller()));
+    let codes = CodeMap::default();
+    drop(server.callback(headers, bytes, caller(&codes)));
     let value: Value = serde_json::from_slice(bytes).unwrap_or_default();
     let sent = Outgoing::of(&value, "WM00000000000000");
     for status in statuses() {

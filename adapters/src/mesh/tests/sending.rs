@@ -5,7 +5,7 @@ use waymark_core::delivery::ParkReason;
 use waymark_core::port::Reconciliation;
 
 use super::*;
-use crate::hub::Stage;
+use crate::stand_in::mesh::Stage;
 
 /// A message of the sample, and a hub's worth of faults.
 struct Sending {
