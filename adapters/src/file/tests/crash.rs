@@ -40,7 +40,7 @@ async fn however_far_the_files_came_nobody_reads_half_and_the_next_attempt_compl
             }
         }
         for (name, bytes) in outbox(&ground) {
-            let readable = !name.ends_with(".part");
+            let readable = !name.ends_with(place::PART_SUFFIX);
             assert!(!name.ends_with(MANIFEST_SUFFIX), "nobody begins to read");
             assert!(!readable || bytes == written[&name], "{name} is whole");
         }
