@@ -85,6 +85,9 @@ impl Said {
     }
 }
 
+/// What an amendment says that the referral did not.
+pub(super) const MORE_WORDS: &str = "now also falls asleep in class";
+
 const FOLDER: &str = "agencies/sens1";
 
 /// A team with a folder, and the rule that sends one pathway to everybody.
@@ -331,6 +334,30 @@ impl Everybody {
 
     /// The message that a system of the Booking and Referral Standard sends.
     pub(super) fn fhir(&self, n: u8, paper: Option<&Paper>) -> anyhow::Result<Value> {
+        let mut source = message(n, paper)?;
+        let large = paper.filter(|paper| paper.bytes.len() > FHIR_INLINE_BYTES);
+        if large.is_some() {
+            source.attachments.clear();
+        }
+        let mut bundle = self.bundle(&source)?;
+        if let Some(paper) = large {
+            let entries = bundle["entry"].as_array_mut().context("entries")?;
+            let document = entries
+                .iter_mut()
+                .map(|entry| &mut entry["resource"])
+                .find(|resource| resource["resourceType"] == "DocumentReference")
+                .context("a document")?;
+            let attachment = document["content"][0]["attachment"]
+                .as_object_mut()
+                .context("an attachment")?;
+            attachment.remove("url");
+            attachment.insert("data".to_owned(), STANDARD.encode(&paper.bytes).into());
+        }
+        Ok(bundle)
+    }
+
+    /// A message as BaRS has it.
+    pub(super) fn bundle(&self, source: &Source) -> anyhow::Result<Value> {
         let adapters = Adapters::new(&AdapterContext {
             profiles: BTreeMap::new(),
             secrets: Arc::new(Nothing),
@@ -346,29 +373,10 @@ impl Everybody {
             .endpoints
             .get(&"fhr-fhir".parse()?)
             .context("the endpoint")?;
-        let mut source = message(n, paper)?;
-        let large = paper.filter(|paper| paper.bytes.len() > FHIR_INLINE_BYTES);
-        if large.is_some() {
-            source.attachments.clear();
-        }
         let rendered = adapters
             .adapter(AdapterKind::Fhir)
-            .render(&source, endpoint)?;
-        let mut bundle: Value = serde_json::from_slice(rendered.bytes.expose())?;
-        if let Some(paper) = large {
-            let entries = bundle["entry"].as_array_mut().context("entries")?;
-            let document = entries
-                .iter_mut()
-                .map(|entry| &mut entry["resource"])
-                .find(|resource| resource["resourceType"] == "DocumentReference")
-                .context("a document")?;
-            let attachment = document["content"][0]["attachment"]
-                .as_object_mut()
-                .context("an attachment")?;
-            attachment.remove("url");
-            attachment.insert("data".to_owned(), STANDARD.encode(&paper.bytes).into());
-        }
-        Ok(bundle)
+            .render(source, endpoint)?;
+        Ok(serde_json::from_slice(rendered.bytes.expose())?)
     }
 
     pub(super) async fn by_fhir(&self, bundle: String) -> anyhow::Result<Said> {
@@ -485,6 +493,11 @@ impl Everybody {
 
 /// The message that the hospital's system sends.
 pub(super) fn hl7v2(n: u8, paper: Option<&Paper>) -> anyhow::Result<String> {
+    er7(&message(n, paper)?)
+}
+
+/// A message as HL7 v2 has it.
+pub(super) fn er7(source: &Source) -> anyhow::Result<String> {
     let mut endpoint = strict::endpoint(Version::V25, "");
     for (key, value) in [
         ("sending_app", "EPR"),
@@ -496,7 +509,27 @@ pub(super) fn hl7v2(n: u8, paper: Option<&Paper>) -> anyhow::Result<String> {
         endpoint.settings.insert(key.to_owned(), value.into());
     }
     let settings = Settings::read(&endpoint).expect("the settings are right");
-    Ok(outward::render(&message(n, paper)?, &settings)?)
+    Ok(outward::render(source, &settings)?)
+}
+
+/// A later message of a kind about the referral of `n`, with an id of its own and, where it amends, words of its own.
+pub(super) fn later(n: u8, kind: Kind) -> anyhow::Result<Source> {
+    let first = message(n, None)?;
+    let delivery =
+        DeliveryId::from_bytes([n, kind as u8, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7]);
+    let mut content = first.content.clone();
+    if let Some(content) = content.as_mut() {
+        content.narrative = Some(MORE_WORDS.into());
+    }
+    Ok(Source {
+        delivery,
+        wire_id: WireId::of(delivery),
+        referral: first.referral,
+        reference: first.reference,
+        sender_reference: first.sender_reference,
+        content,
+        ..sample::source(kind)
+    })
 }
 
 /// The event that another gateway sends by MESH.
