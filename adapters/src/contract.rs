@@ -379,7 +379,7 @@ async fn waits_no_longer(adapter: &dyn Adapter, far: &dyn FarSide) -> Seen {
 }
 
 async fn sees_duplicates(adapter: &dyn Adapter, far: &dyn FarSide) -> Seen {
-    if adapter.repeat() == Repeat::MustReconcile {
+    if adapter.repeat(&far.endpoint()) == Repeat::MustReconcile {
         return asks_first(adapter, far).await;
     }
     far.play(Script::Duplicate);
@@ -414,7 +414,7 @@ async fn asks_first(adapter: &dyn Adapter, far: &dyn FarSide) -> Seen {
     far.play(Script::Take);
     let found = adapter.reconcile(&message, deadline).await;
     let received = match &found {
-        Reconciliation::Received(outcome) => {
+        Reconciliation::Settled(outcome) => {
             awaits(outcome) || matches!(outcome, Outcome::Delivered { .. })
         }
         _ => false,
@@ -452,7 +452,10 @@ async fn tells_later_from_never(adapter: &dyn Adapter, far: &dyn FarSide) -> See
     .await?;
     let settled = matches!(
         never,
-        Outcome::Reject { .. } | Outcome::Park { .. } | Outcome::SoftReject { .. }
+        Outcome::Reject { .. }
+            | Outcome::Park { .. }
+            | Outcome::ParkWritten { .. }
+            | Outcome::SoftReject { .. }
     );
     must(settled, || format!("for good became {never:?}"))
 }

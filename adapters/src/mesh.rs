@@ -191,7 +191,7 @@ impl Mesh {
 
 #[async_trait]
 impl Adapter for Mesh {
-    fn repeat(&self) -> Repeat {
+    fn repeat(&self, _endpoint: &Endpoint) -> Repeat {
         Repeat::MustReconcile
     }
 
@@ -234,7 +234,7 @@ impl Adapter for Mesh {
     async fn reconcile(&self, message: &Outbound<'_>, deadline: Deadline) -> Reconciliation {
         let until = Instant::now() + deadline.within;
         match self.bound(message) {
-            Err(outcome) => Reconciliation::Received(outcome),
+            Err(outcome) => Reconciliation::Settled(outcome),
             Ok(settings) => {
                 let call = Call {
                     endpoint: message.endpoint,

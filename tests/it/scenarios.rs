@@ -9,6 +9,7 @@ mod document;
 mod family;
 mod identity;
 mod mesh;
+mod mllp_answer;
 mod operator;
 mod outage;
 mod pair;

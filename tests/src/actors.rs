@@ -10,6 +10,6 @@ mod notify;
 mod therapy;
 
 pub use agency::MentalHealth;
-pub use hospital::{Frame, Hospital, Play, rri, send, siu};
+pub use hospital::{Frame, Hospital, Play, Told, rri, send, siu};
 pub use notify::{Answer, Callbacks, Message, Notify};
 pub use therapy::{Hook, Therapy, callback};

@@ -133,7 +133,7 @@ impl Toy {
 
 #[async_trait]
 impl Adapter for Toy {
-    fn repeat(&self) -> Repeat {
+    fn repeat(&self, _endpoint: &Endpoint) -> Repeat {
         Repeat::DedupesById
     }
     fn identification(&self, _endpoint: &Endpoint) -> Identification {

@@ -226,12 +226,15 @@ impl Envelope {
         Ok(envelope)
     }
 
-    /// Says whether the sender asks for the enhanced mode, with a commit acknowledgement of its own.
-    pub fn wants_commit_ack(&self) -> bool {
-        !matches!(
-            self.accept_ack,
-            AckCondition::Unstated | AckCondition::Never
-        )
+    /// Says whether the sender asks for a commit acknowledgement of its own, of a message that was taken or of one
+    /// that was not.
+    pub fn wants_commit_ack(&self, taken: bool) -> bool {
+        match self.accept_ack {
+            AckCondition::Always => true,
+            AckCondition::OnSuccess => taken,
+            AckCondition::OnError => !taken,
+            AckCondition::Unstated | AckCondition::Never => false,
+        }
     }
 }
 

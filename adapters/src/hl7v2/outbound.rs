@@ -19,22 +19,26 @@ use rustls::ClientConfig;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
-use waymark_core::delivery::{Evidence, Outcome, ParkReason, Repeat, Why};
+use waymark_core::delivery::{Evidence, Kind, Outcome, ParkReason, Repeat, Why};
 use waymark_core::directory::{Endpoint, Environment};
 use waymark_core::error::{Fault, Violation};
 use waymark_core::personal::Payload;
 use waymark_core::port::{
     Adapter, Channel, Collected, Deadline, Identification, InboundBody, Intake, Outbound, Probe,
-    ProbeStage, RenderError, Rendered, Sent, Source,
+    ProbeStage, Reconciliation, RenderError, Rendered, Sent, Source,
 };
 use waymark_core::time::Clock;
 
 use self::ask::Permission;
 use self::pool::{Line, Lines};
-use self::talk::{Answer, Talk, Verdict, ended_without, judge, next_answer, unknown, wrong_sender};
+use self::talk::{
+    Answer, Said, Talk, Verdict, ended_without, judge, next_answer, unknown, wrong_sender,
+};
 use super::ack::{Ack, AckCode};
 use super::build::Processing;
-use super::config::{Settings, Transport};
+use super::config::{Resend, Settings, Transport};
+use super::content::Envelope;
+use super::fault::FieldFault;
 use super::inbound;
 use super::map;
 use super::mllp;
@@ -87,8 +91,15 @@ impl Hl7v2Adapter {
         self
     }
 
-    /// Hands the status of an answer to the intake.
-    async fn keep_status(&self, talk: &Talk<'_>, answer: &Answer, rri: &RriMessage) -> Kept {
+    /// Hands the status of an answer to the intake, as one of the delivery that was answered: by that it finds its leg,
+    /// and a status of another referral is refused.
+    async fn keep_status(
+        &self,
+        talk: &Talk<'_>,
+        answered: &Outbound<'_>,
+        answer: &Answer,
+        rri: &RriMessage,
+    ) -> Kept {
         let Some(intake) = &self.intake else {
             return Kept::NotAsked;
         };
@@ -96,11 +107,11 @@ impl Hl7v2Adapter {
             Ok(status) => status,
             Err(fault) => {
                 warn!(endpoint.id = %talk.endpoint.id, "status in an answer not read: {fault}");
-                return Kept::Refused;
+                return Kept::Refused(fault);
             }
         };
-        // The attempt itself carries the evidence; the status is about the referral alone.
-        status.answers = None;
+        // The attempt itself carries the evidence.
+        status.answers = Some(answered.wire_id.to_string());
         status.grade = Evidence::None;
         let body = InboundBody::Status(status);
         // What we asked for at an endpoint of ours is its agency's word: MSH-3 and 4 were compared with its settings.
@@ -113,7 +124,7 @@ impl Hl7v2Adapter {
             Ok(Err(error)) if !is_passing(error.kind) => {
                 let reason = error.reason;
                 warn!(endpoint.id = %talk.endpoint.id, "status in an answer refused: {reason}");
-                Kept::Refused
+                Kept::Refused(inbound::reply::refusal(&error, "RRI").fault)
             }
             Ok(Err(_)) | Err(_) => Kept::NotYet,
         }
@@ -127,7 +138,8 @@ impl Hl7v2Adapter {
         progress: &mut Progress,
     ) -> Outcome {
         if !progress.is_granted {
-            match self.ask(talk, message).await {
+            progress.times_asked += 1;
+            match self.ask(talk, message, progress.times_asked).await {
                 Permission::Granted => progress.is_granted = true,
                 Permission::Ended(outcome) => return outcome,
             }
@@ -196,7 +208,7 @@ impl Hl7v2Adapter {
                     committed = Some(answer);
                 }
                 Verdict::Accepted => {
-                    let outcome = self.accepted(talk, answer).await;
+                    let outcome = self.accepted(talk, message, answer).await;
                     talk.ended_well = true;
                     return outcome;
                 }
@@ -209,56 +221,115 @@ impl Hl7v2Adapter {
     }
 
     /// Ends an attempt that the application accepted, keeping the status that may come with it.
-    async fn accepted(&self, talk: &mut Talk<'_>, answer: Answer) -> Outcome {
-        let settings = talk.settings;
-        let mut receiver_reference = None;
-        if let Some(rri) = &answer.rri {
-            if map::status::refuses_cancel(rri, &settings.codes) {
-                let why = Why::new("mllp.cancel_refused", "the receiver will not cancel");
-                return Outcome::Reject {
-                    why,
-                    fault: Fault::Rec,
-                };
+    async fn accepted(
+        &self,
+        talk: &mut Talk<'_>,
+        message: &Outbound<'_>,
+        answer: Answer,
+    ) -> Outcome {
+        let rri = match &answer.said {
+            Said::Nothing => return delivered(&answer, None),
+            Said::Unread { envelope, fault } => {
+                self.commit(talk, envelope.as_deref(), Err(fault)).await;
+                return unread(message, &answer, fault);
             }
-            if self.keep_status(talk, &answer, rri).await == Kept::NotYet {
+            Said::Status(rri) => rri,
+        };
+        let envelope = Some(&rri.envelope);
+        if is_stop(message.kind) {
+            match map::status::refuses_cancel(rri, &talk.settings.codes) {
+                Ok(false) => {}
+                Ok(true) => {
+                    let why = Why::new("mllp.cancel_refused", "the receiver will not cancel");
+                    let fault = Fault::Rec;
+                    return Outcome::Reject { why, fault };
+                }
+                Err(fault) => {
+                    self.commit(talk, envelope, Err(&fault)).await;
+                    return unread(message, &answer, &fault);
+                }
+            }
+        }
+        match self.keep_status(talk, message, &answer, rri).await {
+            Kept::Yes => self.commit(talk, envelope, Ok(())).await,
+            Kept::NotAsked => {}
+            Kept::Refused(fault) => {
+                self.commit(talk, envelope, Err(&fault)).await;
+                return unread(message, &answer, &fault);
+            }
+            Kept::NotYet => {
                 let text = "the answer's status could not be kept yet";
                 return Outcome::Unknown {
                     why: Why::new("mllp.status_not_kept", text),
                 };
             }
-            receiver_reference = rri.rf1.external.first().map(|id| id.id.clone());
-            self.commit(talk, rri).await;
         }
-        Outcome::Delivered {
-            grade: Evidence::ApplicationAck,
-            awaiting: None,
-            receiver_reference,
-            receipt: Some(Payload::new(answer.body.to_vec())),
-        }
+        delivered(&answer, rri.rf1.external.first().map(|id| id.id.clone()))
     }
 
-    /// Acknowledges an application answer that asks for it. Without it the receiver sends it again.
-    async fn commit(&self, talk: &mut Talk<'_>, rri: &RriMessage) {
-        if !rri.envelope.wants_commit_ack() {
+    /// Says to an application answer that asks for it whether it was taken. Until it is told so, its receiver sends it
+    /// again.
+    async fn commit(
+        &self,
+        talk: &mut Talk<'_>,
+        envelope: Option<&Envelope>,
+        taken: Result<(), &FieldFault>,
+    ) {
+        let Some(answers) = envelope.filter(|it| it.wants_commit_ack(taken.is_ok())) else {
             return;
-        }
+        };
         let now = self.clock.now();
         let ack = Ack {
-            answers: &rri.envelope,
+            answers,
             control_id: &format!("WC{:X}", now.as_ms()),
             at: jiff::Timestamp::from_millisecond(now.as_ms()).unwrap_or_default(),
-            processing: match map::code::environment(&rri.envelope.processing_id) {
+            processing: match map::code::environment(&answers.processing_id) {
                 Some(Environment::Live) => Processing::Production,
                 Some(Environment::Test) | None => Processing::Training,
             },
-            code: AckCode::CommitAccept,
-            fault: None,
+            code: match taken {
+                Ok(()) => AckCode::CommitAccept,
+                Err(_) => AckCode::CommitError,
+            },
+            fault: taken.err(),
         };
         let written = ack.write();
         let sent = timeout_at(talk.until, talk.line.frames.send(written.as_bytes())).await;
         if !matches!(sent, Ok(Ok(()))) {
             debug!(endpoint.id = %talk.endpoint.id, "answer could not be acknowledged");
         }
+    }
+}
+
+/// Whether a message ends a referral at its receiver, which may refuse.
+const fn is_stop(kind: Kind) -> bool {
+    matches!(kind, Kind::Cancel | Kind::Withdraw)
+}
+
+fn delivered(answer: &Answer, receiver_reference: Option<String>) -> Outcome {
+    Outcome::Delivered {
+        grade: Evidence::ApplicationAck,
+        awaiting: None,
+        receiver_reference,
+        receipt: Some(Payload::new(answer.body.to_vec())),
+    }
+}
+
+/// Ends an attempt whose message the application took, with a status that cannot be read or kept. Of a cancel that
+/// status is the answer itself, and nobody knows whether it was refused.
+fn unread(message: &Outbound<'_>, answer: &Answer, fault: &FieldFault) -> Outcome {
+    let text = format!("the status in the answer was not taken: {fault}");
+    let why = Why::new("mllp.status_not_taken", text);
+    if is_stop(message.kind) {
+        return Outcome::ParkWritten {
+            reason: ParkReason::Refused,
+            why,
+        };
+    }
+    Outcome::Unread {
+        grade: Evidence::ApplicationAck,
+        receipt: Some(Payload::new(answer.body.to_vec())),
+        why,
     }
 }
 
@@ -275,6 +346,8 @@ enum From {
 struct Progress {
     /// Whether the message may be written: it needs no question, or its question was answered.
     is_granted: bool,
+    /// How often it was asked about.
+    times_asked: u32,
     /// On how many connections it was written, or begun to be.
     times_written: u32,
 }
@@ -295,14 +368,14 @@ impl Progress {
 }
 
 /// What became of a status that came with an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Kept {
     /// It is durable.
     Yes,
     /// There is no intake to give it to.
     NotAsked,
-    /// It will never be taken; the answer itself is kept as evidence.
-    Refused,
+    /// It will never be taken.
+    Refused(FieldFault),
     /// It may be taken later.
     NotYet,
 }
@@ -326,8 +399,11 @@ fn is_passing(kind: waymark_core::error::ErrorKind) -> bool {
 
 #[async_trait]
 impl Adapter for Hl7v2Adapter {
-    fn repeat(&self) -> Repeat {
-        Repeat::DedupesById
+    fn repeat(&self, endpoint: &Endpoint) -> Repeat {
+        match Settings::read(endpoint).map(|settings| settings.resend) {
+            Ok(Resend::SameId) => Repeat::DedupesById,
+            Ok(Resend::Never) | Err(_) => Repeat::MustReconcile,
+        }
     }
 
     fn identification(&self, endpoint: &Endpoint) -> Identification {
@@ -390,6 +466,7 @@ impl Adapter for Hl7v2Adapter {
         }
         let mut progress = Progress {
             is_granted: !ask::is_asked_first(message, &settings),
+            times_asked: 0,
             times_written: 0,
         };
         let mut from = From::Kept;
@@ -413,6 +490,15 @@ impl Adapter for Hl7v2Adapter {
             from = From::New;
         }
         ended
+    }
+
+    /// A receiver that does not tell repeats by their id cannot be asked about one either: a person must.
+    async fn reconcile(&self, _message: &Outbound<'_>, _deadline: Deadline) -> Reconciliation {
+        let text = "an attempt may have arrived, and the receiver does not tell repeats: ask it";
+        Reconciliation::Settled(Outcome::ParkWritten {
+            reason: ParkReason::Refused,
+            why: Why::new("mllp.no_repeat", text),
+        })
     }
 
     fn inline_bytes_max(&self, endpoint: &Endpoint) -> u64 {
@@ -522,6 +608,8 @@ fn stages(settings: &Settings, failed: Option<&(Stage, String)>) -> Vec<ProbeSta
     stages
 }
 
+#[cfg(test)]
+mod answer_tests;
 #[cfg(test)]
 mod reuse_tests;
 #[cfg(test)]

@@ -357,7 +357,7 @@ mod tests {
     fn message_of_our_own_versions_is_read_with_repetitions_and_escapes() {
         let message = read(MODERN.as_bytes()).unwrap();
         assert_eq!(message.envelope.accept_ack, AckCondition::Always);
-        assert!(message.envelope.wants_commit_ack());
+        assert!(message.envelope.wants_commit_ack(true));
         assert_eq!(message.rf1.dispositions.len(), 2);
         assert!(message.provider("PP").unwrap().has_role("RP"));
         assert_eq!(message.patient.name.as_ref().unwrap().family, "Tëst");
@@ -375,7 +375,7 @@ mod tests {
         let message = read(LATIN).unwrap();
         assert_eq!(message.event, ReferralEvent::Modify);
         assert_eq!(message.envelope.processing_id, "T");
-        assert!(!message.envelope.wants_commit_ack());
+        assert!(!message.envelope.wants_commit_ack(true));
         let name = message.patient.name.as_ref().unwrap();
         assert_eq!((name.given.as_str(), name.further.as_str()), ("Zoë", ""));
     }

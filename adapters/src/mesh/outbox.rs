@@ -256,7 +256,7 @@ impl Mesh {
                 Err(why) => Reconciliation::StillUnknown(why),
             },
             Outcome::Unknown { why } => Reconciliation::StillUnknown(why),
-            outcome => Reconciliation::Received(outcome),
+            outcome => Reconciliation::Settled(outcome),
         }
     }
 }
@@ -285,7 +285,7 @@ fn settled(found: Tracked, receipt: Vec<u8>) -> Reconciliation {
             }
         },
     };
-    Reconciliation::Received(outcome)
+    Reconciliation::Settled(outcome)
 }
 
 /// The agency has the message.

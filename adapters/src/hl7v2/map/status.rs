@@ -84,14 +84,20 @@ pub fn read(message: &RriMessage, codes: &CodeMap) -> Result<InboundStatus, Fiel
     })
 }
 
-/// Says whether an answer to a cancel is that the service will not cancel.
-pub fn refuses_cancel(message: &RriMessage, codes: &CodeMap) -> bool {
-    message.envelope.event == "I14"
-        && match message.status(codes) {
-            Ok(Told::Table(status)) => status == ReferralStatus::Rejected,
-            Ok(Told::Mapped(state)) => !may_cancel(state) && state != LegState::Declined,
-            Err(_) => false,
-        }
+/// Says whether an answer to a cancel is that the service will not cancel: a note of ours or the receiver's own code
+/// says so exactly; of table 0283, R (rejected) does.
+///
+/// # Errors
+/// A note of ours that does not hold what it must; RF1-1 missing, or of no list.
+pub fn refuses_cancel(message: &RriMessage, codes: &CodeMap) -> Result<bool, FieldFault> {
+    let goes_on = |state| !may_cancel(state) && state != LegState::Declined;
+    if let Some((state, _)) = told_state(&message.notes)? {
+        return Ok(goes_on(state));
+    }
+    Ok(match message.status(codes)? {
+        Told::Mapped(state) => goes_on(state),
+        Told::Table(status) => status == ReferralStatus::Rejected,
+    })
 }
 
 /// Whether a service that says this of a referral may still be asked to cancel it: it is pending or accepted, and

@@ -492,10 +492,9 @@ fn each_code_of_rf1_1_becomes_its_nearest_state() {
     let read = rri(&refused);
     assert_eq!(read.reason_code.as_deref(), Some("cancel_refused"));
     let message = Message::parse(refused.as_bytes(), LineEndings::Any).unwrap();
-    assert!(status::refuses_cancel(
-        &RriMessage::read(&message).unwrap(),
-        &CodeMap::default()
-    ));
+    assert!(
+        status::refuses_cancel(&RriMessage::read(&message).unwrap(), &CodeMap::default()).unwrap()
+    );
 }
 
 #[test]

@@ -86,6 +86,16 @@ fn wire_id(nth: u8) -> WireId {
 }
 
 async fn send(adapter: &Hl7v2Adapter, endpoint: &Endpoint, kind: Kind, nth: u8) -> Outcome {
+    send_again(adapter, endpoint, (kind, nth), false).await
+}
+
+/// Sends a message, of which an earlier attempt may have arrived.
+async fn send_again(
+    adapter: &Hl7v2Adapter,
+    endpoint: &Endpoint,
+    (kind, nth): (Kind, u8),
+    may_have_arrived: bool,
+) -> Outcome {
     let source = Source {
         wire_id: wire_id(nth),
         ..source(kind, Some(referral()))
@@ -100,6 +110,7 @@ async fn send(adapter: &Hl7v2Adapter, endpoint: &Endpoint, kind: Kind, nth: u8) 
         rendered: &rendered,
         endpoint,
         attempt: 1,
+        may_have_arrived,
         traceparent: None,
     };
     let within = Duration::from_secs(20);
@@ -370,6 +381,41 @@ async fn a_receiver_that_closes_after_the_question_gets_its_cancel_on_a_new_conn
 }
 
 #[tokio::test]
+async fn a_cancel_that_may_have_arrived_goes_again_and_is_not_asked_about() {
+    let (listener, endpoint) = receiver(ASK).await;
+    let adapter = Hl7v2Adapter::new(TlsProfiles::new(), Arc::new(TestClock));
+    let seen = Seen::default();
+    // It has cancelled, and would say that the referral has ended.
+    let moves = [Move::Say("AE;ERR|||205|E\r", "")];
+    let outcome = tokio::select! {
+        outcome = send_again(&adapter, &endpoint, (Kind::Cancel, 1), true) => outcome,
+        () = receive(listener, &moves, &seen) => unreachable!("it serves for ever"),
+    };
+    assert_eq!(words(&[outcome]), ["duplicate mllp.ae.205"]);
+    assert_eq!(seen.kinds(), ["REF^I14"]);
+}
+
+#[tokio::test]
+async fn a_question_that_is_put_again_is_another_question() {
+    let moves = [
+        Move::Say("AA", ""),
+        Move::Close,
+        Move::Say("AA", "P"),
+        Move::Say("AA", ""),
+    ];
+    let (outcomes, seen) = one_by_one(ASK, &moves, &[Kind::New, Kind::Cancel]).await;
+    assert_eq!(words(&outcomes), ["delivered"; 2]);
+    assert_eq!(
+        seen.kinds(),
+        ["REF^I12", "REF^I15", "REF^I15", "REF^I14"],
+        "the kept connection was closed"
+    );
+    let frames = seen.frames.lock().unwrap();
+    let id = |nth: usize| frames[nth].split('|').nth(9).unwrap().to_owned();
+    assert_ne!(id(1), id(2));
+}
+
+#[tokio::test]
 async fn withdrawn_consent_and_new_referrals_are_not_asked_about() {
     for kind in [Kind::New, Kind::Amend, Kind::Withdraw] {
         let (outcomes, seen) = one_by_one(ASK, &[], &[kind]).await;
@@ -410,7 +456,7 @@ async fn the_question_names_the_referral_and_repeats_neither_reason_nor_notes() 
     let (_, seen) = one_by_one(ASK, &[Move::Say("AA", "P")], &[Kind::Cancel]).await;
     let frames = seen.frames.lock().unwrap();
     let (question, cancel) = (&frames[0], &frames[1]);
-    assert!(question.contains("|REF^I15^REF_I12|WQ0001"), "{question}");
+    assert!(question.contains("|REF^I15^REF_I12|WQ0011"), "{question}");
     assert!(!question.contains("\rNTE"), "{question}");
     let id = question.split('|').nth(9).unwrap();
     assert!(id.len() <= WireId::LENGTH_MAX);
