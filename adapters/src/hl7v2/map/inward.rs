@@ -2,7 +2,8 @@
 //!
 //! Segments are read first; notes of our own form ([`super::note`]) then put back what segments have no
 //! field for. What a foreign message cannot say comes from the agreement with its sender
-//! ([`Assumptions`]). Who is too old or too young is not judged here: routing sends them to triage.
+//! ([`Assumptions`]). What a field of a segment says and the referral has no field for goes into its narrative in words
+//! ([`super::leftover`]). Who is too old or too young is not judged here: routing sends them to triage.
 
 use serde_json::{Map, Value, json};
 use waymark_core::directory::CodeMap;
@@ -22,6 +23,7 @@ use super::super::referral::{Kin, Patient, RefMessage, ReferralEvent};
 use super::super::timestamp;
 use super::code;
 use super::documents;
+use super::leftover;
 use super::note::{self, NoteKind, ReadNote};
 use super::outward::SERVICE_ID_KIND;
 
@@ -122,15 +124,22 @@ fn referral(
     assumptions: &Assumptions,
     codes: &CodeMap,
 ) -> Result<Referral, FieldFault> {
-    let native = native(message, assumptions, codes)?;
-    if notes.is_empty() {
-        return Ok(native);
+    let mut referral = native(message, assumptions, codes)?;
+    if !notes.is_empty() {
+        let Ok(Value::Object(mut whole)) = serde_json::to_value(&referral) else {
+            return Err(bad_note());
+        };
+        overlay(&mut whole, notes).ok_or_else(bad_note)?;
+        referral = serde_json::from_value(Value::Object(whole)).map_err(|_| bad_note())?;
     }
-    let Ok(Value::Object(mut whole)) = serde_json::to_value(&native) else {
-        return Err(bad_note());
-    };
-    overlay(&mut whole, notes).ok_or_else(bad_note)?;
-    serde_json::from_value(Value::Object(whole)).map_err(|_| bad_note())
+    let own = referral.narrative.take().map(|own| own.expose().clone());
+    let lines: Vec<String> = own
+        .into_iter()
+        .chain(free_text(message).map(|text| text.expose().clone()))
+        .chain(leftover::lines(message, notes, codes))
+        .collect();
+    referral.narrative = (!lines.is_empty()).then(|| Personal::new(lines.join("\n")));
+    Ok(referral)
 }
 
 /// What a note of request may say.
@@ -240,7 +249,12 @@ fn native(
         .find_map(|code| assumptions.pathways.get(code));
     Ok(Referral {
         child: child(&message.patient)?,
-        contacts: message.next_of_kin.iter().map(contact).collect(),
+        contacts: message
+            .next_of_kin
+            .iter()
+            .filter(|kin| kin.is_somebody())
+            .map(contact)
+            .collect(),
         referrer: referrer(message)?,
         setting: None,
         needs: needs(message, codes),
@@ -272,7 +286,7 @@ fn native(
         documents: Vec::new(),
         external_ids: message.rf1.external.iter().map(external_id).collect(),
         sender_reference: Some(sender_reference(message)),
-        narrative: free_text(message),
+        narrative: None,
     })
 }
 
@@ -286,11 +300,11 @@ fn priority(message: &RefMessage, codes: &CodeMap) -> Result<Priority, FieldFaul
         .ok_or_else(|| FieldFault::field("RF1", 2, rule, ErrorCode::TableValueNotFound))
 }
 
-/// The needs among the diagnoses that the sender's code map knows, ranked as they stand. Other diagnoses stay what
-/// they are, kept segments.
+/// The needs among the diagnoses that the sender's code map knows, ranked as they stand. Other diagnoses go into the
+/// narrative.
 fn needs(message: &RefMessage, codes: &CodeMap) -> Vec<Need> {
     let known = message.diagnoses.iter();
-    let known = known.filter_map(|it| codes.need_of(&it.system, &it.code));
+    let known = known.filter_map(|it| codes.need_of(&it.code.system, &it.code.code));
     let mut needs: Vec<Need> = Vec::new();
     for kind in known.take(NEEDS_MAX) {
         if needs.iter().all(|need| need.kind != kind) {
@@ -354,8 +368,7 @@ fn allergies(message: &RefMessage) -> Option<Personal<String>> {
 }
 
 fn referrer(message: &RefMessage) -> Result<Referrer, FieldFault> {
-    let by = message.provider("RP").or_else(|| message.providers.first());
-    let by = by.ok_or_else(|| FieldFault::missing_segment("PRD"))?;
+    let by = referring(message).ok_or_else(|| FieldFault::missing_segment("PRD"))?;
     let name = by
         .name
         .as_ref()
@@ -371,12 +384,17 @@ fn referrer(message: &RefMessage) -> Result<Referrer, FieldFault> {
     Ok(Referrer {
         name: Personal::new(name.ok_or_else(|| FieldFault::missing_field("PRD", 2))?),
         role: role.cloned().unwrap_or_default(),
-        phone: by.contact.clone().map(Personal::new),
-        email: None,
+        phone: leftover::phone(&by.contacts).map(Personal::from),
+        email: leftover::email(&by.contacts).map(Personal::from),
     })
 }
 
-fn spoken_name(name: &content::Name) -> String {
+/// The provider who refers.
+pub(super) fn referring(message: &RefMessage) -> Option<&content::Provider> {
+    message.provider("RP").or_else(|| message.providers.first())
+}
+
+pub(super) fn spoken_name(name: &content::Name) -> String {
     let parts = [&name.given, &name.family];
     parts
         .into_iter()
@@ -398,16 +416,13 @@ fn person_name(name: Option<&content::Name>) -> Name {
 }
 
 fn contact(kin: &Kin) -> Contact {
-    let reached = kin.contact.as_ref();
-    let email = reached.filter(|it| it.contains('@'));
-    let phone = reached.filter(|it| !it.contains('@'));
     let relationship = kin.relationship.as_ref().map_or("", |it| it.code.as_str());
     Contact {
         name: person_name(kin.name.as_ref()),
         role: code::relationship(relationship),
         parental_responsibility: false,
-        phone: phone.cloned().map(Personal::new),
-        email: email.cloned().map(Personal::new),
+        phone: leftover::phone(&kin.contacts).map(Personal::from),
+        email: leftover::email(&kin.contacts).map(Personal::from),
         safe_to_contact: SafeToContact::Unknown,
         safe_contact_note: None,
         format: Format::Standard,

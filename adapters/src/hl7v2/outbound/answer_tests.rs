@@ -171,7 +171,7 @@ async fn asked(rf1: &str, intake: &Arc<TestIntake>) -> (Outcome, String) {
     let adapter = adapter().with_intake(Arc::clone(intake) as Arc<dyn Intake>);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let endpoint = super::tests::at_port(port, "ask_before_cancel = true");
+    let endpoint = tests::at_port(port, "ask_before_cancel = true");
     let receiver = async {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut heard = String::new();
@@ -182,7 +182,7 @@ async fn asked(rf1: &str, intake: &Arc<TestIntake>) -> (Outcome, String) {
             let text = answer("I15", rf1).replace(wire_id().as_str(), &field(9));
             let text = match &field(8)[..7] {
                 "REF^I15" => text,
-                "REF^I14" => super::tests::own("AA"),
+                "REF^I14" => tests::own("AA"),
                 _ => continue,
             };
             stream.write_all(text.as_bytes()).await.unwrap();
@@ -190,7 +190,7 @@ async fn asked(rf1: &str, intake: &Arc<TestIntake>) -> (Outcome, String) {
         heard
     };
     tokio::join!(
-        super::tests::deliver_as(&adapter, &endpoint, Kind::Cancel),
+        tests::deliver_as(&adapter, &endpoint, Kind::Cancel),
         receiver
     )
 }
