@@ -1,14 +1,17 @@
 //! What several protocols carry in the same forms: HL7 v2 without a connection, and the canonical JSON of a referral.
 //! Pure.
 
+use std::collections::BTreeSet;
+
+use jiff::civil::Date;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use waymark_core::directory::{CodeMap, Endpoint, Environment};
 use waymark_core::error::Violation;
 use waymark_core::personal::Personal;
-use waymark_core::port::{InboundBody, InboundDocument};
-use waymark_core::referral::{Referral, SenderReference};
+use waymark_core::port::{InboundBody, InboundDocument, Withdrawal};
+use waymark_core::referral::{ConsentGiver, ConsentScope, Referral, SenderReference};
 
 use crate::hl7v2;
 use crate::hl7v2::config::Assumptions;
@@ -106,6 +109,40 @@ struct Ending {
 pub(crate) fn ending(value: Value) -> Result<InboundBody, Violation> {
     let ending: Ending = typed(value)?;
     Ok(InboundBody::Cancel(ending.sender_reference, ending.reason))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Withdrawing {
+    sender_reference: SenderReference,
+    withdrawal: Withdrawn,
+}
+
+/// What is withdrawn: `scopes` must be there, and when it is empty that is everything.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Withdrawn {
+    scopes: BTreeSet<ConsentScope>,
+    by: Personal<String>,
+    role: ConsentGiver,
+    date: Date,
+    #[serde(default)]
+    evidence: Option<Personal<String>>,
+}
+
+/// A withdrawal of consent: `{"sender_reference": {"value": "...", "namespace": "..."}, "withdrawal": {"scopes":
+/// ["share_health"], "by": "...", "role": "parent_with_pr", "date": "2026-03-02", "evidence": "..."}}`.
+pub(crate) fn withdrawal(value: Value) -> Result<InboundBody, Violation> {
+    let asked: Withdrawing = typed(value)?;
+    let said = asked.withdrawal;
+    let withdrawal = Withdrawal {
+        scopes: said.scopes,
+        by: said.by,
+        role: said.role,
+        date: said.date,
+        evidence: said.evidence,
+    };
+    Ok(InboundBody::Withdraw(asked.sender_reference, withdrawal))
 }
 
 /// Reads a message of HL7 v2: a referral, its answer, or an appointment. `codes` are the agency's own code lists.

@@ -5,7 +5,8 @@
 //! not known is settled by asking for it under our own id before anything is sent again ([`Repeat::MustReconcile`]).
 //! That the hub has a message is `sent` and no more; that the agency acknowledged it, `transport_ack`; what its
 //! application answers under the workflow's `_ACK`, `application_ack`. How long the agency may leave a message
-//! uncollected is the endpoint's `evidence_within`, a day unless set, and not MESH's five.
+//! uncollected is the endpoint's `evidence_within`, a day unless set, and not MESH's five. Where the settings ask for it
+//! we answer what comes in as well, under its workflow's `_ACK`.
 //!
 //! Lost on the way: with `payload = "canonical"` nothing; documents larger than travel inline go by reference. With
 //! `hl7v2` what [`crate::hl7v2::map::LOSSES`] says, with `fhir` what [`crate::fhir`] says.
@@ -37,6 +38,7 @@ use crate::tls::Profiles;
 use call::{Ask, Call, why_of};
 use config::Settings;
 use inbox::Round;
+use left::Left;
 
 mod answer;
 mod auth;
@@ -44,6 +46,7 @@ mod call;
 mod config;
 mod envelope;
 mod inbox;
+mod left;
 mod outbox;
 #[cfg(test)]
 mod tests;
@@ -67,6 +70,8 @@ pub struct Mesh {
     clients: Clients,
     /// Mailboxes that were validated while their connection lasts: more often than the day that MESH asks for.
     validated: Pool<()>,
+    /// What could not be taken in.
+    left: Left,
 }
 
 impl fmt::Debug for Mesh {
@@ -88,6 +93,7 @@ impl Mesh {
             egress: context.egress,
             clients: Clients::default(),
             validated: Pool::default(),
+            left: Left::default(),
         }
     }
 

@@ -49,6 +49,18 @@ pub(crate) fn refusal_code(bytes: &[u8]) -> Option<String> {
     ((1..=CODE_CHARS_MAX).contains(&code.len()) && code.chars().all(plain)).then_some(code)
 }
 
+/// Writes a receipt: the application has a message, and calls it so.
+pub(crate) fn written(id: &str, reference: &str) -> Vec<u8> {
+    let body = serde_json::json!({ "id": id, "receiver_reference": reference });
+    body.to_string().into_bytes()
+}
+
+/// Writes a refusal, with the fields that are wrong.
+pub(crate) fn refusal(id: &str, code: &str, text: &str) -> Vec<u8> {
+    let body = serde_json::json!({ "id": id, "code": code, "text": text });
+    body.to_string().into_bytes()
+}
+
 /// What a receipt says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Receipt {

@@ -1,6 +1,7 @@
 //! Push by signed webhook (Standard Webhooks), and the signed status that comes back.
 //!
-//! Lost on the way: nothing; the body carries the canonical referral whole.
+//! Lost on the way: nothing; the body carries the canonical referral whole. Documents larger than travel inline go by
+//! reference.
 
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ use wire::Callbacks;
 
 mod callback;
 mod config;
+pub(crate) mod inline;
 pub mod sign;
 pub mod wire;
 
@@ -218,7 +220,12 @@ impl Adapter for Webhook {
     }
 
     fn render(&self, source: &Source, _endpoint: &Endpoint) -> Result<Rendered, RenderError> {
-        wire::render(source, self.environment)
+        let canonical = wire::render(source, self.environment)?;
+        inline::with_documents(canonical, source)
+    }
+
+    fn inline_bytes_max(&self, endpoint: &Endpoint) -> u64 {
+        Settings::read(endpoint, self.egress).map_or(0, |settings| settings.inline_bytes_max)
     }
 
     async fn deliver(&self, message: &Outbound<'_>, deadline: Deadline) -> Outcome {

@@ -484,7 +484,7 @@ fn of_intake(error: &IntakeError) -> Refusal {
 
 /// Where in a message the field of a referral stands.
 fn path_of(violation: &Violation) -> String {
-    const PLACES: [(&str, &str); 14] = [
+    const PLACES: [(&str, &str); 15] = [
         ("child.name", "Patient.name"),
         ("child.date_of_birth", "Patient.birthDate"),
         ("child.address", "Patient.address"),
@@ -499,10 +499,11 @@ fn path_of(violation: &Violation) -> String {
         ("reason", "ServiceRequest.reasonCode"),
         ("allergies", "AllergyIntolerance"),
         ("narrative", "ServiceRequest.note"),
+        ("documents", "DocumentReference"),
     ];
-    let place = PLACES
-        .iter()
-        .find(|(field, _)| violation.field.starts_with(field));
+    let path = violation.field.as_str();
+    let path = path.strip_prefix("referral.").unwrap_or(path);
+    let place = PLACES.iter().find(|(field, _)| path.starts_with(field));
     place.map_or_else(|| violation.field.clone(), |(_, path)| (*path).to_owned())
 }
 

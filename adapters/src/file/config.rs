@@ -20,6 +20,12 @@ const EVERY_S: u32 = 30;
 const INCOMPLETE_S: u32 = 60 * 60;
 /// Messages that may wait in the outbox, unless its settings say.
 const WAITING_MAX: u32 = 1_000;
+/// Days that what was taken or set aside is kept, unless its settings say.
+const KEEP_DAYS: u32 = 7;
+/// The most of them.
+const KEEP_DAYS_MAX: u32 = 90;
+/// Seconds of a day.
+const DAY_S: u32 = 24 * 60 * 60;
 /// The longest of the times above.
 const SECONDS_MAX: u32 = 7 * 24 * 60 * 60;
 /// The most messages that an outbox may be told to hold.
@@ -70,6 +76,8 @@ pub(super) struct Settings {
     pub(super) bare_csv_after: Option<Duration>,
     /// Messages that may wait in the outbox.
     pub(super) waiting_max: usize,
+    /// How long what was taken, and what was set aside, lies there before it is removed.
+    pub(super) keep: Duration,
     /// HL7 v2 as this agency speaks it.
     pub(super) hl7v2: Option<toml::Table>,
     /// What is assumed of its HL7 v2 messages.
@@ -105,6 +113,8 @@ struct Raw {
     bare_csv_after_s: Option<u32>,
     #[serde(default = "waiting")]
     waiting_max: u32,
+    #[serde(default = "keep_days")]
+    keep_days: u32,
     hl7v2: Option<toml::Table>,
     assume: Option<Assumptions>,
 }
@@ -119,6 +129,10 @@ const fn incomplete() -> u32 {
 
 const fn waiting() -> u32 {
     WAITING_MAX
+}
+
+const fn keep_days() -> u32 {
+    KEEP_DAYS
 }
 
 struct Faults(Vec<Violation>);
@@ -159,6 +173,8 @@ impl Settings {
         }
         let waiting = (1..=WAITING_LIMIT).contains(&raw.waiting_max);
         faults.need(waiting, "waiting_max", "is from 1 to 10000");
+        let kept = (1..=KEEP_DAYS_MAX).contains(&raw.keep_days);
+        faults.need(kept, "keep_days", "is from 1 to 90");
         let has_dialect = raw.payload != Format::Hl7v2 || raw.hl7v2.is_some();
         faults.need(
             has_dialect,
@@ -177,6 +193,7 @@ impl Settings {
             seconds(raw.incomplete_after_s),
         );
         let (bare_csv_after, waiting_max) = (raw.bare_csv_after_s.map(seconds), raw.waiting_max);
+        let keep = seconds(raw.keep_days.saturating_mul(DAY_S));
         let (hl7v2, assume) = (raw.hl7v2.clone(), raw.assume.clone());
         let transport = match raw.transport {
             RawTransport::Folder => Some(folder(raw, &mut faults)),
@@ -190,6 +207,7 @@ impl Settings {
                 incomplete_after,
                 bare_csv_after,
                 waiting_max: usize::try_from(waiting_max).unwrap_or(usize::MAX),
+                keep,
                 hl7v2,
                 assume,
             }),

@@ -75,6 +75,33 @@ impl Folder {
         .await
     }
 
+    pub(super) async fn old(
+        &self,
+        sub: Sub,
+        before: Timestamp,
+        most: usize,
+    ) -> Result<Vec<Name>, PlaceError> {
+        self.within(sub, move |dir| {
+            let mut old = Vec::new();
+            for entry in dir.entries()? {
+                let entry = entry?;
+                let metadata = match entry.metadata() {
+                    Ok(metadata) => metadata,
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                    Err(error) => return Err(error.into()),
+                };
+                let name = entry.file_name().to_str().and_then(|n| Name::parse(n).ok());
+                let lies = metadata.is_file() && lies_since(&metadata) < before;
+                old.extend(name.filter(|_| lies));
+                if old.len() >= most {
+                    break;
+                }
+            }
+            Ok(old)
+        })
+        .await
+    }
+
     pub(super) async fn read(
         &self,
         sub: Sub,
@@ -164,6 +191,19 @@ fn modified(metadata: &cap_std::fs::Metadata) -> Timestamp {
     });
     let ms = since.and_then(|d| i64::try_from(d.as_millis()).ok());
     Timestamp::from_ms(ms.unwrap_or_default())
+}
+
+/// Since when a file lies where it does: what is moved keeps the time of its content, and has a time of its own for
+/// the move.
+fn lies_since(metadata: &cap_std::fs::Metadata) -> Timestamp {
+    #[cfg(unix)]
+    {
+        use cap_std::fs::MetadataExt as _;
+        let moved = Timestamp::from_ms(metadata.ctime().saturating_mul(1_000));
+        modified(metadata).max(moved)
+    }
+    #[cfg(not(unix))]
+    modified(metadata)
 }
 
 /// Runs a step that may wait for a disk where it holds up no other work.

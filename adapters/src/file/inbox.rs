@@ -32,6 +32,8 @@ use crate::receipt::Receipt;
 pub(super) const ROUND_FILES_MAX: usize = 400;
 /// Messages that one round takes from one folder.
 pub(super) const ROUND_MESSAGES_MAX: usize = 50;
+/// Files that one round removes from a folder whose time to keep them is over.
+pub(super) const ROUND_CLEARED_MAX: usize = 100;
 /// The most bytes of a data file.
 pub(super) const DATA_BYTES_MAX: u64 = 1024 * 1024;
 /// The most bytes of one document.
@@ -106,7 +108,24 @@ impl Round<'_> {
         let receipts = self.receipts().await?;
         let rejected = self.rejected().await?;
         let inbox = self.inbox().await?;
+        for sub in [Sub::Done, Sub::Failed] {
+            self.clear(sub).await?;
+        }
         Ok(receipts + rejected + inbox)
+    }
+
+    /// Removes what has been kept as long as was agreed: it is about children, and whoever still needs it has taken it.
+    async fn clear(&mut self, sub: Sub) -> Result<(), Stop> {
+        let before = self.now.minus(self.settings.keep);
+        let old = self.place.old(sub, before, ROUND_CLEARED_MAX).await?;
+        for name in &old {
+            self.place.remove(sub, name).await?;
+        }
+        if !old.is_empty() {
+            let (endpoint, folder) = (&self.endpoint.id, sub.as_str());
+            tracing::info!(endpoint.id = %endpoint, folder, count = old.len(), "files were kept long enough and are removed");
+        }
+        Ok(())
     }
 
     async fn listed(&mut self, sub: Sub) -> Result<(Vec<Entry>, usize), Stop> {
@@ -511,7 +530,7 @@ impl Round<'_> {
         match answer {
             Answer::Taken => {
                 for file in others.iter().chain([name]) {
-                    self.place.shift(from, Sub::Done, file).await?;
+                    self.place.shift(from, Sub::Done, file, self.now).await?;
                 }
                 self.collected.taken = self.collected.taken.saturating_add(1);
                 Ok(())
@@ -556,7 +575,7 @@ impl Round<'_> {
             self.place.put(Sub::Failed, &error, &bytes).await?;
         }
         for file in others.iter().chain([name]) {
-            self.place.shift(from, Sub::Failed, file).await?;
+            self.place.shift(from, Sub::Failed, file, self.now).await?;
         }
         self.collected.refused = self.collected.refused.saturating_add(1);
         tracing::warn!(endpoint.id = %self.endpoint.id, reason, "a file was set aside: see the failed folder");

@@ -128,6 +128,19 @@ impl Place {
         }
     }
 
+    /// Files of a folder that have lain there since before a time, at most `most` of them; all of it is looked at.
+    pub(super) async fn old(
+        &self,
+        sub: Sub,
+        before: Timestamp,
+        most: usize,
+    ) -> Result<Vec<Name>, PlaceError> {
+        match self {
+            Self::Folder(folder) => folder.old(sub, before, most).await,
+            Self::Sftp(remote) => remote.old(sub, before, most).await,
+        }
+    }
+
     /// The bytes of a file; `None` when there is no file of that name.
     pub(super) async fn read(
         &self,
@@ -150,11 +163,17 @@ impl Place {
     }
 
     /// Moves a file between folders; one that is gone already was moved by another instance. A file of that name at
-    /// the target is replaced: it is what an earlier, interrupted move left.
-    pub(super) async fn shift(&self, from: Sub, to: Sub, name: &Name) -> Result<(), PlaceError> {
+    /// the target is replaced: it is what an earlier, interrupted move left. From then on it lies there since `now`.
+    pub(super) async fn shift(
+        &self,
+        from: Sub,
+        to: Sub,
+        name: &Name,
+        now: Timestamp,
+    ) -> Result<(), PlaceError> {
         match self {
             Self::Folder(folder) => folder.shift(from, to, name).await,
-            Self::Sftp(remote) => remote.shift(from, to, name).await,
+            Self::Sftp(remote) => remote.shift(from, to, name, now).await,
         }
     }
 

@@ -1,6 +1,7 @@
 //! A folder on an SFTP server (SSH file transfer protocol, version 3, as OpenSSH speaks it). One session serves one
 //! attempt or one round; who answers is the server whose host key the settings pin, or nothing is sent.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use russh::Disconnect;
@@ -182,40 +183,74 @@ impl Remote {
         }
     }
 
-    pub(super) async fn list(&self, sub: Sub, most: usize) -> Result<Listing, PlaceError> {
+    /// Looks at the files of a folder, until told that it is enough; entries that are no files, or whose names are none
+    /// that a file here may have, have no name.
+    async fn each(
+        &self,
+        sub: Sub,
+        mut look: impl FnMut(Option<Entry>) -> ControlFlow<()> + Send,
+    ) -> Result<(), PlaceError> {
         let path = format!("{}/{}", self.directory, sub.as_str());
         let handle = self.session.opendir(path).await.map_err(failed)?.handle;
-        let mut listing = Listing::default();
-        while !listing.more {
+        let mut enough = ControlFlow::Continue(());
+        while enough.is_continue() {
             let page = match self.session.readdir(handle.clone()).await {
                 Ok(page) => page,
                 Err(SftpError::Status(status)) if status.status_code == StatusCode::Eof => break,
                 Err(error) => return Err(failed(error)),
             };
-            for file in page.files {
-                if [".", ".."].contains(&file.filename.as_str()) {
-                    continue;
-                }
-                if listing.files.len() + listing.unusable >= most {
-                    listing.more = true;
-                    break;
-                }
+            let files = page.files.into_iter();
+            let mut files = files.filter(|file| ![".", ".."].contains(&file.filename.as_str()));
+            enough = files.try_for_each(|file| {
                 let regular = file.attrs.file_type().is_file();
-                match Name::parse(&file.filename).ok().filter(|_| regular) {
-                    Some(name) => listing.files.push(Entry {
-                        name,
-                        size: file.attrs.size.unwrap_or_default(),
-                        modified: Timestamp::from_ms(
-                            i64::from(file.attrs.mtime.unwrap_or_default()) * 1_000,
-                        ),
-                    }),
-                    None => listing.unusable += 1,
-                }
-            }
+                let name = Name::parse(&file.filename).ok().filter(|_| regular);
+                let seconds = i64::from(file.attrs.mtime.unwrap_or_default());
+                look(name.map(|name| Entry {
+                    name,
+                    size: file.attrs.size.unwrap_or_default(),
+                    modified: Timestamp::from_ms(seconds * 1_000),
+                }))
+            });
         }
         self.session.close(handle).await.map_err(failed)?;
+        Ok(())
+    }
+
+    pub(super) async fn list(&self, sub: Sub, most: usize) -> Result<Listing, PlaceError> {
+        let mut listing = Listing::default();
+        self.each(sub, |entry| {
+            if listing.files.len() + listing.unusable >= most {
+                listing.more = true;
+                return ControlFlow::Break(());
+            }
+            match entry {
+                Some(entry) => listing.files.push(entry),
+                None => listing.unusable += 1,
+            }
+            ControlFlow::Continue(())
+        })
+        .await?;
         listing.files.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(listing)
+    }
+
+    pub(super) async fn old(
+        &self,
+        sub: Sub,
+        before: Timestamp,
+        most: usize,
+    ) -> Result<Vec<Name>, PlaceError> {
+        let mut old = Vec::new();
+        self.each(sub, |entry| {
+            old.extend(entry.filter(|e| e.modified < before).map(|e| e.name));
+            if old.len() >= most {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        })
+        .await?;
+        Ok(old)
     }
 
     pub(super) async fn read(
@@ -290,7 +325,13 @@ impl Remote {
         renamed.map(|_| ()).map_err(failed)
     }
 
-    pub(super) async fn shift(&self, from: Sub, to: Sub, name: &Name) -> Result<(), PlaceError> {
+    pub(super) async fn shift(
+        &self,
+        from: Sub,
+        to: Sub,
+        name: &Name,
+        now: Timestamp,
+    ) -> Result<(), PlaceError> {
         let (from, to) = (self.path(from, name.as_str()), self.path(to, name.as_str()));
         if self.look(&from).await?.is_none() {
             return Ok(());
@@ -298,10 +339,23 @@ impl Remote {
         if self.look(&to).await?.is_some() {
             self.session.remove(to.clone()).await.map_err(failed)?;
         }
-        match self.session.rename(from, to).await.map_err(failed) {
-            Ok(_) | Err(PlaceError::NoFolder) => Ok(()),
-            Err(error) => Err(error),
+        match self.session.rename(from, to.clone()).await.map_err(failed) {
+            Ok(_) => {}
+            Err(PlaceError::NoFolder) => return Ok(()),
+            Err(error) => return Err(error),
         }
+        // A server that keeps the time of the content alone shows no time of the move: where it does not let us set
+        // one, the file is as old as its content.
+        let seconds = u32::try_from(now.as_ms() / 1_000).ok();
+        let moved = FileAttributes {
+            atime: seconds,
+            mtime: seconds,
+            ..FileAttributes::empty()
+        };
+        if self.session.setstat(to, moved).await.is_err() {
+            tracing::debug!("the SFTP server sets no times of files");
+        }
+        Ok(())
     }
 
     pub(super) async fn remove(&self, sub: Sub, name: &Name) -> Result<(), PlaceError> {

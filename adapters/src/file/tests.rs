@@ -18,16 +18,19 @@ use crate::contract::folder::{FolderSide, endpoint};
 use crate::contract::{self, sample};
 use crate::far_side::Pki;
 
+mod bare_csv;
+mod keeping;
+
 const PATIENCE: Deadline = Deadline {
     within: Duration::from_secs(10),
 };
 
-/// A clock that is far enough ahead for everything incomplete to be old.
-struct Ahead;
+/// A clock that is ahead.
+struct Ahead(Timestamp);
 
 impl Clock for Ahead {
     fn now(&self) -> Timestamp {
-        Timestamp::from_ms(i64::MAX / 4)
+        self.0
     }
 }
 
@@ -87,11 +90,20 @@ impl Ground {
         FileDrop::new(&context)
     }
 
-    fn late_adapter(&self) -> FileDrop {
+    /// The adapter, so much later than the ground was made.
+    fn after(&self, later: Duration) -> FileDrop {
+        let made = fs::metadata(self.folder()).unwrap().modified().unwrap();
+        let since = made.duration_since(std::time::SystemTime::UNIX_EPOCH);
+        let now = i64::try_from(since.unwrap().as_millis()).unwrap();
         FileDrop {
-            clock: Arc::new(Ahead),
+            clock: Arc::new(Ahead(Timestamp::from_ms(now).plus(later))),
             ..self.adapter()
         }
+    }
+
+    /// Late enough for everything incomplete to be old, and for nothing to have been kept too long.
+    fn late_adapter(&self) -> FileDrop {
+        self.after(Duration::from_hours(48))
     }
 
     fn leave(&self, sub: &str, name: &str, bytes: impl AsRef<[u8]>) {
@@ -499,7 +511,7 @@ async fn a_referral_that_cannot_be_taken_names_the_field_and_not_its_value() {
 }
 
 #[tokio::test]
-async fn every_kind_of_message_is_read_and_a_withdrawal_refused() {
+async fn every_kind_of_message_is_read_and_a_withdrawal_as_json_alone() {
     let ground = Ground::new();
     ground.leave_message("R1", "amend", "canonical", &canonical(), &[]);
     ground.leave_message(
@@ -510,26 +522,33 @@ async fn every_kind_of_message_is_read_and_a_withdrawal_refused() {
         &[],
     );
     ground.leave_message("R3", "status", "canonical", br#"{"type":"referral.status","environment":"test","referral":"WM-AAAAA-BBBBB-CCCCC","answers":"WM1","state":"accepted"}"#, &[]);
-    ground.leave_message("R4", "withdraw", "canonical", b"{}", &[]);
+    ground.leave_message("R4", "withdraw", "canonical", br#"{"sender_reference":{"value":"226839","namespace":"EPIC"},"withdrawal":{"scopes":["share_health"],"by":"Marisol","role":"parent_with_pr","date":"2026-03-02"}}"#, &[]);
+    ground.leave_message("R5", "withdraw", "canonical", br#"{"sender_reference":{"value":"226839","namespace":"EPIC"},"withdrawal":{"by":"Marisol","role":"parent_with_pr","date":"2026-03-02"}}"#, &[]);
+    ground.leave_message("R6", "withdraw", "csv", b"reason\r\nmoved\r\n", &[]);
     let collected = ground.collect(&ground.adapter(), "").await;
-    assert_eq!((collected.taken, collected.refused), (3, 1));
+    assert_eq!((collected.taken, collected.refused), (4, 2));
     let mut kinds: Vec<_> = ground
         .taken()
         .iter()
         .map(|m| match &m.body {
             InboundBody::Amend(r, _) => format!("amend {}", r.value),
             InboundBody::Cancel(r, _) => format!("cancel {}", r.value),
+            InboundBody::Withdraw(r, w) => format!("withdraw {} {:?}", r.value, w.scopes),
             InboundBody::Status(s) => format!("status {}", s.state.as_str()),
             other => panic!("{other:?}"),
         })
         .collect();
     kinds.sort();
-    assert_eq!(kinds, ["amend 226839", "cancel 226839", "status accepted"]);
+    let withdraw = "withdraw 226839 {ShareHealth}";
+    let expected = ["amend 226839", "cancel 226839", "status accepted", withdraw];
+    assert_eq!(kinds, expected);
+    // What is withdrawn must be said: nothing said would be everything.
     assert!(
         ground
-            .error("R4.error.json")
-            .contains("withdrawal of consent is not taken by file")
+            .error("R5.error.json")
+            .contains("missing field `scopes`")
     );
+    assert!(ground.error("R6.error.json").contains("has no columns"));
 }
 
 #[tokio::test]
@@ -543,43 +562,6 @@ async fn a_missing_identity_stops_the_round_and_moves_nothing() {
         Some("file.identity")
     );
     assert_eq!(ground.names("inbox").len(), 2);
-}
-
-#[tokio::test]
-async fn a_bare_csv_is_taken_where_that_was_agreed_once_it_lies_still() {
-    let ground = Ground::new();
-    let csv = "message.environment;referral;state;at\r\ntest;WM-AAAAA-BBBBB-CCCCC;accepted;\r\ntest;WM-AAAAA-BBBBB-DDDDD;declined;2026-03-02T10:00:00Z\r\n";
-    ground.leave("inbox", "march.csv", format!("\u{feff}{csv}"));
-    assert_eq!(
-        ground
-            .collect(&ground.adapter(), "bare_csv_after_s = 60")
-            .await
-            .taken,
-        0
-    );
-    assert_eq!(
-        ground
-            .collect(&ground.late_adapter(), "bare_csv_after_s = 60")
-            .await
-            .taken,
-        1
-    );
-    let keys: Vec<String> = ground
-        .taken()
-        .iter()
-        .map(|m| m.message_key.clone())
-        .collect();
-    assert!(
-        keys[0].starts_with("csv-") && keys[0].ends_with("/2") && keys[1].ends_with("/3"),
-        "{keys:?}"
-    );
-    assert_eq!(ground.names("done"), ["march.csv"]);
-    ground.leave("inbox", "april.csv", csv);
-    ground.collect(&ground.late_adapter(), "").await;
-    assert_eq!(
-        ground.names("failed"),
-        ["april.csv", "april.csv.error.json"]
-    );
 }
 
 #[tokio::test]

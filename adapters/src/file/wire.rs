@@ -94,8 +94,12 @@ fn submit(kind: Kind, referral: Referral) -> Result<InboundBody, Violation> {
 }
 
 fn no_withdrawal() -> Violation {
-    let why = "a withdrawal of consent is not taken by file: use the gateway's own interface, or tell its operators";
+    let why = "a withdrawal of consent has no columns: send it as format canonical, see docs/partners/file.md";
     Violation::new("kind", why)
+}
+
+fn not_inward() -> Violation {
+    Violation::new("kind", "is none that an agency sends")
 }
 
 /// Reads what a data file says; `codes` are the agency's own code lists.
@@ -136,7 +140,8 @@ fn canonical(kind: Kind, data: &[u8]) -> Result<Said, Violation> {
     let body = match kind {
         Kind::New | Kind::Amend => submit(kind, body::typed(value)?)?,
         Kind::Cancel => body::ending(value)?,
-        Kind::Withdraw | Kind::Status | Kind::Guidance => return Err(no_withdrawal()),
+        Kind::Withdraw => body::withdrawal(value)?,
+        Kind::Status | Kind::Guidance => return Err(not_inward()),
     };
     Ok(Said::whole(body))
 }
@@ -158,7 +163,8 @@ fn sheet(kind: Kind, data: &[u8]) -> Result<Vec<Said>, Vec<Violation>> {
                 .ending()
                 .and_then(|value| body::ending(value).map_err(|f| vec![f])),
             Kind::Status => status_row(row),
-            Kind::Withdraw | Kind::Guidance => Err(vec![no_withdrawal()]),
+            Kind::Withdraw => Err(vec![no_withdrawal()]),
+            Kind::Guidance => Err(vec![not_inward()]),
         };
         match body {
             Ok(body) => said.push(Said {
@@ -204,6 +210,7 @@ fn hl7(kind: Kind, data: &[u8], settings: &Settings, codes: &CodeMap) -> Result<
         InboundBody::Submit(_) => Kind::New,
         InboundBody::Amend(..) => Kind::Amend,
         InboundBody::Cancel(..) => Kind::Cancel,
+        InboundBody::Withdraw(..) => Kind::Withdraw,
         InboundBody::Status(_) | InboundBody::Undelivered(_) | InboundBody::Enquiry(_) => {
             Kind::Status
         }

@@ -69,6 +69,8 @@ pub(super) struct Settings {
     pub(super) workflow: String,
     /// What we take in.
     pub(super) accepts: Vec<String>,
+    /// Whether what comes in is answered under its workflow's `_ACK`.
+    pub(super) acknowledges: bool,
     /// The agency's code in the hub's endpoint lookup, where it is to be compared.
     pub(super) ods: Option<String>,
     pub(super) payload: Payload,
@@ -96,6 +98,8 @@ struct Raw {
     to: String,
     workflow: String,
     accepts: Option<Vec<String>>,
+    #[serde(default)]
+    acknowledges: bool,
     ods: Option<String>,
     #[serde(default)]
     payload: Payload,
@@ -151,6 +155,7 @@ impl Settings {
                 to: raw.to,
                 accepts: raw.accepts.unwrap_or_else(|| vec![raw.workflow.clone()]),
                 workflow: raw.workflow,
+                acknowledges: raw.acknowledges,
                 ods: raw.ods,
                 payload: raw.payload,
                 hl7v2: raw.hl7v2,
@@ -166,13 +171,18 @@ impl Settings {
 
     /// The workflow under which the agency answers what we send.
     pub(super) fn ack_workflow(&self) -> String {
-        format!("{}{ACK_SUFFIX}", self.workflow)
+        ack_of(&self.workflow)
     }
 
     /// The name by which the directory binds the agency's mailbox.
     pub(super) fn peer(&self) -> String {
         super::identity_of(&self.to)
     }
+}
+
+/// The workflow under which what came under another is answered.
+pub(super) fn ack_of(workflow: &str) -> String {
+    format!("{workflow}{ACK_SUFFIX}")
 }
 
 fn check(raw: &Raw, endpoint: &Endpoint, faults: &mut Vec<Violation>) {

@@ -1,12 +1,15 @@
 //! Taking in what lies in our inbox, and asking what became of what we sent. A message leaves the inbox only once the
 //! intake answered. One that cannot be taken in stays there and is told of, until it is taken in or MESH gives it back.
 
+use std::collections::BTreeSet;
+
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 use url::Url;
-use waymark_core::delivery::{Evidence, Why};
+use waymark_core::delivery::{Evidence, Outcome, Why};
 use waymark_core::error::{ErrorKind, Violation};
+use waymark_core::id::Reference;
 use waymark_core::personal::Payload;
 use waymark_core::port::{
     Channel, Collected, Inbound, InboundBody, Intake, IntakeError, Sent, Undelivered,
@@ -19,6 +22,7 @@ use super::call::{Ask, Call, why_of};
 use super::envelope::{Envelope, Lies, sums_up, unpacked};
 use super::wire::{self, MESSAGE_BYTES_MAX};
 use crate::limits::ANSWER_BYTES_MAX;
+use crate::receipt;
 
 /// Messages that one request lists (the API's own default).
 const LIST_MAX: usize = 500;
@@ -38,6 +42,8 @@ const UNCLEAR_MAX: u32 = 3;
 const MARGIN: std::time::Duration = std::time::Duration::from_secs(2);
 /// Media type of what the hub says of a message.
 const JSON: &str = "application/json";
+/// The code of the refusal of what cannot be read.
+const UNREADABLE: &str = "UNREADABLE";
 /// Media type of a message that says none.
 const BYTES: &str = "application/octet-stream";
 
@@ -49,8 +55,10 @@ enum Stop {
 
 /// What became of a message.
 enum Answer {
-    Taken,
-    Refused(String),
+    /// The intake has it, under our reference.
+    Taken(Reference),
+    /// It would not take it: by a code, and in words.
+    Refused(&'static str, String),
     /// It is for another endpoint of this mailbox, or for nobody.
     NotOurs,
 }
@@ -129,15 +137,25 @@ impl Round<'_> {
     }
 
     async fn inbox(&mut self) -> Result<(), Stop> {
-        let mut place: Option<String> = None;
+        let (mut place, mut listed) = (None::<String>, BTreeSet::new());
+        let endpoint = &self.call.endpoint.id;
         for _ in 0..LISTS_MAX {
             let (ids, next) = self.list(place.as_deref()).await?;
             for id in &ids {
+                let lies = self.mesh.left.lies(endpoint, id, self.now);
+                if let Some(why) = lies {
+                    self.left.get_or_insert(why);
+                    continue;
+                }
                 self.in_time()?;
                 self.one(id).await?;
             }
+            listed.extend(ids);
             match next {
-                None => return Ok(()),
+                None => {
+                    self.mesh.left.keep(endpoint, &listed);
+                    return Ok(());
+                }
                 Some(next) => place = Some(next),
             }
         }
@@ -188,25 +206,37 @@ impl Round<'_> {
             StatusCode::GONE | StatusCode::NOT_FOUND => return Ok(()),
             status => return self.unclear(unexpected("mesh.get", "a message", status)),
         };
-        let (found, since) = match envelope {
+        let (found, envelope) = match envelope {
             Err(fault) => (Found::Wrong(fault), None),
-            Ok(envelope) => (self.found(id, &envelope).await?, envelope.at),
+            Ok(envelope) => (self.found(id, &envelope).await?, Some(envelope)),
         };
+        let since = envelope.as_ref().and_then(|envelope| envelope.at);
+        let asks = envelope.filter(|_| self.call.settings.acknowledges);
+        let asks = asks.and_then(|envelope| self.asks(envelope));
         let answer = match found {
             Found::Gone => return Ok(()),
             Found::Unclear(why) => return self.unclear(why),
             Found::NotOurs => Answer::NotOurs,
-            Found::Wrong(fault) => Answer::Refused(fault.to_string()),
+            Found::Wrong(fault) => Answer::Refused(UNREADABLE, fault.to_string()),
             Found::Message(message) => self.hand_over(*message).await?,
         };
         match answer {
-            Answer::Taken => {
+            Answer::Taken(reference) => {
+                // Before it leaves the inbox: what ends here is taken in once more, and answered once more.
+                if let Some((workflow, local_id)) = &asks {
+                    let receipt = receipt::written(local_id, reference.as_str());
+                    self.answer((workflow, local_id), receipt).await?;
+                }
                 self.acknowledge(id).await?;
                 self.collected.taken = self.collected.taken.saturating_add(1);
             }
-            Answer::Refused(why) => {
+            Answer::Refused(code, why) => {
                 self.collected.refused = self.collected.refused.saturating_add(1);
-                self.leave(id, "mesh.left", &format!("cannot be taken in: {why}"));
+                let new = self.leave(id, "mesh.left", &format!("cannot be taken in: {why}"));
+                if let Some((workflow, local_id)) = asks.filter(|_| new) {
+                    let refusal = receipt::refusal(&local_id, code, &why);
+                    self.answer((&workflow, &local_id), refusal).await?;
+                }
             }
             Answer::NotOurs => {
                 let old =
@@ -230,11 +260,41 @@ impl Round<'_> {
         Ok(())
     }
 
-    fn leave(&mut self, id: &str, code: &str, why: &str) {
+    /// Lets a message lie; answers whether that is the first time.
+    fn leave(&mut self, id: &str, code: &str, why: &str) -> bool {
         let endpoint = &self.call.endpoint.id;
         tracing::warn!(endpoint.id = %endpoint, message.id = id, code, "a message stays in the MESH inbox");
         let text = format!("message {id} stays in the inbox: it {why}");
-        self.left.get_or_insert_with(|| Why::new(code, text));
+        let why = Why::new(code, text);
+        let new = self.mesh.left.leave(endpoint, id, &why, self.now);
+        self.left.get_or_insert(why);
+        new
+    }
+
+    /// The workflow and the sender's own id of a message that is to be answered: one of a workflow that is taken in,
+    /// whose sender named it. An answer is not answered.
+    fn asks(&self, envelope: Envelope) -> Option<(String, String)> {
+        let settings = self.call.settings;
+        let ours = envelope.lies == Lies::Data
+            && envelope.from == settings.to
+            && settings.accepts.contains(&envelope.workflow);
+        let local_id = envelope.local_id.filter(|_| ours)?;
+        Some((envelope.workflow, local_id))
+    }
+
+    /// Answers a message. One that cannot be answered now is not done with; that the hub will never take the answer holds
+    /// up nothing, and is told of.
+    async fn answer(&mut self, named: (&str, &str), body: Vec<u8>) -> Result<(), Stop> {
+        let Err(outcome) = self.mesh.answer(self.call, named, body).await else {
+            return Ok(());
+        };
+        let text = format!("a message could not be answered: {}", why_of(&outcome).text);
+        let why = Why::new("mesh.answer", text);
+        if matches!(outcome, Outcome::Retry { .. } | Outcome::Unknown { .. }) {
+            return Err(Stop::Told(why));
+        }
+        self.left.get_or_insert(why);
+        Ok(())
     }
 
     async fn found(&self, id: &str, envelope: &Envelope) -> Result<Found, Stop> {
@@ -388,7 +448,7 @@ impl Round<'_> {
             violations,
             reason,
         } = match taken.map_err(|_| Stop::Late)? {
-            Ok(_answer) => return Ok(Answer::Taken),
+            Ok(answer) => return Ok(Answer::Taken(answer.reference)),
             Err(error) => error,
         };
         let told = |code: &str, text: String| Err(Stop::Told(Why::new(code, text)));
@@ -415,7 +475,7 @@ impl Round<'_> {
             | ErrorKind::Precondition => {
                 let first = violations.first().map(ToString::to_string);
                 let why = first.unwrap_or_else(|| kind.sentence().to_owned());
-                Ok(Answer::Refused(format!("{reason}: {why}")))
+                Ok(Answer::Refused(reason, format!("{reason}: {why}")))
             }
         }
     }
@@ -471,8 +531,10 @@ impl Round<'_> {
             };
             let news = self.own(format!("tracking/{wire}"), said, body);
             match self.hand_over(news).await? {
-                Answer::Taken => self.collected.taken = self.collected.taken.saturating_add(1),
-                Answer::Refused(why) => {
+                Answer::Taken(_) => {
+                    self.collected.taken = self.collected.taken.saturating_add(1);
+                }
+                Answer::Refused(_, why) => {
                     self.collected.refused = self.collected.refused.saturating_add(1);
                     let text = format!("what became of {wire} cannot be taken in: {why}");
                     self.left

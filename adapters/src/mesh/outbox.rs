@@ -18,9 +18,11 @@ use waymark_core::port::{Outbound, Reconciliation};
 use super::Mesh;
 use super::answer::{self, Posted, Stage, Tracked};
 use super::call::{Ask, Call, why_of};
+use super::config::ack_of;
 use super::envelope::checksum;
 use super::wire;
 use crate::limits::ANSWER_BYTES_MAX;
+use crate::webhook;
 
 /// Times that one chunk is sent before the attempt ends: NHS England's own client makes as many.
 const CHUNK_TRIES: u32 = 3;
@@ -152,6 +154,46 @@ impl Mesh {
             answer.body,
             now,
         ))
+    }
+
+    /// Answers a message of the agency under its workflow's `_ACK` (NHS MESH, "Workflow groups and workflow IDs"). The hub
+    /// takes an answer twice and makes two of it, which say the same.
+    pub(super) async fn answer(
+        &self,
+        call: Call<'_>,
+        (workflow, local_id): (&str, &str),
+        body: Vec<u8>,
+    ) -> Result<(), Outcome> {
+        let settings = call.settings;
+        let pairs = [
+            ("mex-from", settings.mailbox.clone()),
+            ("mex-to", settings.to.clone()),
+            ("mex-workflowid", ack_of(workflow)),
+            ("mex-localid", local_id.to_owned()),
+            ("mex-content-checksum", checksum(&body)),
+            ("mex-content-type", webhook::wire::MEDIA_TYPE.to_owned()),
+            ("content-type", webhook::wire::MEDIA_TYPE.to_owned()),
+        ];
+        let pairs = pairs.map(|(name, value)| (HeaderName::from_static(name), value));
+        let ask = Ask {
+            method: Method::POST,
+            path: &[&settings.mailbox, "outbox"],
+            query: &[],
+            headers: written(pairs)?,
+            body,
+            answer_max: ANSWER_BYTES_MAX,
+        };
+        let answer = self.ask(call, ask).await?;
+        let posted = answer::posted(
+            answer.status,
+            &answer.headers,
+            answer.body,
+            self.clock.now(),
+        );
+        match posted {
+            Posted::Taken(..) => Ok(()),
+            Posted::Ended(outcome) => Err(outcome),
+        }
     }
 
     /// Sends the other chunks of a message that the hub knows; nobody sees it before the last one is there.

@@ -20,6 +20,7 @@ use crate::contract::{self, Answers, FarSide, HINT, Received, Script, sample};
 use crate::far_side::{self, NOW, Pki};
 use crate::hub::{Fault, Hub, OURS, PASSWORD, SHARED_KEY, STRANGE, THEIRS, WORKFLOW};
 
+mod answering;
 mod collecting;
 mod sending;
 
@@ -97,6 +98,12 @@ impl Ground {
         self.adapter
             .collect(endpoint, sent, &self.intake, PATIENCE)
             .await
+    }
+
+    /// Time goes by, for us and not for the hub.
+    fn later(&self, by: Duration) {
+        let ms = i64::try_from(by.as_millis()).unwrap();
+        self.clock.0.fetch_add(ms, Ordering::Relaxed);
     }
 
     fn taken(&self) -> Vec<Inbound> {

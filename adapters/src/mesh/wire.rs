@@ -1,26 +1,19 @@
 //! What a message's body says, both ways. Pure.
 //!
-//! Canonical JSON is the body of a webhook (`webhook/wire.rs`) and `documents`, those that travel inline:
-//! ```json
-//! {"type": "referral.new", "environment": "test", "data": {"referral": {...}},
-//!  "documents": [{"media_type": "application/pdf", "sha256": "...", "title": "...", "kind": "...", "content": "<base64>"}]}
-//! ```
-//! Inward it is read in the same form: `referral.new` and `referral.amended` with `data.referral`, `referral.cancelled`
-//! with `data.sender_reference` and `data.reason`; `referral.status` as a webhook's callback (`webhook/callback.rs`).
+//! Canonical JSON is the body of a webhook (`webhook/wire.rs`, `webhook/inline.rs`). Inward it is read in the same form:
+//! `referral.new` and `referral.amended` with `data.referral`, `referral.cancelled` with `data.sender_reference` and
+//! `data.reason`, `referral.consent_withdrawn` with `data.sender_reference` and `data.withdrawal`; `referral.status` as a
+//! webhook's callback (`webhook/callback.rs`).
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value;
 use waymark_core::delivery::{Evidence, ParkReason, Why};
 use waymark_core::directory::{Endpoint, Environment};
 use waymark_core::error::Violation;
 use waymark_core::id::WireId;
 use waymark_core::leg::LegState;
-use waymark_core::personal::{self, Personal};
-use waymark_core::port::{
-    InboundBody, InboundDocument, InboundStatus, RenderError, Rendered, Source, Undelivered,
-};
+use waymark_core::personal;
+use waymark_core::port::{InboundBody, InboundStatus, RenderError, Rendered, Source, Undelivered};
 use waymark_core::referral::Referral;
 
 use super::config::{Payload, Settings};
@@ -28,6 +21,7 @@ use crate::body::{self, Said};
 use crate::hl7v2::ack::{AckCode, AckReading};
 use crate::hl7v2::message::{LineEndings, Message};
 use crate::receipt::{self, Receipt};
+use crate::webhook::inline::{Inline, with_documents};
 use crate::{fhir, hl7v2, webhook};
 
 /// The most bytes of a message, both ways, before it is packed for its way.
@@ -40,20 +34,6 @@ const DOCUMENTS_MAX: usize = 50;
 const INLINE_BYTES_MAX: u64 = 10 * 1024 * 1024;
 /// What a message of HL7 v2 begins with.
 const HL7: &[u8] = b"MSH";
-
-/// A document within a message.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Inline {
-    media_type: String,
-    #[serde(default)]
-    sha256: Option<String>,
-    #[serde(default)]
-    title: Option<Personal<String>>,
-    #[serde(default)]
-    kind: Option<String>,
-    content: Personal<String>,
-}
 
 /// What is read of a message; the rest is known, and says nothing that its envelope or ours does not.
 #[derive(Deserialize)]
@@ -79,6 +59,8 @@ struct Data {
     sender_reference: Option<Value>,
     #[serde(default)]
     reason: Option<Value>,
+    #[serde(default)]
+    withdrawal: Option<Value>,
     #[serde(default)]
     sender: Option<String>,
     #[serde(default, rename = "referral_id")]
@@ -151,31 +133,6 @@ pub(super) fn render(
     Ok(rendered)
 }
 
-/// The canonical message with the documents that were opened for it.
-fn with_documents(canonical: Rendered, source: &Source) -> Result<Rendered, RenderError> {
-    if source.attachments.is_empty() {
-        return Ok(canonical);
-    }
-    let inline = |attachment: &waymark_core::port::Attachment| Inline {
-        media_type: attachment.document.media_type.clone(),
-        sha256: Some(attachment.document.sha256.clone()),
-        title: attachment.document.title.clone(),
-        kind: attachment.document.kind.clone(),
-        content: Personal::new(STANDARD.encode(attachment.bytes.expose())),
-    };
-    let documents: Vec<Inline> = source.attachments.iter().map(inline).collect();
-    let unwritten = |_| cannot("documents", "cannot be written as JSON");
-    let mut event: serde_json::Map<String, Value> =
-        serde_json::from_slice(canonical.bytes.expose()).map_err(unwritten)?;
-    let documents = serde_json::to_value(documents).map_err(unwritten)?;
-    event.insert("documents".to_owned(), documents);
-    let bytes = serde_json::to_vec(&event).map_err(unwritten)?;
-    Ok(Rendered {
-        media_type: canonical.media_type,
-        bytes: personal::Payload::new(bytes),
-    })
-}
-
 /// What the name of a message's file ends with.
 pub(super) fn ending(media_type: &str) -> &'static str {
     if media_type == hl7v2::outbound::MEDIA_TYPE {
@@ -238,7 +195,7 @@ fn canonical(event: Event, endpoint: &Endpoint) -> Result<Said, Violation> {
     }
     let mut documents = Vec::new();
     for (at, inline) in event.documents.into_iter().enumerate() {
-        documents.push(opened(at, inline)?);
+        documents.push(inline.opened(at)?);
     }
     let referral = data.referral.map(|mut referral| {
         // What came inline is named anew when it is kept; its sender's name for it says nothing here.
@@ -251,24 +208,18 @@ fn canonical(event: Event, endpoint: &Endpoint) -> Result<Said, Violation> {
         "referral.new" => body::submit(referral.ok_or_else(missing)?),
         "referral.amended" => body::amend(referral.ok_or_else(missing)?)?,
         "referral.cancelled" => {
-            let mut ending = serde_json::Map::new();
             let named = [
                 ("sender_reference", data.sender_reference),
                 ("reason", data.reason),
             ];
-            for (key, value) in named {
-                let value = value.filter(|value| !value.is_null());
-                ending.extend(value.map(|value| (key.to_owned(), value)));
-            }
-            body::ending(Value::Object(ending)).map_err(|fault| {
-                let below = Some(fault.field).filter(|field| field != ".");
-                let path = below.map_or_else(|| "data".to_owned(), |f| format!("data.{f}"));
-                Violation::new(path, fault.why)
-            })?
+            within_data(named, body::ending)?
         }
         "referral.consent_withdrawn" => {
-            let why = "a withdrawal of consent is not taken by MESH: use the gateway's own interface, or tell its operators";
-            return Err(Violation::new("type", why));
+            let named = [
+                ("sender_reference", data.sender_reference),
+                ("withdrawal", data.withdrawal),
+            ];
+            within_data(named, body::withdrawal)?
         }
         _ => return Err(Violation::new("type", "is none that is taken by MESH")),
     };
@@ -280,17 +231,19 @@ fn canonical(event: Event, endpoint: &Endpoint) -> Result<Said, Violation> {
     })
 }
 
-fn opened(at: usize, inline: Inline) -> Result<InboundDocument, Violation> {
-    let bytes = STANDARD.decode(inline.content.expose()).map_err(|_| {
-        let field = format!("documents[{at}].content");
-        Violation::new(field, "is no base64")
-    })?;
-    Ok(InboundDocument {
-        media_type: inline.media_type,
-        sha256: inline.sha256,
-        title: inline.title,
-        kind: inline.kind,
-        bytes: personal::Payload::new(bytes),
+/// Reads what ends a referral from its fields within `data`, whose faults are named so.
+fn within_data(
+    fields: [(&str, Option<Value>); 2],
+    read: impl FnOnce(Value) -> Result<InboundBody, Violation>,
+) -> Result<InboundBody, Violation> {
+    let filled = fields.into_iter().filter_map(|(key, value)| {
+        let value = value.filter(|value| !value.is_null())?;
+        Some((key.to_owned(), value))
+    });
+    read(Value::Object(filled.collect())).map_err(|fault| {
+        let below = Some(fault.field).filter(|field| field != ".");
+        let path = below.map_or_else(|| "data".to_owned(), |f| format!("data.{f}"));
+        Violation::new(path, fault.why)
     })
 }
 

@@ -7,6 +7,12 @@ use waymark_core::error::Violation;
 use crate::context::EgressPolicy;
 use crate::settings::{self, Address, SECRETS_MAX, SecretName};
 
+/// Bytes of documents in one message unless the settings say otherwise: with base64 and the referral it stays below
+/// the 1 MiB that a web server takes by default.
+const INLINE_BYTES: u64 = 256 * 1024;
+/// The most that the settings may say.
+const INLINE_BYTES_MAX: u64 = 10 * 1024 * 1024;
+
 /// The settings of one endpoint.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
@@ -20,6 +26,8 @@ pub(super) struct Settings {
     pub(super) signing_secrets: Vec<SecretName>,
     /// Secrets that status callbacks are signed with; none when the agency sends none.
     pub(super) callback_secrets: Vec<SecretName>,
+    /// Bytes of documents that travel within one message.
+    pub(super) inline_bytes_max: u64,
 }
 
 #[derive(Deserialize)]
@@ -36,6 +44,12 @@ struct Raw {
     signing_secrets: Vec<SecretName>,
     #[serde(default)]
     callback_secrets: Vec<SecretName>,
+    #[serde(default = "inline_bytes")]
+    inline_bytes: u64,
+}
+
+const fn inline_bytes() -> u64 {
+    INLINE_BYTES
 }
 
 impl Settings {
@@ -65,6 +79,10 @@ impl Settings {
             let why = "names at most two secrets";
             faults.push(Violation::new("settings.callback_secrets", why));
         }
+        if raw.inline_bytes > INLINE_BYTES_MAX {
+            let why = format!("is at most {INLINE_BYTES_MAX}");
+            faults.push(Violation::new("settings.inline_bytes", why));
+        }
         match address {
             Some(address) if faults.is_empty() => Ok(Self {
                 address,
@@ -72,6 +90,7 @@ impl Settings {
                 tls_profile: raw.tls_profile,
                 signing_secrets: raw.signing_secrets,
                 callback_secrets: raw.callback_secrets,
+                inline_bytes_max: raw.inline_bytes,
             }),
             _ => Err(faults),
         }

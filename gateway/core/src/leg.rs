@@ -106,6 +106,15 @@ impl Reception {
         }
     }
 
+    /// Whether the day that an update names is news of its leg, which is in `state` after it: an appointment moves by
+    /// being booked once more on another day, which moves no state. What is late, backward or of an ended leg has no day.
+    pub const fn brings_day(self, state: LegState) -> bool {
+        match self {
+            Self::Applied | Self::Unchanged => !state.is_terminal(),
+            Self::Repeated | Self::OutOfOrder | Self::AfterEnd | Self::CancelRequested => false,
+        }
+    }
+
     /// Reads a stored flag.
     pub fn parse(text: &str) -> Option<Self> {
         [
@@ -275,6 +284,30 @@ mod tests {
             LegState::Booked.receive(LegState::Accepted, Seen::New),
             Reception::OutOfOrder
         );
+    }
+
+    #[test]
+    fn a_booking_again_brings_its_day_and_what_is_late_or_of_an_ended_leg_brings_none() {
+        use LegState::*;
+        for (state, update, seen, brings) in [
+            (Waiting, Booked, Seen::New, true),
+            (Booked, Booked, Seen::New, true),
+            (Waiting, Waiting, Seen::New, true),
+            (Booked, Booked, Seen::Before, false),
+            (InAssessment, Waiting, Seen::New, false),
+            (InAssessment, Cancelled, Seen::New, false),
+            (Booked, Declined, Seen::New, false),
+            (Closed, Booked, Seen::New, false),
+            (Closed, Closed, Seen::New, false),
+        ] {
+            let reception = state.receive(update, seen);
+            let after = if reception == Reception::Applied {
+                update
+            } else {
+                state
+            };
+            assert_eq!(reception.brings_day(after), brings, "{state} to {update}");
+        }
     }
 
     #[test]

@@ -74,8 +74,9 @@ pub fn source_of(
     })
 }
 
-/// Opens the documents of what is to be rendered, in its order, as long as all together stay within `most` bytes; the
-/// rest go by reference. Each must be what its digest says.
+/// Opens the documents of a referral that is to be rendered, in its order, as long as all together stay within `most` bytes; the
+/// rest go by reference. Each must be what its digest says. Only a referral and its amendment carry documents: whoever is
+/// told of an end, or that consent was withdrawn, is sent none.
 ///
 /// # Errors
 /// The store's own; the inner error is the park outcome for a document that is gone or not as described.
@@ -85,7 +86,9 @@ pub(super) async fn attachments(
     source: &Source,
     most: u64,
 ) -> Result<Result<Vec<Attachment>, Outcome>, StoreError> {
-    let documents = source.content.iter().flat_map(|content| &content.documents);
+    let shares = matches!(source.kind, Kind::New | Kind::Amend);
+    let content = source.content.iter().filter(|_| shares);
+    let documents = content.flat_map(|content| &content.documents);
     let mut opened = Vec::new();
     let mut left = most;
     for document in documents {

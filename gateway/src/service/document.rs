@@ -5,11 +5,11 @@ use std::time::Duration;
 use aws_lc_rs::digest::{SHA256, digest};
 use waymark_core::access::{Action, Principal, Relationship, permit};
 use waymark_core::audit::{CommitmentTag, EntryKind};
-use waymark_core::error::ErrorKind;
+use waymark_core::error::{ErrorKind, Violation};
 use waymark_core::id::DocumentId;
 use waymark_core::personal::{Payload, Personal};
 use waymark_core::port::{DocumentView, InboundDocument, MessageKey, NewDocument, Uploaded};
-use waymark_core::referral::DocumentRef;
+use waymark_core::referral::{DocumentRef, Referral};
 
 use super::submit::check_request_id;
 use super::{Key, Service, ServiceError, actor_of};
@@ -50,6 +50,38 @@ pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
     hex::encode(digest(&SHA256, bytes))
 }
 
+/// What is wrong with a document, by the first of size, type and digest that is; `sha256` is what its sender says.
+fn fault(media_type: &str, bytes: &Payload, sha256: Option<&str>) -> Option<Violation> {
+    let bytes = bytes.expose();
+    if !(1..=DOCUMENT_BYTES_MAX).contains(&bytes.len()) {
+        let why = format!("is 1 to {DOCUMENT_BYTES_MAX} bytes: split or compress it");
+        return Some(Violation::new("size_bytes", why));
+    }
+    if !MEDIA_TYPES.contains(&media_type) {
+        let why = format!("is one of {}", MEDIA_TYPES.join(", "));
+        return Some(Violation::new("media_type", why));
+    }
+    let other = sha256.filter(|said| sha256_hex(bytes) != *said);
+    other.map(|_| {
+        let why =
+            "does not match the bytes received: compute it over the whole file and send again";
+        Violation::new("sha256", why)
+    })
+}
+
+/// How a referral names a document that came inline, once it is kept under an id.
+fn named(id: DocumentId, document: &InboundDocument) -> DocumentRef {
+    let bytes = document.bytes.expose();
+    DocumentRef {
+        id,
+        sha256: sha256_hex(bytes),
+        media_type: document.media_type.clone(),
+        size_bytes: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
+        title: document.title.clone(),
+        kind: document.kind.clone(),
+    }
+}
+
 impl Service {
     /// Keeps a document under a subject of its own until a referral takes it along; the same upload again is the document
     /// kept before.
@@ -63,21 +95,8 @@ impl Service {
     ) -> Result<Uploaded, ServiceError> {
         permit(caller, Action::UploadDocument, Relationship::None)?;
         check_request_id(&upload.request_id)?;
-        if upload.bytes.expose().is_empty() || upload.bytes.expose().len() > DOCUMENT_BYTES_MAX {
-            let why = format!("is 1 to {DOCUMENT_BYTES_MAX} bytes: split or compress it");
-            return Err(ServiceError::field("size_bytes", why));
-        }
-        if !MEDIA_TYPES.contains(&upload.media_type.as_str()) {
-            return Err(ServiceError::field(
-                "media_type",
-                format!("is one of {}", MEDIA_TYPES.join(", ")),
-            ));
-        }
-        if sha256_hex(upload.bytes.expose()) != upload.sha256 {
-            return Err(ServiceError::field(
-                "sha256",
-                "does not match the bytes received: compute it over the whole file and send again",
-            ));
+        if let Some(fault) = fault(&upload.media_type, &upload.bytes, Some(&upload.sha256)) {
+            return Err(ServiceError::invalid(vec![fault]));
         }
         let now = self.now();
         let draft = self.drafter();
@@ -133,6 +152,37 @@ impl Service {
         Ok(forgotten)
     }
 
+    /// Whether all that came inline may be kept, and the referral that it came with: decided before the first of them is
+    /// kept, so that of a message that is refused nothing stays.
+    ///
+    /// # Errors
+    /// `Invalid` names every wrong document and field.
+    pub(super) fn check_inbound(
+        &self,
+        caller: &Principal,
+        referral: &Referral,
+        documents: &[InboundDocument],
+    ) -> Result<(), ServiceError> {
+        permit(caller, Action::UploadDocument, Relationship::None)?;
+        let mut whole = referral.clone();
+        let mut wrong = Vec::new();
+        for (at, document) in documents.iter().enumerate() {
+            let (media_type, bytes) = (&document.media_type, &document.bytes);
+            let fault = fault(media_type, bytes, document.sha256.as_deref());
+            wrong.extend(fault.map(|fault| {
+                Violation::new(format!("documents[{at}].{}", fault.field), fault.why)
+            }));
+            // Its id is given when it is kept, and no rule is about it.
+            let unkept = DocumentId::from_bytes([0; 16]);
+            whole.documents.push(named(unkept, document));
+        }
+        wrong.extend(whole.violations(self.now().london_date()));
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        Err(ServiceError::invalid(wrong))
+    }
+
     /// Keeps a document that came inline with a message, and says how a referral names it. `request_id` follows from the
     /// message, so that the same message again keeps nothing twice.
     ///
@@ -144,23 +194,15 @@ impl Service {
         request_id: String,
         document: InboundDocument,
     ) -> Result<DocumentRef, ServiceError> {
-        let sha256 = sha256_hex(document.bytes.expose());
-        let size = document.bytes.expose().len();
+        let mut named = named(DocumentId::from_bytes([0; 16]), &document);
         let upload = Upload {
             request_id,
-            media_type: document.media_type.clone(),
-            sha256: document.sha256.unwrap_or_else(|| sha256.clone()),
+            media_type: document.media_type,
+            sha256: document.sha256.unwrap_or_else(|| named.sha256.clone()),
             bytes: document.bytes,
         };
-        let kept = self.upload(caller, upload).await?;
-        Ok(DocumentRef {
-            id: kept.id,
-            sha256,
-            media_type: document.media_type,
-            size_bytes: u64::try_from(size).unwrap_or(u64::MAX),
-            title: document.title,
-            kind: document.kind,
-        })
+        named.id = self.upload(caller, upload).await?.id;
+        Ok(named)
     }
 
     /// A document's bytes, for its uploader and for the parties of the referral that it went with; logged first.

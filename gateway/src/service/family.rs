@@ -80,7 +80,9 @@ impl Service {
         let moved = change.legs.iter().filter_map(|moved| {
             let leg = view.legs.iter().find(|leg| leg.leg.id == moved.leg)?;
             let next_action = moved.next_action.as_deref();
-            (leg.state != moved.state).then_some((&leg.leg, moved.state, next_action))
+            // An appointment that is moved keeps its state and has another day: the family is told of that too.
+            let news = leg.state != moved.state || leg.next_action != moved.next_action;
+            news.then_some((&leg.leg, moved.state, next_action))
         });
         let opened = change.new_legs.iter();
         let opened = opened.map(|leg| (leg, LegState::Submitted, Some(leg.next_action.as_str())));

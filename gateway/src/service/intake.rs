@@ -78,6 +78,10 @@ impl Intake for IntakeService {
             }
             InboundBody::Amend(reference, mut referral) => {
                 let (key, attached) = (&message.message_key, message.attachments);
+                if !attached.is_empty() {
+                    let named = key_of(reference.clone());
+                    self.service.find(&caller, &named, Action::Amend).await?;
+                }
                 self.keep(&caller, key, attached, &mut referral).await?;
                 let content = canonical(&referral)?;
                 let act = SenderAct::Amend {
@@ -96,14 +100,18 @@ impl Intake for IntakeService {
             }
             InboundBody::Cancel(reference, text) => {
                 let code = CancelCode::CancelledBySender;
-                let act = SenderAct::Stop(StopNotice::Cancelled { code, text });
-                let message = SenderMessage {
-                    key: message.message_key,
-                    content: message.original,
-                    act,
-                    traceparent: message.traceparent,
-                };
-                self.sender(&caller, reference, message).await?
+                let stop = StopNotice::Cancelled { code, text };
+                let envelope = (message.message_key, message.original, message.traceparent);
+                self.stop(&caller, reference, stop, envelope).await?
+            }
+            InboundBody::Withdraw(reference, withdrawal) => {
+                let wrong = withdrawal.violations(self.service.now().london_date());
+                if !wrong.is_empty() {
+                    return Err(ServiceError::invalid(wrong).into());
+                }
+                let stop = StopNotice::Withdrawn(withdrawal);
+                let envelope = (message.message_key, message.original, message.traceparent);
+                self.stop(&caller, reference, stop, envelope).await?
             }
             InboundBody::Status(status) => {
                 let own = self.service.family_evidence(
@@ -140,17 +148,30 @@ impl Intake for IntakeService {
 }
 
 impl IntakeService {
+    /// A cancel or a withdrawal.
+    async fn stop(
+        &self,
+        caller: &Principal,
+        reference: SenderReference,
+        stop: StopNotice,
+        (key, content, traceparent): (String, Payload, Option<String>),
+    ) -> Result<IntakeAnswer, IntakeError> {
+        let message = SenderMessage {
+            key,
+            content,
+            act: SenderAct::Stop(stop),
+            traceparent,
+        };
+        self.sender(caller, reference, message).await
+    }
+
     async fn sender(
         &self,
         caller: &Principal,
         reference: SenderReference,
         message: SenderMessage,
     ) -> Result<IntakeAnswer, IntakeError> {
-        // BaRS names a referral by the id that our answer to it gave.
-        let key = match reference.value.parse::<ReferralId>() {
-            Ok(id) if reference.namespace.is_empty() => Key::Id(id),
-            _ => Key::SenderReference(reference),
-        };
+        let key = key_of(reference);
         let result = self.service.sender_change(caller, &key, &message).await?;
         Ok(IntakeAnswer {
             referral: result.referral.id,
@@ -160,8 +181,8 @@ impl IntakeService {
         })
     }
 
-    /// Keeps documents that came inline, and names them in the referral. Their ids follow from the message, so that
-    /// the same message again keeps nothing twice.
+    /// Keeps documents that came inline, all or none of them, and names them in the referral. Their ids follow from the
+    /// message, so that the same message again keeps nothing twice.
     async fn keep(
         &self,
         caller: &Principal,
@@ -169,12 +190,24 @@ impl IntakeService {
         attached: Vec<InboundDocument>,
         referral: &mut Referral,
     ) -> Result<(), ServiceError> {
+        if attached.is_empty() {
+            return Ok(());
+        }
+        self.service.check_inbound(caller, referral, &attached)?;
         for (index, document) in attached.into_iter().enumerate() {
             let request = request_of(&caller.identity, message_key, index);
             let kept = self.service.keep_inbound(caller, request, document).await?;
             referral.documents.push(kept);
         }
         Ok(())
+    }
+}
+
+/// What a sender calls its referral. BaRS names it by the id that our answer to it gave.
+fn key_of(reference: SenderReference) -> Key {
+    match reference.value.parse::<ReferralId>() {
+        Ok(id) if reference.namespace.is_empty() => Key::Id(id),
+        _ => Key::SenderReference(reference),
     }
 }
 

@@ -178,7 +178,8 @@ impl Service {
         })
     }
 
-    /// What becomes of the leg: it moves with an applied update, and a repeated state may still name who acts next.
+    /// What becomes of the leg: it moves with an applied update, and a repeated state may still name who acts next and
+    /// by which day.
     fn leg_after(
         &self,
         view: &ReferralView,
@@ -193,15 +194,22 @@ impl Service {
                 .clone()
                 .unwrap_or_else(|| self.role_of(leg)),
         };
+        let own = update.due.filter(|_| reception.brings_day(update.state));
+        let own = own.map(|day| day.to_string());
         let (owner, clock, next_action) = match reception {
             Reception::Applied => {
                 let duty = self.duty_of(update.state, &receiver, &view.sender, self.now())?;
                 // The service's own day stands before the gateway's default.
-                let day = |default: String| update.due.map_or(default, |own| own.to_string());
-                (duty.0, duty.1, duty.2.map(day))
+                (duty.0, duty.1, own.or(duty.2))
             }
-            Reception::Unchanged if update.owner_role.is_some() && leg.waits_for_receiver() => {
-                (receiver, leg.clock.clone(), leg.next_action.clone())
+            Reception::Unchanged => {
+                let named = update.owner_role.is_some() && leg.waits_for_receiver();
+                if !named && (own.is_none() || own == leg.next_action) {
+                    return Ok(Vec::new());
+                }
+                let owner = if named { receiver } else { leg.owner.clone() };
+                let day = own.or_else(|| leg.next_action.clone());
+                (owner, leg.clock.clone(), day)
             }
             _ => return Ok(Vec::new()),
         };

@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use async_trait::async_trait;
 use serde_json::json;
 use tempfile::TempDir;
 use waymark::app::Duty;
@@ -18,8 +19,8 @@ use waymark_adapters::file::{MANIFEST_SUFFIX, Manifest};
 use waymark_adapters::{AdapterContext, Adapters, EgressPolicy, Peers, Secrets};
 use waymark_core::delivery::{DeliveryState, Evidence, Kind, ParkReason};
 use waymark_core::directory::{AdapterKind, Environment};
-use waymark_core::id::AgencyId;
-use waymark_core::port::{Deadline, DeliveryView};
+use waymark_core::id::{AgencyId, Reference, ReferralId};
+use waymark_core::port::{Deadline, DeliveryView, Inbound, Intake, IntakeAnswer, IntakeError};
 use waymark_tests::engine::Engine;
 use waymark_tests::gateway::{Area, Child, Gateway, PATIENCE, wait_until};
 use waymark_tests::peer::Peer;
@@ -108,6 +109,63 @@ async fn the_adapter_keeps_its_contract_over_sftp() -> anyhow::Result<()> {
     assert_eq!(contract::broken(&*adapter, &far).await, []);
     let left: Vec<_> = fs::read_dir(server.folder().join("outbox"))?.collect();
     assert!(left.is_empty(), "{left:?}");
+    Ok(())
+}
+
+/// Takes whatever comes.
+struct Taking;
+
+#[async_trait]
+impl Intake for Taking {
+    async fn take(&self, _message: Inbound) -> Result<IntakeAnswer, IntakeError> {
+        let referral = ReferralId::from_bytes([1; 16]);
+        Ok(IntakeAnswer {
+            referral,
+            reference: Reference::of(referral),
+            repeated: false,
+            state: None,
+        })
+    }
+}
+
+/// Leaves a file that is so many days old.
+fn leave_old(path: &Path, days: u64) -> anyhow::Result<()> {
+    fs::write(path, "{}")?;
+    let file = fs::File::options().write(true).open(path)?;
+    let old = file.metadata()?.modified()? - Duration::from_hours(24 * days);
+    Ok(file.set_modified(old)?)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_kept_long_enough_is_removed_over_sftp_by_the_time_of_its_move()
+-> anyhow::Result<()> {
+    let server = Server::start().await?;
+    let adapter = adapters(server.beside("key")?)?.adapter(AdapterKind::File);
+    let endpoint = endpoint(&server.settings(&server.beside("fingerprint")?)?);
+    let deadline = Deadline {
+        within: Duration::from_secs(20),
+    };
+    let side = Side(server.folder());
+    adapter.collect(&endpoint, &[], &Taking, deadline).await;
+    for (sub, name, days) in [
+        ("done", "old.json", 8),
+        ("done", "young.json", 6),
+        ("failed", "old.error.json", 8),
+        ("outbox", "old.json", 8),
+        // Written long ago, and taken now: it is kept from now on.
+        ("receipts", "WM1.receipt.json", 30),
+    ] {
+        leave_old(&server.folder().join(sub).join(name), days)?;
+    }
+    for _ in 0..2 {
+        let collected = adapter.collect(&endpoint, &[], &Taking, deadline).await;
+        assert_eq!(collected.stopped, None);
+        let mut done = side.names("done");
+        done.sort();
+        assert_eq!(done, ["WM1.receipt.json", "young.json"]);
+    }
+    assert_eq!(side.names("failed"), Vec::<String>::new());
+    assert_eq!(side.names("outbox"), ["old.json"]);
     Ok(())
 }
 

@@ -1,7 +1,6 @@
 //! A document is kept once, however often its answer was lost.
 
 use waymark_proto::v1;
-use waymark_proto::v1::upload_document_request::Part;
 use waymark_tests::engine::Engine;
 use waymark_tests::gateway::{Area, Child, Client, Gateway};
 
@@ -15,19 +14,9 @@ async fn upload(
     content: &[u8],
 ) -> Result<v1::UploadDocumentResponse, tonic::Status> {
     let sha256 = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, content);
-    let metadata = v1::DocumentMetadata {
-        request_id: request_id.to_owned(),
-        media_type: "application/pdf".to_owned(),
-        sha256: sha256.as_ref().to_vec(),
-        size_bytes: u64::try_from(content.len()).unwrap_or(0),
-        file_name: "report.pdf".to_owned(),
-        ..v1::DocumentMetadata::default()
-    };
-    let parts = [Part::Metadata(metadata), Part::Chunk(content.to_vec())]
-        .map(|part| v1::UploadDocumentRequest { part: Some(part) });
-    let mut service = client.referrals();
-    let answer = service.upload_document(tokio_stream::iter(parts));
-    Ok(answer.await?.into_inner())
+    client
+        .upload(request_id, "application/pdf", content, sha256.as_ref())
+        .await
 }
 
 async fn the_same_upload_is_the_same_document_and_other_bytes_are_a_conflict(

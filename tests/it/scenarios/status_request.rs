@@ -183,8 +183,13 @@ async fn appointments_by_siu_move_the_leg_and_are_told(engine: Engine) -> anyhow
     let listener = gateway.app()?.mllp.get("r1l").copied();
     let listener = listener.expect("the listener of mllp:r1l");
     let receipt = taken(&school, Child(84)).await?;
-    let days = ["20260504", "20260504", "20260511", "20260511"];
+    // Moved by S13, and by S12 once more: the day moves each time, and the state stays.
+    let days = [
+        "20260504", "20260506", "20260507", "20260507", "20260511", "20260511",
+    ];
     for ((event, state), day) in [
+        ("S12", LegState::Booked),
+        ("S13", LegState::Booked),
         ("S12", LegState::Booked),
         ("S26", LegState::WasNotBrought),
         ("S12", LegState::Booked),

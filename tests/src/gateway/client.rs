@@ -14,14 +14,18 @@ use waymark_proto::v1;
 use waymark_proto::v1::admin_service_client::AdminServiceClient;
 use waymark_proto::v1::audit_service_client::AuditServiceClient;
 use waymark_proto::v1::directory_service_client::DirectoryServiceClient;
+use waymark_proto::v1::download_document_response::Part as Out;
 use waymark_proto::v1::mailbox_service_client::MailboxServiceClient;
 use waymark_proto::v1::referral_key::Key;
 use waymark_proto::v1::referral_service_client::ReferralServiceClient;
+use waymark_proto::v1::upload_document_request::Part as In;
 
 use super::{PATIENCE, wait_until};
 
 /// The longest that one call may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of one chunk of a document, as the contract says.
+const CHUNK_BYTES: usize = 256 * 1024;
 
 /// One identity's way to the gateway.
 #[derive(Clone, Debug)]
@@ -138,6 +142,61 @@ impl Client {
     pub async fn submit(&self, request_id: &str, referral: &Value) -> anyhow::Result<v1::Receipt> {
         let taken = self.try_submit(request_id, referral).await;
         taken.map_err(|status| anyhow::anyhow!("{status:?}: {:?}", field_violations(&status)))
+    }
+
+    /// Uploads a document, in chunks, under a message key; `sha256` is what the upload says of it.
+    ///
+    /// # Errors
+    /// The gateway's refusal.
+    pub async fn upload(
+        &self,
+        request_id: &str,
+        media_type: &str,
+        content: &[u8],
+        sha256: &[u8],
+    ) -> Result<v1::UploadDocumentResponse, Status> {
+        let metadata = v1::DocumentMetadata {
+            request_id: request_id.to_owned(),
+            media_type: media_type.to_owned(),
+            sha256: sha256.to_vec(),
+            size_bytes: u64::try_from(content.len()).unwrap_or(u64::MAX),
+            file_name: "report.pdf".to_owned(),
+            ..v1::DocumentMetadata::default()
+        };
+        let chunks = content.chunks(CHUNK_BYTES).map(|c| In::Chunk(c.to_vec()));
+        let parts = std::iter::once(In::Metadata(metadata)).chain(chunks);
+        let parts: Vec<_> = parts
+            .map(|part| v1::UploadDocumentRequest { part: Some(part) })
+            .collect();
+        let mut service = self.referrals();
+        let answer = service.upload_document(tokio_stream::iter(parts)).await?;
+        Ok(answer.into_inner())
+    }
+
+    /// Downloads a document by its id: what the gateway says of it, and its bytes.
+    ///
+    /// # Errors
+    /// The gateway's refusal.
+    pub async fn download(&self, id: &str) -> Result<(v1::DocumentRef, Vec<u8>), Status> {
+        let request = v1::DownloadDocumentRequest {
+            document_id: id.to_owned(),
+            purpose: v1::AccessPurpose::DirectCare.into(),
+        };
+        let mut parts = self
+            .referrals()
+            .download_document(request)
+            .await?
+            .into_inner();
+        let (mut described, mut content) = (None, Vec::new());
+        while let Some(part) = parts.message().await? {
+            match part.part {
+                Some(Out::Document(document)) => described = Some(document),
+                Some(Out::Chunk(chunk)) => content.extend(chunk),
+                None => {}
+            }
+        }
+        let described = described.ok_or_else(|| Status::internal("it was not described"))?;
+        Ok((described, content))
     }
 
     /// A referral by id.

@@ -424,6 +424,14 @@ fn document(reading: &mut Reading<'_, '_>, node: &Node<'_>) -> Result<(), Fault>
                 ));
             }
         }
+        let length = i64::try_from(bytes.len()).unwrap_or(i64::MAX);
+        if attachment
+            .integer("size")?
+            .is_some_and(|size| size != length)
+        {
+            let rule = "is the number of bytes of the data: it is not";
+            return Err(attachment.fault_of("size", rule, Issue::Value));
+        }
         let media_type = media_type.ok_or_else(|| {
             attachment.fault_of("contentType", "is required with data", Issue::Required)
         })?;

@@ -124,7 +124,9 @@ fn a_full_referral_comes_back_whole() {
 #[test]
 fn documents_go_inline_with_their_digests_and_a_spoilt_one_is_refused() {
     let mut source = sample::source(Kind::New);
-    let document = source.content.as_ref().unwrap().documents[0].clone();
+    let listed = &mut source.content.as_mut().unwrap().documents[0];
+    listed.size_bytes = 15;
+    let document = listed.clone();
     source.attachments = vec![Attachment {
         document,
         bytes: Payload::new(b"%PDF-1.7 sample".to_vec()),
@@ -135,12 +137,13 @@ fn documents_go_inline_with_their_digests_and_a_spoilt_one_is_refused() {
     assert_eq!(asked.documents[0].bytes.expose(), b"%PDF-1.7 sample");
     assert_eq!(asked.documents[0].sha256, Some("ab".repeat(32)));
     assert_eq!(asked.documents[0].kind.as_deref(), Some("questionnaire"));
-    resource(&mut bundle, "DocumentReference")["content"][0]["attachment"]["data"] = json!("AAAA");
-    let fault = read(&bundle).err().unwrap();
-    assert!(
-        fault.path.ends_with("content[0].attachment.hash"),
-        "{fault}"
-    );
+    for (element, value) in [("size", json!(14)), ("data", json!("AAAA"))] {
+        resource(&mut bundle, "DocumentReference")["content"][0]["attachment"][element] = value;
+        let fault = read(&bundle).err().unwrap();
+        let wrong = if element == "data" { "hash" } else { element };
+        let path = format!("content[0].attachment.{wrong}");
+        assert!(fault.path.ends_with(&path), "{fault}");
+    }
 }
 
 #[test]

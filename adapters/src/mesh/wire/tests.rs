@@ -151,7 +151,7 @@ fn what_cannot_be_taken_in_is_named_by_its_place_and_never_repeated() {
         ("{\"colour\": \"Quillfeather\"}".to_owned(), "colour"),
         (event("referral.new", json!({})), "data.referral"),
         (event("referral.odd", json!({})), "type"),
-        (event("referral.consent_withdrawn", json!({})), "type"),
+        (event("referral.consent_withdrawn", json!({})), "data"),
         (event("referral.cancelled", json!({})), "sender_reference"),
         (
             json!({"type": "referral.new", "environment": "test", "data": {}, "documents":

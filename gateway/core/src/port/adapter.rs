@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::civil::Date;
 
-use super::StopNotice;
+use super::{StopNotice, Withdrawal};
 use crate::delivery::{Evidence, Kind, Outcome, ParkReason, Repeat, Why};
 use crate::directory::{Endpoint, Environment};
 use crate::error::{ErrorKind, Violation};
@@ -338,6 +338,8 @@ pub enum InboundBody {
     Amend(SenderReference, Box<Referral>),
     /// A cancel.
     Cancel(SenderReference, Option<Personal<String>>),
+    /// A withdrawal of consent, whole or in part.
+    Withdraw(SenderReference, Withdrawal),
     /// A status of one of our referrals, or of evidence for one of our deliveries.
     Status(InboundStatus),
     /// The channel says that one of our deliveries did not arrive after all, or its receiver could not take it in.

@@ -5,8 +5,12 @@ use std::collections::BTreeSet;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
+use crate::error::Violation;
 use crate::personal::Personal;
-use crate::referral::{ConsentGiver, ConsentScope};
+use crate::referral::{ConsentGiver, ConsentScope, limits};
+
+/// Characters that say where the evidence of a withdrawal is.
+const EVIDENCE_MAX: usize = 1_000;
 
 /// Why a sender cancels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +63,34 @@ pub struct Withdrawal {
 }
 
 impl Withdrawal {
+    /// What is wrong with it, by field.
+    pub fn violations(&self, today: Date) -> Vec<Violation> {
+        let by = self.by.expose().trim().chars().count();
+        let evidence = self.evidence.as_ref().map(|text| text.expose());
+        let evidence = evidence.map_or(0, |text| text.chars().count());
+        [
+            (
+                (1..=limits::SHORT_TEXT_MAX).contains(&by),
+                "withdrawal.by",
+                "names who withdrew it, in at most 200 characters",
+            ),
+            (
+                self.date <= today,
+                "withdrawal.date",
+                "is in the future: correct the date",
+            ),
+            (
+                evidence <= EVIDENCE_MAX,
+                "withdrawal.evidence",
+                "has at most 1000 characters",
+            ),
+        ]
+        .into_iter()
+        .filter(|(holds, _, _)| !holds)
+        .map(|(_, field, why)| Violation::new(field, why))
+        .collect()
+    }
+
     /// The scopes that no longer stand.
     pub fn withdrawn(&self) -> BTreeSet<ConsentScope> {
         if self.scopes.is_empty() {
@@ -131,6 +163,8 @@ fn withdrawal_words(said: &Withdrawal) -> String {
 
 #[cfg(test)]
 mod tests {
+    use jiff::civil::date;
+
     use super::*;
 
     fn withdrawal(scopes: &[ConsentScope]) -> Withdrawal {
@@ -138,7 +172,7 @@ mod tests {
             scopes: scopes.iter().copied().collect(),
             by: "Marisol".into(),
             role: ConsentGiver::Parent,
-            date: jiff::civil::date(2026, 2, 1),
+            date: date(2026, 2, 1),
             evidence: Some("by telephone".into()),
         }
     }
@@ -185,5 +219,29 @@ mod tests {
             let shown = format!("{notice:?}");
             assert!(!shown.contains("Marisol") && !shown.contains("wrong child"));
         }
+    }
+
+    #[test]
+    fn a_withdrawal_names_somebody_and_a_day_that_has_come() {
+        let today = date(2026, 3, 2);
+        let good = Withdrawal {
+            scopes: BTreeSet::new(),
+            by: "Marisol".into(),
+            role: ConsentGiver::Parent,
+            date: today,
+            evidence: Some("x".repeat(EVIDENCE_MAX).into()),
+        };
+        assert_eq!(good.violations(today), []);
+        let bad = Withdrawal {
+            by: " ".into(),
+            date: date(2026, 3, 3),
+            evidence: Some("x".repeat(EVIDENCE_MAX + 1).into()),
+            ..good
+        };
+        let fields: Vec<String> = bad.violations(today).into_iter().map(|v| v.field).collect();
+        assert_eq!(
+            fields,
+            ["withdrawal.by", "withdrawal.date", "withdrawal.evidence"]
+        );
     }
 }

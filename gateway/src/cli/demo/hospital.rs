@@ -257,6 +257,7 @@ impl Desk {
             InboundBody::Submit(content) => (Kind::New, Some(*content)),
             InboundBody::Amend(_, content) => (Kind::Amend, Some(*content)),
             InboundBody::Cancel(..)
+            | InboundBody::Withdraw(..)
             | InboundBody::Status(_)
             | InboundBody::Undelivered(_)
             | InboundBody::Enquiry(_) => (Kind::Cancel, None),

@@ -321,26 +321,47 @@ async fn a_response_of_the_provider_moves_the_leg_and_a_subscription_brings_a_ta
     place.leg_is(&receipt, LegState::Declined).await?;
 
     let (receipt, sent) = place.comes_to(341, DeliveryState::Done).await?;
-    let task = json!({"resourceType": "Task", "id": "t-9", "meta": {"versionId": "2", "lastUpdated": "2026-03-05T10:30:00Z"},
-        "status": "accepted", "intent": "order", "identifier": [
+    let task = |version: u8, more: Value| {
+        let mut task = json!({"resourceType": "Task", "id": "t-9", "meta": {"versionId": version.to_string(),
+            "lastUpdated": format!("2026-03-0{version}T10:30:00Z")}, "status": "accepted", "intent": "order", "identifier": [
             {"system": "urn:waymark:id:delivery", "value": sent.wire_id}, {"system": "urn:waymark:id:reference", "value": receipt.reference}]});
-    let file = place.file("task.json", &task)?;
+        if let (Some(task), Some(more)) = (task.as_object_mut(), more.as_object()) {
+            task.extend(more.clone());
+        }
+        task
+    };
     let (ca, cert, key) = (
         place.papers.path("ca"),
         place.papers.path("cert"),
         place.papers.path("key"),
     );
+    let callback = async |task: Value| -> anyhow::Result<()> {
+        let (file, url) = (
+            place.file("task.json", &task)?,
+            place.url("/Task-callback/Task/t-9")?,
+        );
+        let args = [
+            "PUT", &url, "--ca", &ca, "--cert", &cert, "--key", &key, "--file", &file,
+        ];
+        let said = run(SENDER, &args).await?;
+        anyhow::ensure!(said.json()?["status"] == 200, "{}", said.out);
+        Ok(())
+    };
     for _ in 0..2 {
-        let url = place.url("/Task-callback/Task/t-9")?;
-        let said = run(
-            SENDER,
-            &[
-                "PUT", &url, "--ca", &ca, "--cert", &cert, "--key", &key, "--file", &file,
-            ],
-        )
-        .await?;
-        assert_eq!(said.json()?["status"], 200, "{}", said.out);
+        callback(task(2, json!({}))).await?;
     }
     place.leg_is(&receipt, LegState::Accepted).await?;
+    // An appointment, and the same appointment on another day: the day moves.
+    let school = place.gateway.client("EE123456").await?;
+    for (version, day) in [(3, "2026-05-04"), (4, "2026-05-11")] {
+        let booked = json!({"businessStatus": {"coding": [{"system": "urn:waymark:codesystem:state", "code": "booked"}]},
+            "restriction": {"period": {"end": day}}});
+        callback(task(version, booked)).await?;
+        let leg = school.leg(&receipt.referral_id).await?;
+        assert_eq!(
+            (leg.state(), &*leg.next_action_due),
+            (LegState::Booked, day)
+        );
+    }
     Ok(())
 }
