@@ -10,6 +10,7 @@ mod family;
 mod identity;
 mod mesh;
 mod mllp_answer;
+mod mllp_repeat;
 mod operator;
 mod outage;
 mod pair;
