@@ -85,4 +85,6 @@ pub const LOSSES_INWARD: [Loss; 5] = [
 #[cfg(test)]
 mod dialect_tests;
 #[cfg(test)]
+mod ending_tests;
+#[cfg(test)]
 pub(super) mod tests;

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use waymark_core::directory::CodeMap;
 use waymark_core::identifier::{NhsNumber, Uln, Upn};
 use waymark_core::personal::Personal;
-use waymark_core::port::InboundBody;
+use waymark_core::port::{InboundBody, Withdrawal};
 use waymark_core::referral::{
     Address, Channel, Child, Consent, ConsentGiver, ConsentStatus, Contact, ExternalId, Format,
     LocalId, Name, Need, NhsVerification, Priority, Reason, Referral, Referrer, SafeToContact,
@@ -52,7 +52,10 @@ pub fn read(
             let referral = referral(message, &notes, assumptions, codes)?;
             Ok(InboundBody::Amend(reference, Box::new(referral)))
         }
-        ReferralEvent::Cancel => Ok(InboundBody::Cancel(reference, ending(message, &notes))),
+        ReferralEvent::Cancel => Ok(match withdrawal(&notes)? {
+            Some(withdrawal) => InboundBody::Withdraw(reference, withdrawal),
+            None => InboundBody::Cancel(reference, ending(message, &notes)),
+        }),
         ReferralEvent::Enquire => Ok(InboundBody::Enquiry(reference)),
     }
 }
@@ -76,6 +79,21 @@ fn own_notes(message: &RefMessage) -> Result<Vec<ReadNote>, FieldFault> {
 fn bad_note() -> FieldFault {
     let rule = "does not hold the parts that its kind of note has";
     FieldFault::field("NTE", 3, rule, ErrorCode::DataType)
+}
+
+/// The withdrawal of consent that a note of ours tells of. It never becomes a plain cancel: who withdraws consent may
+/// leave parts of it standing, and forbids more than a cancel does.
+fn withdrawal(notes: &[ReadNote]) -> Result<Option<Withdrawal>, FieldFault> {
+    let ending = notes.iter().find(|note| note.kind == NoteKind::Ending);
+    let Some(ending) = ending.filter(|it| it.parts.get("kind") == Some(&json!("withdrawn"))) else {
+        return Ok(None);
+    };
+    let said = ending.parts.get("withdrawal").cloned();
+    let said = said.and_then(|said| serde_json::from_value(said).ok());
+    said.map(Some).ok_or_else(|| {
+        let rule = "withdraws consent and does not say what of it, who and when";
+        FieldFault::field("NTE", 3, rule, ErrorCode::RequiredFieldMissing)
+    })
 }
 
 /// Why it is cancelled: our own note, else the words of RF1-10, else what other notes say.

@@ -66,7 +66,7 @@ impl Withdrawal {
     /// What is wrong with it, by field.
     pub fn violations(&self, today: Date) -> Vec<Violation> {
         let by = self.by.expose().trim().chars().count();
-        let evidence = self.evidence.as_ref().map(|text| text.expose());
+        let evidence = self.evidence.as_ref().map(Personal::expose);
         let evidence = evidence.map_or(0, |text| text.chars().count());
         [
             (
