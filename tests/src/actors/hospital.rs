@@ -256,11 +256,9 @@ async fn connection(mut stream: TcpStream, state: &Mutex<State>) -> anyhow::Resu
     while let Some(text) = read_frame(&mut stream).await? {
         let frame = Frame::read(text);
         if frame.kind.starts_with("ACK") {
-            let msa = frame
-                .segments("MSA")
-                .first()
-                .map(|msa| msa[4..6].to_owned());
-            lock(state).commits.extend(msa);
+            let segments = frame.segments("MSA");
+            let msa = segments.first().and_then(|msa| msa.get(4..6));
+            lock(state).commits.extend(msa.map(str::to_owned));
             continue;
         }
         let decided = decide(&mut lock(state), &frame);

@@ -1,10 +1,10 @@
 //! What an answer says besides its acknowledgement: statuses that are kept, refused, or that nobody can read.
 
-use waymark_core::delivery::Kind;
+use waymark_core::delivery::{Evidence, Kind};
 use waymark_core::error::ErrorKind;
 use waymark_core::id::{Reference, ReferralId};
 use waymark_core::leg::LegState;
-use waymark_core::port::IntakeError;
+use waymark_core::port::{Channel, InboundBody, IntakeError};
 
 use super::tests::{Seen, Then, adapter, against_as, framed, summary, wire_id};
 use super::*;
@@ -35,7 +35,10 @@ async fn seen(intake: &Arc<TestIntake>, kind: Kind, answers: &str) -> Seen {
 fn commits(seen: &Seen) -> String {
     let text = String::from_utf8(seen.rest.clone()).unwrap();
     let codes = text.split('\r').filter(|s| s.starts_with("MSA|"));
-    codes.map(|s| &s[4..6]).collect::<Vec<_>>().join(" ")
+    codes
+        .filter_map(|s| s.get(4..6))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn refusing(kind: ErrorKind) -> Arc<TestIntake> {
@@ -177,10 +180,11 @@ async fn asked(rf1: &str, intake: &Arc<TestIntake>) -> (Outcome, String) {
         let mut heard = String::new();
         while let Some(frame) = crate::hl7v2::testing::read_frame(&mut stream).await {
             let field = |nth| frame.split('|').nth(nth).unwrap().to_owned();
-            heard.push_str(&field(8)[..7]);
+            let kind = field(8).chars().take(7).collect::<String>();
+            heard.push_str(&kind);
             heard.push(' ');
             let text = answer("I15", rf1).replace(wire_id().as_str(), &field(9));
-            let text = match &field(8)[..7] {
+            let text = match kind.as_str() {
                 "REF^I15" => text,
                 "REF^I14" => tests::own("AA"),
                 _ => continue,
@@ -214,12 +218,11 @@ async fn what_stood_against_a_cancel_is_of_the_cancels_own_delivery() {
     let rf1 = format!("RF1|R{RF1_6_TO_11}");
     let (outcome, _) = asked(&rf1, &intake).await;
     assert_eq!(outcome.word(), "reject");
-    let taken = intake.taken.lock().unwrap();
-    let InboundBody::Status(status) = &taken[0].body else {
+    let taken = intake.taken.lock().unwrap().remove(0);
+    let InboundBody::Status(status) = taken.body else {
         panic!()
     };
     assert_eq!(status.answers.as_deref(), Some(wire_id().as_str()));
-    drop(taken);
     // What is refused to be kept gives no leg back.
     let (outcome, _) = asked(&rf1, &refusing(ErrorKind::Invalid)).await;
     assert_eq!(summary(&outcome), ("park", "mllp.ask".into()));

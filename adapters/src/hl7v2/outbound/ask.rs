@@ -21,8 +21,9 @@ use super::super::message::{LineEndings, Message};
 use super::super::mllp::unframed;
 use super::super::separators::Separators;
 use super::super::status::RriMessage;
+use super::Hl7v2Adapter;
+use super::answer::Kept;
 use super::talk::{Answer, Said, Talk, Verdict, judge, next_answer, wrong_sender};
-use super::{Hl7v2Adapter, Kept};
 
 /// Segments of a cancel that its question repeats.
 const REPEATED: [&str; 3] = ["RF1", "PRD", "PID"];
@@ -170,7 +171,7 @@ impl Hl7v2Adapter {
             },
             Err(ref fault) => Err(fault.clone()),
         };
-        self.commit(talk, Some(&rri.envelope), kept.as_ref().map(|()| ()))
+        self.commit(talk, Some(&rri.envelope), kept.as_ref().copied())
             .await;
         match kept {
             Err(fault) => park(Why::new("mllp.ask", fault.to_string())),

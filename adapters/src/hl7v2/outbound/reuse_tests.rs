@@ -7,6 +7,7 @@ use tokio::task::JoinSet;
 use waymark_core::delivery::Kind;
 use waymark_core::id::{AgencyId, DeliveryId, WireId};
 use waymark_core::leg::LegState;
+use waymark_core::port::InboundBody;
 
 use super::*;
 use crate::hl7v2::config::tests::{PLAIN, endpoint};
@@ -130,7 +131,7 @@ async fn receiver(more: &str) -> (TcpListener, Endpoint) {
 
 /// The outcomes of messages sent one after the other.
 async fn one_by_one(more: &str, moves: &[Move], kinds: &[Kind]) -> (Vec<Outcome>, Seen) {
-    let adapter = Hl7v2Adapter::new(TlsProfiles::new(), Arc::new(TestClock));
+    let adapter = Hl7v2Adapter::new(TlsProfiles::new(), Environment::Test, Arc::new(TestClock));
     with(adapter, more, moves, kinds).await
 }
 
@@ -226,7 +227,11 @@ async fn a_connection_without_its_answer_is_not_used_again() {
 #[tokio::test]
 async fn several_connections_serve_at_a_time_and_each_carries_one_message() {
     let (listener, endpoint) = receiver("").await;
-    let adapter = Arc::new(Hl7v2Adapter::new(TlsProfiles::new(), Arc::new(TestClock)));
+    let adapter = Arc::new(Hl7v2Adapter::new(
+        TlsProfiles::new(),
+        Environment::Test,
+        Arc::new(TestClock),
+    ));
     let mut sending = JoinSet::new();
     for nth in 1..=3 {
         let (adapter, endpoint) = (Arc::clone(&adapter), endpoint.clone());
@@ -251,7 +256,7 @@ async fn several_connections_serve_at_a_time_and_each_carries_one_message() {
 #[tokio::test]
 async fn idle_connections_are_closed_by_the_round() {
     let (listener, endpoint) = receiver("").await;
-    let adapter = Hl7v2Adapter::new(TlsProfiles::new(), Arc::new(TestClock));
+    let adapter = Hl7v2Adapter::new(TlsProfiles::new(), Environment::Test, Arc::new(TestClock));
     assert_eq!(adapter.collect_every(&endpoint), Some(CONNECTION_IDLE_MAX));
     let seen = Seen::default();
     tokio::select! {
@@ -285,7 +290,7 @@ async fn a_kept_connection_over_mutual_tls_serves_many_messages() {
             "server_name = \"localhost\"\npeer_uri = \"urn:test:hospital\"",
         );
     let endpoint = endpoint(&settings);
-    let adapter = Hl7v2Adapter::new(profiles, Arc::new(TestClock));
+    let adapter = Hl7v2Adapter::new(profiles, Environment::Test, Arc::new(TestClock));
     let acceptor = tokio_rustls::TlsAcceptor::from(trust.server(Some("urn:test:hospital")));
     let receiver = async {
         let (stream, _) = listener.accept().await.unwrap();
@@ -367,7 +372,7 @@ async fn no_answer_to_the_question_is_a_retry_and_never_a_blind_cancel() {
 async fn a_receiver_that_closes_after_the_question_gets_its_cancel_on_a_new_connection() {
     // The answer to the question is an RRI, so it is given by hand and followed by a close.
     let (listener, endpoint) = receiver(ASK).await;
-    let adapter = Hl7v2Adapter::new(TlsProfiles::new(), Arc::new(TestClock));
+    let adapter = Hl7v2Adapter::new(TlsProfiles::new(), Environment::Test, Arc::new(TestClock));
     let receiver = async {
         for status in ["P", ""] {
             let (mut stream, _) = listener.accept().await.unwrap();
@@ -383,7 +388,7 @@ async fn a_receiver_that_closes_after_the_question_gets_its_cancel_on_a_new_conn
 #[tokio::test]
 async fn a_cancel_that_may_have_arrived_goes_again_and_is_not_asked_about() {
     let (listener, endpoint) = receiver(ASK).await;
-    let adapter = Hl7v2Adapter::new(TlsProfiles::new(), Arc::new(TestClock));
+    let adapter = Hl7v2Adapter::new(TlsProfiles::new(), Environment::Test, Arc::new(TestClock));
     let seen = Seen::default();
     // It has cancelled, and would say that the referral has ended.
     let moves = [Move::Say("AE;ERR|||205|E\r", "")];
@@ -427,7 +432,7 @@ async fn withdrawn_consent_and_new_referrals_are_not_asked_about() {
 #[tokio::test]
 async fn what_stood_against_a_cancel_is_kept_and_the_receivers_own_code_says_it_exactly() {
     let intake = TestIntake::accepting();
-    let adapter = Hl7v2Adapter::new(TlsProfiles::new(), Arc::new(TestClock));
+    let adapter = Hl7v2Adapter::new(TlsProfiles::new(), Environment::Test, Arc::new(TestClock));
     let adapter = adapter.with_intake(Arc::clone(&intake) as Arc<dyn Intake>);
     let (listener, mut endpoint) = receiver(ASK).await;
     let booked = waymark_core::directory::WireCode {

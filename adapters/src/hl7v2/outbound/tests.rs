@@ -3,7 +3,7 @@
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
-use waymark_core::delivery::Kind;
+use waymark_core::delivery::{Evidence, Kind};
 use waymark_core::id::{AgencyId, DeliveryId, WireId};
 
 use super::*;
@@ -39,7 +39,7 @@ pub(super) fn own(msa: &str) -> String {
 }
 
 pub(super) fn adapter() -> Hl7v2Adapter {
-    Hl7v2Adapter::new(TlsProfiles::new(), Arc::new(TestClock))
+    Hl7v2Adapter::new(TlsProfiles::new(), Environment::Test, Arc::new(TestClock))
 }
 
 pub(super) fn at_port(port: u16, more: &str) -> Endpoint {
@@ -383,7 +383,7 @@ fn tls_endpoint(port: u16, more: &str) -> Endpoint {
 async fn against_tls(client: &Pki, server: &Pki, more: &str) -> (Outcome, Option<String>) {
     let mut profiles = TlsProfiles::new();
     profiles.insert("trust".into(), client.client(Some("urn:test:gateway")));
-    let adapter = Hl7v2Adapter::new(profiles, Arc::new(TestClock));
+    let adapter = Hl7v2Adapter::new(profiles, Environment::Test, Arc::new(TestClock));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = tls_endpoint(listener.local_addr().unwrap().port(), more);
     assert_eq!(adapter.validate(&endpoint), Vec::new());
