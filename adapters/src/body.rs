@@ -10,7 +10,7 @@ use serde_json::Value;
 use waymark_core::directory::{CodeMap, Endpoint, Environment};
 use waymark_core::error::Violation;
 use waymark_core::personal::Personal;
-use waymark_core::port::{InboundBody, InboundDocument, Withdrawal};
+use waymark_core::port::{CancelCode, InboundBody, InboundDocument, Withdrawal};
 use waymark_core::referral::{ConsentGiver, ConsentScope, Referral, SenderReference};
 
 use crate::hl7v2;
@@ -108,7 +108,12 @@ struct Ending {
 /// A cancel: `{"sender_reference": {"value": "...", "namespace": "..."}, "reason": "..."}`.
 pub(crate) fn ending(value: Value) -> Result<InboundBody, Violation> {
     let ending: Ending = typed(value)?;
-    Ok(InboundBody::Cancel(ending.sender_reference, ending.reason))
+    let code = CancelCode::CancelledBySender;
+    Ok(InboundBody::Cancel(
+        ending.sender_reference,
+        code,
+        ending.reason,
+    ))
 }
 
 #[derive(Deserialize)]

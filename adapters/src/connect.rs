@@ -193,6 +193,29 @@ pub(crate) async fn probe(
     }
 }
 
+/// Whether a probe came as far as the application, which was not asked yet.
+pub(crate) fn reached(probe: &Probe) -> bool {
+    let passed = |name: &str, wanted: Option<bool>| {
+        let mut stages = probe.stages.iter();
+        stages.any(|stage| stage.stage == name && stage.passed == wanted)
+    };
+    passed("tcp", Some(true))
+        && !probe.stages.iter().any(|stage| stage.passed == Some(false))
+        && passed("application", None)
+}
+
+/// A probe with what the application answered: whether it takes us, and the words for the operator.
+pub(crate) fn with_application(mut probe: Probe, answered: &Result<String, String>) -> Probe {
+    for stage in &mut probe.stages {
+        if stage.stage == "application" {
+            stage.passed = Some(answered.is_ok());
+            let (Ok(detail) | Err(detail)) = answered;
+            stage.detail.clone_from(detail);
+        }
+    }
+    probe
+}
+
 /// What a probe says when settings or stages fail.
 fn told(error: ConnectError) -> Probe {
     let failed = error.stage();

@@ -5,11 +5,14 @@
 //! Lost on the way: an empty text and an empty name part are left out; a document larger than is sent inline goes by
 //! reference, and its receiver cannot fetch it by that alone; the receiver knows the referral by our reference, and the
 //! sender's own goes along as one more identifier. At a plain server what supports the request is contained in it, so
-//! that no search finds a flag by itself. A status to a sender does not repeat the `X-Correlation-Id` of its
-//! request, which is not kept beside it: it names the request by the id that our answer gave it.
+//! that no search finds a flag by itself; when it ends there, request and task are put without all that.
 //!
-//! Carried: safeguarding and adjustments as flags, allergies, consent and its scope, and unsafe contact as resources of
-//! their own, and all of them in words in the request's first note.
+//! Carried: safeguarding and adjustments as flags, allergies, consent and its scope, unsafe contact and the format that
+//! somebody reads as resources of their own, and all of them in words in the request's first note.
+//!
+//! Inward: what has no field goes into the narrative in words ([`wire`]), kinds of resource that nobody here reads by name;
+//! what would change the meaning of what is read is refused. A withdrawal of consent that comes in is read as a cancel with
+//! the words that say so: BaRS has no message for it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,22 +24,23 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 use url::Url;
-use waymark_core::delivery::{Kind, Outcome, ParkReason, Repeat, Why};
+use waymark_core::delivery::{Outcome, ParkReason, Repeat, Why};
 use waymark_core::directory::{Endpoint, Environment};
 use waymark_core::error::{Fault, Violation};
 use waymark_core::port::{
-    Adapter, Collected, Deadline, Identification, Intake, Outbound, Probe, RenderError, Rendered,
-    Sent, Source,
+    Adapter, AsksAfter, Collected, Deadline, Identification, Intake, Outbound, Probe, RenderError,
+    Rendered, Sent, Source,
 };
 use waymark_core::time::Clock;
 
 use crate::connect::{self, ConnectError};
 use crate::context::{AdapterContext, EgressPolicy, Peers, Secrets};
-use crate::https::{self, Asking, Clients, below};
+use crate::https::{self, Asking, Clients, below, clocks};
 use crate::limits::{BodyError, read_capped};
 use crate::pool::Pool;
 use crate::settings;
 use crate::tls::Profiles;
+use crate::webhook::wire::retry_after;
 use config::{Mode, Settings, TokenSettings};
 use header::Outgoing;
 use wire::MEDIA_TYPE;
@@ -48,7 +52,9 @@ mod config;
 #[cfg(test)]
 mod corpus;
 pub mod header;
+pub(crate) mod inspect;
 mod name;
+mod probe;
 pub mod send;
 pub mod server;
 mod standing;
@@ -204,7 +210,8 @@ impl Fhir {
         })
     }
 
-    /// The token in use, or a new one. Nothing of a message was written while there is none.
+    /// The token in use, or a new one. Nothing of a message was written while there is none, and one that its server
+    /// does not give now it may give later: whatever fails here is tried again.
     async fn token(&self, call: Call<'_>, token: &TokenSettings) -> Result<HeaderValue, Outcome> {
         let now = Instant::now();
         if let Some(kept) = self.tokens.find(call.endpoint, now)
@@ -214,16 +221,14 @@ impl Fhir {
         }
         let why = |code: &str, text: &str| Why::new(format!("fhir.token_{code}"), text);
         let later = |why| Outcome::Retry { after: None, why };
-        let soft = |why| Outcome::SoftReject { why };
         let pem = token
             .key
             .resolve(&*self.secrets)
             .ok_or_else(|| later(why("secret", &format!("secret {} is missing", token.key))))?;
-        let mut id = [0u8; ASSERTION_ID_BYTES];
-        aws_lc_rs::rand::fill(&mut id).map_err(|_| later(why("random", "no randomness")))?;
+        let id = random().map_err(|_| later(why("random", "no randomness")))?;
         let id = uuid::Builder::from_random_bytes(id).into_uuid().to_string();
         let assertion = token::assertion(token, &pem, &id, self.clock.now())
-            .map_err(|error| soft(why("key", &format!("secret {} {error}", token.key))))?;
+            .map_err(|error| later(why("key", &format!("secret {} {error}", token.key))))?;
         let tls = self.tls(call.settings).map_err(|e| e.outcome("fhir"))?;
         // The token's server is another host: its certificate is judged by its name, not by the agency's identity.
         let client = match &call.settings.peer_identity {
@@ -246,20 +251,24 @@ impl Fhir {
         let answered = timeout_at(call.until, async {
             let mut response = request.send().await.ok()?;
             let status = response.status();
+            let after = retry_after(response.headers(), self.clock.now());
             let body = read_capped(&mut response, crate::limits::ANSWER_BYTES_MAX).await;
-            Some((status, body.unwrap_or_default()))
+            let apart = clocks(response.headers(), self.clock.now());
+            Some((status, (after, apart), body.unwrap_or_default()))
         });
-        let Ok(Some((status, body))) = answered.await else {
+        let Ok(Some((status, (after, apart), body))) = answered.await else {
             return Err(later(why("unreached", "the token endpoint did not answer")));
         };
-        let text = format!("the token endpoint answered {}", status.as_u16());
+        let mut text = format!("the token endpoint answered {}", status.as_u16());
+        if let Some(word) = token::refusal(&body) {
+            text = format!("{text} ({word})");
+        }
+        if let Some(apart) = apart {
+            text = format!("{text}, and {apart}");
+        }
         if !status.is_success() {
             let why = why("refused", &text);
-            return Err(if status.is_client_error() {
-                soft(why)
-            } else {
-                later(why)
-            });
+            return Err(Outcome::Retry { after, why });
         }
         let read = token::read(&body).and_then(|(token, lasting)| {
             let mut bearer = HeaderValue::from_str(&format!("Bearer {token}")).ok()?;
@@ -267,7 +276,7 @@ impl Fhir {
             Some((bearer, lasting))
         });
         let Some((bearer, lasting)) = read else {
-            return Err(soft(why(
+            return Err(later(why(
                 "malformed",
                 "the token endpoint's answer holds no bearer token",
             )));
@@ -283,8 +292,7 @@ impl Fhir {
     async fn attempt(&self, message: &Outbound<'_>, call: Call<'_>) -> Outcome {
         let bytes = message.rendered.bytes.expose();
         let bundle: Value = serde_json::from_slice(bytes).unwrap_or_default();
-        let ends = matches!(message.kind, Kind::Cancel | Kind::Withdraw);
-        if ends && let Err(outcome) = self.still_active(message, call, &bundle).await {
+        if let Err(outcome) = self.may_go(message, call, &bundle).await {
             return outcome;
         }
         match call.settings.mode {
@@ -346,6 +354,13 @@ impl Fhir {
     }
 }
 
+/// What an id is made of that is used once.
+fn random() -> Result<[u8; ASSERTION_ID_BYTES], aws_lc_rs::error::Unspecified> {
+    let mut id = [0u8; ASSERTION_ID_BYTES];
+    aws_lc_rs::rand::fill(&mut id)?;
+    Ok(id)
+}
+
 /// The headers of a request that reads.
 fn reading() -> HeaderMap {
     let mut headers = HeaderMap::new();
@@ -405,6 +420,10 @@ impl Adapter for Fhir {
         }
     }
 
+    fn asks_after(&self) -> AsksAfter {
+        AsksAfter::Cases
+    }
+
     fn collect_every(&self, endpoint: &Endpoint) -> Option<Duration> {
         let settings = Settings::read(endpoint, self.egress).ok()?;
         (settings.mode == Mode::Plain).then(|| Duration::from_secs(settings.poll_seconds))
@@ -436,6 +455,15 @@ impl Adapter for Fhir {
             return connect::not_tried("the endpoint's settings are wrong: see directory check");
         };
         let until = Instant::now() + deadline.within;
-        https::probe(&settings.address, self.tls(&settings), until).await
+        let probe = https::probe(&settings.address, self.tls(&settings), until).await;
+        if !connect::reached(&probe) {
+            return probe;
+        }
+        let call = Call {
+            endpoint,
+            settings: &settings,
+            until,
+        };
+        connect::with_application(probe, &self.application(call).await)
     }
 }

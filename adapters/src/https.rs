@@ -13,6 +13,7 @@ use url::Url;
 use waymark_core::delivery::{Outcome, Why};
 use waymark_core::directory::Endpoint;
 use waymark_core::port::{Identification, Probe};
+use waymark_core::time::Timestamp;
 
 use crate::connect::{self, ConnectError};
 use crate::egress::{EgressError, Reach};
@@ -68,6 +69,19 @@ pub(crate) fn below(base: &Url, parts: &[&str]) -> Url {
         segments.pop_if_empty().extend(parts);
     }
     url
+}
+
+/// The difference of clocks from which tokens are refused (GOV.UK Notify; NHS England's servers allow little more).
+const CLOCKS_APART_SECONDS: u64 = 30;
+
+/// That an answer's clock (RFC 9110, 6.6.1) and ours are too far apart for a token; none where they are not.
+pub(crate) fn clocks(headers: &HeaderMap, now: Timestamp) -> Option<String> {
+    let written = headers.get(http::header::DATE)?.to_str().ok()?;
+    let there = jiff::fmt::rfc2822::parse(written).ok()?.timestamp();
+    let apart = (there.as_millisecond() - now.as_ms()).unsigned_abs() / 1_000;
+    let words = "its clock and ours are";
+    (apart >= CLOCKS_APART_SECONDS)
+        .then(|| format!("{words} {apart} s apart: tokens are refused from 30 s on"))
 }
 
 /// What an address proves of its peer: nothing but the machine where no TLS is spoken, in tests.

@@ -19,6 +19,7 @@ pub mod file;
 pub mod grpc;
 pub mod hl7v2;
 mod https;
+pub mod inspect;
 pub mod limits;
 pub mod mailbox;
 pub mod mesh;

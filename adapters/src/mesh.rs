@@ -23,8 +23,8 @@ use waymark_core::delivery::{Outcome, Repeat, Why};
 use waymark_core::directory::{Endpoint, Environment};
 use waymark_core::error::Violation;
 use waymark_core::port::{
-    Adapter, Collected, Deadline, Identification, Intake, Outbound, Probe, Reconciliation,
-    RenderError, Rendered, Sent, Source,
+    Adapter, AsksAfter, Collected, Deadline, Identification, Intake, Outbound, Probe,
+    Reconciliation, RenderError, Rendered, Sent, Source,
 };
 use waymark_core::time::Clock;
 
@@ -46,6 +46,7 @@ mod call;
 mod config;
 mod envelope;
 mod inbox;
+pub(crate) mod inspect;
 mod left;
 mod outbox;
 #[cfg(test)]
@@ -240,7 +241,8 @@ impl Adapter for Mesh {
     async fn reconcile(&self, message: &Outbound<'_>, deadline: Deadline) -> Reconciliation {
         let until = Instant::now() + deadline.within;
         match self.bound(message) {
-            Err(outcome) => Reconciliation::Settled(outcome),
+            // Nothing was found out: what may have been sent still may.
+            Err(outcome) => Reconciliation::StillUnknown(why_of(&outcome)),
             Ok(settings) => {
                 let call = Call {
                     endpoint: message.endpoint,
@@ -250,6 +252,10 @@ impl Adapter for Mesh {
                 self.settle(call, message).await
             }
         }
+    }
+
+    fn asks_after(&self) -> AsksAfter {
+        AsksAfter::Evidence
     }
 
     fn collect_every(&self, endpoint: &Endpoint) -> Option<Duration> {

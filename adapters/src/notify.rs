@@ -18,8 +18,8 @@ use waymark_core::error::Violation;
 use waymark_core::family::Way;
 use waymark_core::id::WireId;
 use waymark_core::port::{
-    Adapter, Collected, Deadline, Identification, Intake, Outbound, Probe, Reconciliation,
-    RenderError, Rendered, Sent, Source,
+    Adapter, AsksAfter, Collected, Deadline, Identification, Intake, Outbound, Probe,
+    Reconciliation, RenderError, Rendered, Sent, Source,
 };
 use waymark_core::time::Clock;
 
@@ -36,6 +36,7 @@ use wire::Seen;
 mod callback;
 mod collect;
 mod config;
+pub(crate) mod inspect;
 mod token;
 mod wire;
 
@@ -171,6 +172,31 @@ impl Notify {
         }
     }
 
+    /// Whether the provider takes our key now: its templates are read, which nobody notices.
+    async fn application(
+        &self,
+        endpoint: &Endpoint,
+        settings: &Settings,
+        until: Instant,
+    ) -> Result<String, String> {
+        let words = |outcome: &Outcome| unanswered(outcome).text;
+        let call = self.call(endpoint, settings);
+        let call = call.map_err(|outcome| words(&outcome))?;
+        let url = below(&settings.address.url, &["v2", "templates"]);
+        let answer = self.ask(&call, call.client.get(url), until).await;
+        let answer = answer.map_err(|outcome| words(&outcome))?;
+        if let Some(apart) = https::clocks(&answer.headers, self.clock.now()) {
+            return Err(apart);
+        }
+        match answer.status {
+            StatusCode::OK => Ok("the provider takes the API key".to_owned()),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                Err(wire::refused_key(answer.bytes()).to_owned())
+            }
+            status => Err(format!("a question was answered {}", status.as_u16())),
+        }
+    }
+
     async fn by_id(&self, call: &Call<'_>, id: &str, until: Instant) -> Result<Found, Why> {
         let url = below(&call.settings.address.url, &["v2", "notifications", id]);
         let answer = self.ask(call, call.client.get(url), until).await;
@@ -254,6 +280,10 @@ impl Adapter for Notify {
         }
     }
 
+    fn asks_after(&self) -> AsksAfter {
+        AsksAfter::Evidence
+    }
+
     fn collect_every(&self, endpoint: &Endpoint) -> Option<std::time::Duration> {
         let settings = Settings::read(endpoint, self.egress).ok()?;
         Some(settings.poll)
@@ -300,7 +330,11 @@ impl Adapter for Notify {
             return connect::not_tried("the endpoint's settings are wrong: see directory check");
         };
         let until = Instant::now() + deadline.within;
-        https::probe(&settings.address, self.tls(&settings), until).await
+        let probe = https::probe(&settings.address, self.tls(&settings), until).await;
+        if !connect::reached(&probe) {
+            return probe;
+        }
+        connect::with_application(probe, &self.application(endpoint, &settings, until).await)
     }
 }
 

@@ -137,6 +137,7 @@ impl Maker {
             likeness: None,
             body,
             original: None,
+            conversation: None,
             notes: Vec::new(),
             pathway: parsed("autism-assessment"),
             priority: Priority::Routine,

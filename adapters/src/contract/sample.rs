@@ -289,6 +289,7 @@ pub fn source(kind: Kind) -> Source {
         receiver_reference: matches!(kind, Kind::Amend | Kind::Cancel | Kind::Withdraw)
             .then(|| "A-1".to_owned()),
         attachments: Vec::new(),
+        conversation: None,
         at,
         environment: Environment::Test,
     }

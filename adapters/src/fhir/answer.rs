@@ -189,8 +189,12 @@ pub(super) fn refused(
             after: retry_after(headers, now),
             why,
         },
+        // Our token is not taken: nothing was processed, and a new token may be (DOMAIN.md 2.2).
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if said.code.starts_with("SEND_") => {
-            Outcome::SoftReject { why }
+            Outcome::Retry {
+                after: retry_after(headers, now),
+                why,
+            }
         }
         StatusCode::INTERNAL_SERVER_ERROR => Outcome::SoftReject { why },
         _ => park(why),
@@ -234,8 +238,8 @@ mod tests {
             (503, "SERVICE_UNAVAILABLE", "transient", "retry"),
             (504, "TIMEOUT", "timeout", "unknown"),
             (500, "REC_SERVER_ERROR", "exception", "soft_reject"),
-            (401, "SEND_UNAUTHORIZED", "expired", "soft_reject"),
-            (403, "SEND_FORBIDDEN", "forbidden", "soft_reject"),
+            (401, "SEND_UNAUTHORIZED", "expired", "retry"),
+            (403, "SEND_FORBIDDEN", "forbidden", "retry"),
             (403, "REC_FORBIDDEN", "security", "park"),
             (400, "REC_BAD_REQUEST", "required", "park"),
             (400, "PROXY_BAD_REQUEST", "structure", "park"),

@@ -1,6 +1,6 @@
 //! A message of the Booking and Referral Standard where HTTP is not what carries it: the same bundle, as a body. Pure.
 
-use waymark_core::directory::{Endpoint, Environment};
+use waymark_core::directory::{CodeMap, Endpoint, Environment};
 use waymark_core::error::Violation;
 use waymark_core::port::{InboundBody, RenderError, Rendered, Source};
 
@@ -66,11 +66,13 @@ pub(crate) fn render(
     wire::render(source, &settings, &endpoint.codes, environment)
 }
 
-/// Reads a message; whoever it says that it is from must be the agency that its channel is of.
+/// Reads a message; whoever it says that it is from must be the agency that its channel is of;
+/// `codes` are the agency's own code lists.
 pub(crate) fn read(
     value: &serde_json::Value,
     agency: &str,
     assumptions: Option<&Assumptions>,
+    codes: &CodeMap,
 ) -> Result<Said, Violation> {
     let of = |fault: Fault| Violation::new(fault.path, fault.rule);
     let message = Message::read(value).map_err(of)?;
@@ -84,7 +86,7 @@ pub(crate) fn read(
     let environment = bars::environment(&message).map_err(of)?;
     let (body, documents) = match event {
         Event::Response => {
-            let status = bars::read_status(&message).map_err(of)?;
+            let status = bars::read_status(&message, codes).map_err(of)?;
             (InboundBody::Status(status), Vec::new())
         }
         Event::Request => {
@@ -93,7 +95,7 @@ pub(crate) fn read(
                     "FHIR referrals are not agreed with this agency: the endpoint has no [assume]";
                 Violation::new("Bundle", why)
             })?;
-            let asked = inward::read(&message, assumptions).map_err(of)?;
+            let asked = inward::read(&message, assumptions, codes).map_err(of)?;
             (asked.body, asked.documents)
         }
     };

@@ -130,6 +130,7 @@ pub(super) fn read(
         traceparent,
         environment: None,
         attachments: Vec::new(),
+        conversation: None,
         body: InboundBody::Status(status),
     }))
 }

@@ -45,11 +45,12 @@ impl Outgoing {
         let text = |node: &Node<'_>, element: &str| {
             node.text(element).ok().flatten().map(ToOwned::to_owned)
         };
-        let referral = identifiers
-            .iter()
-            .find(|id| text(id, "system").as_deref() == Some(name::REFERRAL_ID));
-        // A status names the referral by the id that we gave the request.
-        let correlation = match referral {
+        let named = |system: &str| {
+            let mut all = identifiers.iter();
+            all.find(|id| text(id, "system").as_deref() == Some(system))
+        };
+        // A status is of the exchange that its referral came by, else it names the referral by the id that we gave.
+        let correlation = match named(name::EXCHANGE_ID).or_else(|| named(name::REFERRAL_ID)) {
             Some(id) => text(id, "value")?,
             None => text(request, "id")?,
         };
@@ -77,6 +78,11 @@ impl Outgoing {
         })
     }
 
+    /// The header that says whom it is for.
+    pub(super) fn target_of(system: &str, value: &str) -> String {
+        encoded(&json!({ "value": value, "system": system }))
+    }
+
     /// The headers.
     pub(super) fn headers(&self, version: &str) -> Option<HeaderMap> {
         let organisation = json!({
@@ -88,10 +94,9 @@ impl Outgoing {
             "deviceName": [{ "name": "Waymark", "type": "model-name" }],
             "version": [{ "value": env!("CARGO_PKG_VERSION") }],
         });
-        let target = json!({ "value": self.target.1, "system": self.target.0 });
         let mut headers = HeaderMap::new();
         let written = [
-            (TARGET, encoded(&target)),
+            (TARGET, Self::target_of(&self.target.0, &self.target.1)),
             (REQUEST_ID, self.request.clone()),
             (CORRELATION_ID, self.correlation.clone()),
             (ORGANISATION, encoded(&organisation)),

@@ -65,6 +65,8 @@ pub(super) const VALUE: &str = "urn:waymark:codesystem:value";
 /// States of a referral.
 pub(super) const STATE: &str = "urn:waymark:codesystem:state";
 
+/// The exchange that a referral came by: `X-Correlation-Id` of the message that opened it.
+pub(super) const EXCHANGE_ID: &str = "urn:waymark:id:exchange";
 /// A delivery's wire id: what a server that is not BaRS recognises a repeat by.
 pub(super) const DELIVERY_ID: &str = "urn:waymark:id:delivery";
 /// The referral's short reference.

@@ -7,7 +7,7 @@ use waymark_core::directory::{CodeMap, Environment};
 use waymark_core::error::{ErrorKind, Violation};
 use waymark_core::leg::LegState;
 use waymark_core::personal::Payload;
-use waymark_core::port::{Channel, Inbound, InboundBody, IntakeAnswer, IntakeError};
+use waymark_core::port::{Channel, Conversation, Inbound, InboundBody, IntakeAnswer, IntakeError};
 use waymark_core::referral::SenderReference;
 
 use super::header::{self, CORRELATION_ID, HeaderFault, REQUEST_ID};
@@ -94,6 +94,8 @@ pub struct Caller<'a> {
     pub identity: &'a str,
     /// The agency that it stands for, if any.
     pub agency: Option<&'a str>,
+    /// Its own code lists.
+    pub codes: &'a CodeMap,
     /// W3C trace context.
     pub traceparent: Option<String>,
 }
@@ -163,15 +165,20 @@ impl Server {
         }
         let (content, documents) = match event {
             Event::Response => (
-                InboundBody::Status(bars::read_status(&message)?),
+                InboundBody::Status(bars::read_status(&message, caller.codes)?),
                 Vec::new(),
             ),
             Event::Request => {
-                let asked = inward::read(&message, &self.options.assumptions)?;
+                let asked = inward::read(&message, &self.options.assumptions, caller.codes)?;
                 (asked.body, asked.documents)
             }
         };
         let echo = echo_of(&message, event)?;
+        // "Feedback" is of the exchange that it answers, and names the message that opened it (BaRS Core 1.4).
+        let conversation = (event == Event::Request).then(|| Conversation {
+            exchange: incoming.correlation.clone(),
+            message: echo.bundle_id.clone(),
+        });
         let original = Payload::new(body.to_vec());
         let inbound = Inbound {
             channel: Channel::Peer(caller.identity.to_owned()),
@@ -183,6 +190,7 @@ impl Server {
             traceparent: caller.traceparent,
             environment: None,
             attachments: documents,
+            conversation,
             body: content,
         };
         Ok((inbound, Asked::Message(Box::new(echo))))
@@ -240,6 +248,7 @@ impl Server {
             traceparent: caller.traceparent,
             environment: None,
             attachments: Vec::new(),
+            conversation: None,
             body: InboundBody::Enquiry(reference),
         };
         let kind = Asked::Enquiry;
@@ -277,7 +286,7 @@ impl Server {
             serde_json::from_slice(body).map_err(|_| refuse(Refusal::of_fault(&malformed)))?;
         let channel = Channel::Peer(caller.identity.to_owned());
         let task = Node::new(&value, "Task");
-        let read = collect::read(&task, channel, &CodeMap::default(), caller.traceparent);
+        let read = collect::read(&task, channel, caller.codes, caller.traceparent);
         match read.map_err(|fault| refuse(Refusal::of_fault(&fault)))? {
             None => Err(nothing()),
             Some(inbound) => Ok(Ready {
@@ -515,10 +524,13 @@ pub(super) fn corpus_reading(value: &Value) -> Result<InboundBody, Fault> {
     let event = message.event()?;
     defined(&message, event)?;
     match event {
-        Event::Response => Ok(InboundBody::Status(bars::read_status(&message)?)),
+        Event::Response => Ok(InboundBody::Status(bars::read_status(
+            &message,
+            &CodeMap::default(),
+        )?)),
         Event::Request => {
             let assumptions = super::wire::tests::assumptions();
-            Ok(inward::read(&message, &assumptions)?.body)
+            Ok(inward::read(&message, &assumptions, &CodeMap::default())?.body)
         }
     }
 }

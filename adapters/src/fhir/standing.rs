@@ -1,8 +1,9 @@
-//! Whether a referral still stands at the far side before it is cancelled: GET first, and only what is active is
-//! revoked (BaRS Core 1.4, cancel; DOMAIN.md 8, scenario 6).
+//! Whether a referral still stands at the far side before it is updated or cancelled: GET first, and only what is active
+//! is updated or revoked (BaRS Core 1.4, update and cancel; DOMAIN.md 2.2 and 8, scenario 6). A withdrawal of consent is
+//! told whatever its receiver has begun (DOMAIN.md 8, scenario 27), and to nobody who holds nothing of the referral.
 
 use serde_json::Value;
-use waymark_core::delivery::{Outcome, ParkReason, Why};
+use waymark_core::delivery::{Kind, Outcome, ParkReason, Why};
 use waymark_core::port::Outbound;
 
 use super::config::Mode;
@@ -23,8 +24,33 @@ const OPEN_TASKS: [&str; 6] = [
 ];
 
 impl Fhir {
-    /// Nothing where the cancel may go; else how the attempt ends.
-    pub(super) async fn still_active(
+    /// Nothing where the message may go; else how the attempt ends.
+    pub(super) async fn may_go(
+        &self,
+        message: &Outbound<'_>,
+        call: Call<'_>,
+        bundle: &Value,
+    ) -> Result<(), Outcome> {
+        match (message.kind, call.settings.mode) {
+            (Kind::Amend, Mode::Bars) if request_id(bundle).is_none() => Ok(()),
+            (Kind::Amend, Mode::Bars) | (Kind::Cancel, _) => {
+                self.still_active(message, call, bundle).await
+            }
+            (Kind::Withdraw, Mode::Plain) => match self.task_status(call, bundle).await? {
+                Some(_) => Ok(()),
+                None => Err(Outcome::Park {
+                    reason: ParkReason::Refused,
+                    why: Why::new(
+                        "fhir.not_there",
+                        "the server has no task of the referral, and is given none: tell the agency itself that consent was withdrawn",
+                    ),
+                }),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    async fn still_active(
         &self,
         message: &Outbound<'_>,
         call: Call<'_>,
@@ -43,13 +69,15 @@ impl Fhir {
             Mode::Plain => OPEN_TASKS.contains(&status.as_str()),
         };
         // Our own cancel may have arrived on an attempt whose answer was lost: it goes again under its ids.
-        let ended_by_us =
-            message.attempt > 1 && ["revoked", "cancelled"].contains(&status.as_str());
+        let ended_by_us = message.kind == Kind::Cancel
+            && message.attempt > 1
+            && ["revoked", "cancelled", "entered-in-error"].contains(&status.as_str());
         if open || ended_by_us {
             return Ok(());
         }
         Err(gone_on(format!(
-            "not cancelled: at the far side the referral is {status}, no longer open"
+            "{}: at the far side the referral is {status}, no longer open",
+            not_done(message.kind)
         )))
     }
 
@@ -60,11 +88,7 @@ impl Fhir {
         message: &Outbound<'_>,
         bundle: &Value,
     ) -> Result<String, Outcome> {
-        let id = Message::read(bundle).ok().and_then(|message| {
-            let id = message.request().ok()?.text("id").ok()??;
-            Some(id.to_owned())
-        });
-        let Some(id) = id else {
+        let Some(id) = request_id(bundle) else {
             return Err(Outcome::Park {
                 reason: ParkReason::Refused,
                 why: Why::new(
@@ -91,9 +115,10 @@ impl Fhir {
             )
             .await?;
         if answer.status == http::StatusCode::NOT_FOUND {
-            return Err(gone_on(
-                "not cancelled: the far side does not know the request".to_owned(),
-            ));
+            return Err(gone_on(format!(
+                "{}: the far side does not know the request",
+                not_done(message.kind)
+            )));
         }
         let found = self.found(&answer)?;
         status_of(&found, "ServiceRequest").ok_or_else(unreadable)
@@ -156,6 +181,21 @@ impl Fhir {
             now,
         )))
     }
+}
+
+/// What did not happen to a referral that is no longer open.
+const fn not_done(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Amend => "not updated",
+        _ => "not cancelled",
+    }
+}
+
+/// The id that the receiver minted for the request of a message of ours.
+fn request_id(bundle: &Value) -> Option<String> {
+    let message = Message::read(bundle).ok()?;
+    let id = message.request().ok()?.text("id").ok()??;
+    Some(id.to_owned())
 }
 
 /// Nothing was written while it was only asked: what is not known of the read is no more than "not yet".

@@ -17,12 +17,16 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::json;
 use tokio::task::JoinSet;
-use waymark_core::delivery::Evidence;
+use waymark_core::delivery::{Evidence, Kind};
 use waymark_core::directory::AdapterKind;
 use waymark_core::id::{Reference, ReferralId};
 use waymark_core::leg::LegState;
 use waymark_core::port::{Inbound, InboundBody, IntakeAnswer, IntakeError};
 use zeroize::Zeroizing;
+
+mod ending;
+mod probing;
+mod serving;
 
 use super::*;
 use crate::contract::{self, FarSide, HINT, Received, Script, sample};
@@ -39,8 +43,16 @@ struct Play {
     token: Mutex<Option<String>>,
     assertions: Mutex<Vec<String>>,
     tokens: AtomicU32,
+    /// The token endpoint's refusal, while it refuses.
+    no_tokens: Mutex<Option<StatusCode>>,
     searches: Mutex<Vec<String>>,
+    /// What it says of itself, and by which clock.
+    statement: Mutex<Value>,
+    date: Mutex<&'static str>,
 }
+
+/// What a plain server's task says where there is none.
+const NOTHING: &str = "nothing";
 
 fn outcome(status: u16, code: &str, issue: &str, words: &str) -> Response {
     let body = json!({"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": issue,
@@ -132,7 +144,8 @@ async fn tasks(State(play): State<Arc<Play>>, RawQuery(query): RawQuery) -> Resp
         "meta": {"versionId": "7", "lastUpdated": "2026-03-05T10:30:00Z"},
         "identifier": [{"system": name::DELIVERY_ID, "value": wire}, {"system": name::REFERENCE, "value": source.reference.as_str()}]}})
     };
-    let entries = [task(source.wire_id.as_str()), task("WMOTHER")];
+    let mut entries = vec![task(source.wire_id.as_str()), task("WMOTHER")];
+    entries.retain(|_| status != NOTHING);
     json!({"resourceType": "Bundle", "type": "searchset", "entry": entries})
         .to_string()
         .into_response()
@@ -146,6 +159,10 @@ async fn token(State(play): State<Arc<Play>>, body: String) -> Response {
         .lock()
         .unwrap()
         .push(form["client_assertion"].clone());
+    if let Some(status) = *play.no_tokens.lock().unwrap() {
+        let why = json!({"error": "invalid_client"}).to_string();
+        return (status, [("retry-after", "7")], why).into_response();
+    }
     let nth = play.tokens.fetch_add(1, Ordering::Relaxed) + 1;
     *play.token.lock().unwrap() = Some(format!("token-{nth}"));
     json!({"access_token": format!("token-{nth}"), "token_type": "Bearer", "expires_in": "600"})
@@ -175,11 +192,15 @@ impl Far {
             token: Mutex::default(),
             assertions: Mutex::default(),
             tokens: AtomicU32::new(0),
+            no_tokens: Mutex::default(),
             searches: Mutex::default(),
+            statement: Mutex::new(probing::statement()),
+            date: Mutex::new(probing::DATE),
         });
         let router = Router::new()
             .route("/FHIR/R4", post(process))
             .route("/FHIR/R4/$process-message", post(process))
+            .route("/FHIR/R4/metadata", get(probing::metadata))
             .route("/FHIR/R4/ServiceRequest/{id}", get(request))
             .route("/FHIR/R4/Task", get(tasks))
             .route("/token", post(token))
@@ -380,31 +401,6 @@ async fn an_answer_that_echoes_no_ids_proves_nothing() {
     );
 }
 
-#[tokio::test]
-async fn what_is_no_longer_active_is_not_cancelled_and_our_own_cancel_goes_again() {
-    let pki = Pki::new();
-    let far = Far::start(&pki, "bars").await;
-    let adapter = pki.adapters().adapter(AdapterKind::Fhir);
-    for (status, nth, expected, arrived) in [
-        ("completed", 1, "reject", 0),
-        ("revoked", 1, "reject", 0),
-        ("completed", 2, "reject", 0),
-        ("active", 1, "delivered", 1),
-        ("revoked", 2, "delivered", 2),
-    ] {
-        *far.play.status.lock().unwrap() = status;
-        let outcome = attempt(&*adapter, &far.endpoint(), Kind::Cancel, nth).await;
-        assert_eq!(outcome.word(), expected, "{status} {nth}");
-        assert_eq!(far.received().len(), arrived, "{status} {nth}");
-    }
-    let plain = Far::start(&pki, "plain").await;
-    for (status, expected) in [("in-progress", "reject"), ("accepted", "delivered")] {
-        *plain.play.status.lock().unwrap() = status;
-        let outcome = attempt(&*adapter, &plain.endpoint(), Kind::Cancel, 1).await;
-        assert_eq!(outcome.word(), expected, "{status}");
-    }
-}
-
 /// One RSA key under one name.
 struct OneKey(Vec<u8>);
 
@@ -414,10 +410,8 @@ impl Secrets for OneKey {
     }
 }
 
-#[tokio::test]
-async fn a_token_is_fetched_by_a_signed_assertion_kept_and_fetched_anew_once_when_it_is_refused() {
-    let pki = Pki::new();
-    let far = Far::start(&pki, "bars").await;
+/// The adapter with a key, the endpoint that asks for tokens, and the key.
+fn with_token(pki: &Pki, far: &Far) -> (Arc<dyn Adapter>, Endpoint, KeyPair) {
     let key = KeyPair::generate(KeySize::Rsa2048).unwrap();
     let der: Pkcs8V1Der<'_> = key.as_der().unwrap();
     let lines = STANDARD.encode(der.as_ref());
@@ -436,6 +430,39 @@ async fn a_token_is_fetched_by_a_signed_assertion_kept_and_fetched_anew_once_whe
         "token".to_owned(),
         toml::Value::Table(token.parse().unwrap()),
     );
+    (adapter, endpoint, key)
+}
+
+#[tokio::test]
+async fn a_token_that_is_not_given_now_is_asked_for_later_and_nothing_is_parked() {
+    let pki = Pki::new();
+    let far = Far::start(&pki, "bars").await;
+    let (adapter, endpoint, _) = with_token(&pki, &far);
+    for status in [400, 401, 403, 429, 500, 503] {
+        let status = StatusCode::from_u16(status).unwrap();
+        *far.play.no_tokens.lock().unwrap() = Some(status);
+        let outcome = attempt(&*adapter, &endpoint, Kind::New, 1).await;
+        let Outcome::Retry { after, why } = outcome else {
+            panic!("{status}: {outcome:?}")
+        };
+        assert_eq!(after, Some(Duration::from_secs(7)), "{status}");
+        assert_eq!(why.code, "fhir.token_refused");
+    }
+    *far.play.no_tokens.lock().unwrap() = None;
+    *far.play.answers.lock().unwrap() = [(403, "SEND_FORBIDDEN", "forbidden")].into();
+    let outcome = attempt(&*adapter, &endpoint, Kind::New, 1).await;
+    assert_eq!(
+        outcome.word(),
+        "retry",
+        "the application may take the next token"
+    );
+}
+
+#[tokio::test]
+async fn a_token_is_fetched_by_a_signed_assertion_kept_and_fetched_anew_once_when_it_is_refused() {
+    let pki = Pki::new();
+    let far = Far::start(&pki, "bars").await;
+    let (adapter, endpoint, key) = with_token(&pki, &far);
     assert_eq!(adapter.validate(&endpoint), []);
     for _ in 0..2 {
         assert_eq!(

@@ -81,6 +81,21 @@ pub(super) fn form(settings: &TokenSettings, assertion: &str) -> String {
     form.finish()
 }
 
+/// Why a server gives no token, where it says so by a code of the standard (RFC 6749, 5.2).
+pub(super) fn refusal(body: &[u8]) -> Option<&'static str> {
+    const CODES: [&str; 6] = [
+        "invalid_request",
+        "invalid_client",
+        "invalid_grant",
+        "unauthorized_client",
+        "unsupported_grant_type",
+        "invalid_scope",
+    ];
+    let answer: Value = serde_json::from_slice(body).ok()?;
+    let said = answer.get("error")?.as_str()?;
+    CODES.into_iter().find(|code| *code == said)
+}
+
 /// A token and how long it is used.
 pub(super) fn read(body: &[u8]) -> Option<(String, Duration)> {
     let answer: Value = serde_json::from_slice(body).ok()?;

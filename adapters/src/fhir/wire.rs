@@ -11,8 +11,10 @@ use waymark_core::referral::Referral;
 
 use super::config::{Mode, Settings};
 
+mod aside;
 pub(crate) mod bars;
 mod code;
+mod consent;
 pub(crate) mod inward;
 pub(crate) mod message;
 pub(crate) mod node;
@@ -20,6 +22,7 @@ mod outward;
 mod part;
 mod people;
 pub(crate) mod plain;
+mod safety;
 mod support;
 #[cfg(test)]
 pub(super) mod tests;

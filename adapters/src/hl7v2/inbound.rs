@@ -151,6 +151,7 @@ pub fn inbound(
         traceparent: None,
         environment: map::code::environment(&envelope.processing_id),
         attachments: Vec::new(),
+        conversation: None,
         body,
     }
 }

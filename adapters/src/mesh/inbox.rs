@@ -352,6 +352,7 @@ impl Round<'_> {
             traceparent: None,
             environment: None,
             attachments: Vec::new(),
+            conversation: None,
             body,
         }
     }
@@ -390,6 +391,7 @@ impl Round<'_> {
                     traceparent: None,
                     environment: said.environment,
                     attachments: said.documents,
+                    conversation: None,
                     body: said.body,
                 }))
             }

@@ -95,8 +95,16 @@ fn written(pairs: impl IntoIterator<Item = (HeaderName, String)>) -> Result<Head
 }
 
 impl Mesh {
-    /// Sends a message that the hub does not have.
+    /// Sends a message that the hub does not have. The hub makes two messages of one that is sent twice, and then no longer
+    /// says what became of either: after a first attempt, however it ended, it is asked before anything is sent.
     pub(super) async fn send(&self, call: Call<'_>, message: &Outbound<'_>) -> Outcome {
+        if message.attempt > 1 {
+            match self.settle(call, message).await {
+                Reconciliation::NotReceived => {}
+                Reconciliation::Settled(outcome) => return outcome,
+                Reconciliation::StillUnknown(why) => return Outcome::Unknown { why },
+            }
+        }
         let bytes = message.rendered.bytes.expose();
         let parts = chunks(bytes, call.settings.chunk_bytes);
         let Some((first, rest)) = parts.split_first() else {

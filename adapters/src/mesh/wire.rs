@@ -166,7 +166,12 @@ pub(super) fn read(
             lawful_basis: assume.lawful_basis,
             consent_scope: assume.consent_scope.clone(),
         });
-        return fhir::carried::read(&value, endpoint.agency.as_str(), assume.as_ref());
+        return fhir::carried::read(
+            &value,
+            endpoint.agency.as_str(),
+            assume.as_ref(),
+            &endpoint.codes,
+        );
     }
     if value.get("type").and_then(Value::as_str) == Some("referral.status") {
         let (environment, status) = webhook::read_status(data)

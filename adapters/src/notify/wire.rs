@@ -141,6 +141,8 @@ struct Refusal {
 struct RefusalError {
     #[serde(default)]
     error: String,
+    #[serde(default)]
+    message: String,
 }
 
 /// The provider's id of a message, if it can be one.
@@ -210,14 +212,12 @@ pub(super) fn refused(
                 "the provider asks for fewer requests a minute",
             ),
         },
-        StatusCode::REQUEST_TIMEOUT | StatusCode::SERVICE_UNAVAILABLE => Outcome::Retry {
-            after: hint,
-            why: why("later", "the provider is not available"),
-        },
         // It may have been taken before it broke: what became of it is asked before it is sent again.
-        _ if status.is_server_error() => Outcome::Unknown {
-            why: why("broke", "the provider failed while it took the message"),
-        },
+        _ if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => {
+            Outcome::Unknown {
+                why: why("broke", "the provider failed while it took the message"),
+            }
+        }
         _ => Outcome::Park {
             reason: ParkReason::Refused,
             why: why(
@@ -225,6 +225,21 @@ pub(super) fn refused(
                 &format!("the provider answered {}", status.as_u16()),
             ),
         },
+    }
+}
+
+/// Why a question with nobody in it is refused: by words that are known, for the key's parts and the clock have one code.
+pub(super) fn refused_key(body: &[u8]) -> &'static str {
+    let refusal: Refusal = serde_json::from_slice(body).unwrap_or_default();
+    let says = |words: &str| refusal.errors.iter().any(|e| e.message.contains(words));
+    if says("clock") {
+        "the provider refuses the token: our clock and its own are more than 30 s apart"
+    } else if says("service not found") {
+        "the provider does not know the service that the API key names"
+    } else if says("API key") || says("signature") {
+        "the provider refuses the API key: its secret is not one of the service, or was revoked"
+    } else {
+        "the provider refuses the API key"
     }
 }
 
@@ -357,6 +372,7 @@ pub(super) fn inbound(
         traceparent: None,
         environment: None,
         attachments: Vec::new(),
+        conversation: None,
         body,
     })
 }

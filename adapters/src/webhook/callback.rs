@@ -206,6 +206,7 @@ impl Callback {
             traceparent,
             environment: Some(self.environment),
             attachments: Vec::new(),
+            conversation: None,
             body: InboundBody::Status(self.status),
         }
     }

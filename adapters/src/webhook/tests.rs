@@ -133,6 +133,7 @@ impl FarSide for Far {
             far_side::with(&good, "signing_secrets", Some(three.clone())),
             far_side::with(&good, "signing_secrets", Some(vec!["whsec_abc"].into())),
             far_side::with(&good, "callback_secrets", Some(three)),
+            far_side::with(&good, "inline_bytes", Some(10_485_761.into())),
             far_side::with(&good, "retries", Some(3.into())),
         ];
         let public = far_side::with(&good, "private_network", None).0;

@@ -5,9 +5,10 @@ mod stop;
 mod store;
 
 pub use adapter::{
-    Adapter, Attachment, Channel, Collected, Deadline, Identification, Inbound, InboundBody,
-    InboundDocument, InboundStatus, Intake, IntakeAnswer, IntakeError, Outbound, Probe, ProbeStage,
-    Reconciliation, RenderError, Rendered, Sent, Source, StatusNotice, Undelivered,
+    Adapter, AsksAfter, Attachment, Channel, Collected, Conversation, Deadline, Identification,
+    Inbound, InboundBody, InboundDocument, InboundStatus, Intake, IntakeAnswer, IntakeError,
+    Outbound, Probe, ProbeStage, Reconciliation, RenderError, Rendered, Sent, Source, StatusNotice,
+    Undelivered,
 };
 pub use stop::{CancelCode, StopNotice, Withdrawal};
 pub use store::*;

@@ -22,6 +22,7 @@ use waymark_adapters::fhir::server::{
     Answer, BODY_BYTES_MAX, Caller, Ready, Refusal, Server, ServerOptions,
 };
 use waymark_core::access::Principal;
+use waymark_core::directory::CodeMap;
 use waymark_core::error::ErrorKind;
 use waymark_core::port::{Intake, IntakeError};
 
@@ -178,6 +179,13 @@ impl Connected {
         found.map_err(|_| Box::new(sent(Server::refuse(headers, &Refusal::nobody()))))
     }
 
+    /// The code lists of who calls.
+    fn codes(&self, principal: &Principal) -> CodeMap {
+        let in_force = self.face.service.in_force();
+        let known = in_force.directory.identities.get(&principal.identity);
+        known.map(|known| known.codes.clone()).unwrap_or_default()
+    }
+
     /// Hands what was read to the intake and answers only once it did: it is durable then.
     async fn taken(&self, read: Result<Ready, Box<Answer>>) -> Response {
         let Ready { inbound, ticket } = match read {
@@ -196,10 +204,11 @@ impl Connected {
     }
 }
 
-fn caller<'a>(principal: &'a Principal, headers: &HeaderMap) -> Caller<'a> {
+fn caller<'a>(principal: &'a Principal, codes: &'a CodeMap, headers: &HeaderMap) -> Caller<'a> {
     Caller {
         identity: &principal.identity,
         agency: Some(principal.agency.as_str()),
+        codes,
         traceparent: headers
             .get("traceparent")
             .and_then(|value| value.to_str().ok())
@@ -218,8 +227,8 @@ async fn process(State(connected): State<Connected>, headers: HeaderMap, body: B
     let Ok(body) = to_bytes(body, BODY_BYTES_MAX).await else {
         return sent(Server::refuse(&headers, &Refusal::too_long()));
     };
-    let server = &connected.face.server;
-    let read = server.process(&headers, &body, caller(&principal, &headers));
+    let (server, codes) = (&connected.face.server, connected.codes(&principal));
+    let read = server.process(&headers, &body, caller(&principal, &codes, &headers));
     connected.taken(read).await
 }
 
@@ -232,8 +241,8 @@ async fn enquiry(
         Ok(principal) => principal,
         Err(response) => return *response,
     };
-    let server = &connected.face.server;
-    let read = server.enquiry(&headers, &id, caller(&principal, &headers));
+    let (server, codes) = (&connected.face.server, connected.codes(&principal));
+    let read = server.enquiry(&headers, &id, caller(&principal, &codes, &headers));
     connected.taken(read).await
 }
 
@@ -248,8 +257,8 @@ async fn callback(State(connected): State<Connected>, headers: HeaderMap, body: 
     let Ok(body) = to_bytes(body, BODY_BYTES_MAX).await else {
         return sent(Server::refuse(&headers, &Refusal::too_long()));
     };
-    let server = &connected.face.server;
-    let read = server.callback(&headers, &body, caller(&principal, &headers));
+    let (server, codes) = (&connected.face.server, connected.codes(&principal));
+    let read = server.callback(&headers, &body, caller(&principal, &codes, &headers));
     let response = connected.taken(read).await;
     // A subscription's server wants no more than that it arrived.
     if response.status() == StatusCode::CONFLICT {

@@ -34,6 +34,10 @@ pub fn source_of(
         }
         None => None,
     };
+    let sender_reference = referral.as_ref().and_then(|r| r.sender_reference.clone());
+    // Of the content, a status tells no more than how its sender knows the referral.
+    let is_status = leased.kind == Kind::Status;
+    let referral = referral.filter(|_| !is_status);
     let (status, stop) = match (&content.note, leased.kind) {
         (None, _) | (_, Kind::Guidance) => (None, None),
         (Some(bytes), Kind::Status) => {
@@ -47,6 +51,8 @@ pub fn source_of(
             (None, Some(stop))
         }
     };
+    let conversation = content.conversation.as_ref();
+    let conversation = conversation.and_then(|ids| serde_json::from_slice(ids.expose()).ok());
     if referral.is_none() && status.is_none() && leased.kind != Kind::Guidance {
         return Err(broken("content"));
     }
@@ -61,7 +67,7 @@ pub fn source_of(
         sender: leased.sender.clone(),
         recipient: leased.recipient.clone(),
         service: leased.service.clone(),
-        sender_reference: referral.as_ref().and_then(|r| r.sender_reference.clone()),
+        sender_reference,
         receiver_reference: None,
         content: referral,
         status,
@@ -69,6 +75,7 @@ pub fn source_of(
         reason: stop.as_ref().and_then(StopNotice::words),
         stop,
         attachments: Vec::new(),
+        conversation,
         at,
         environment,
     })

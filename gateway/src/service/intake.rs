@@ -3,16 +3,17 @@
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
+use aws_lc_rs::digest::{Context, SHA256};
 use waymark_core::access::{Action, Principal, Role};
 use waymark_core::audit::{CommitmentTag, EntryKind};
-use waymark_core::delivery::Evidence;
+use waymark_core::delivery::{DeliveryState, Evidence};
 use waymark_core::error::{ErrorKind, Violation};
 use waymark_core::id::{Reference, ReferralId, WireId};
 use waymark_core::leg::{LegState, Reception, referral_state};
 use waymark_core::personal::Payload;
 use waymark_core::port::{
-    CancelCode, Channel, EventKind, Inbound, InboundBody, InboundDocument, InboundStatus, Intake,
-    IntakeAnswer, IntakeError, NewEvent, RaiseEvidence, ReferralKey, ReferralView, StopNotice,
+    Channel, EventKind, Inbound, InboundBody, InboundDocument, InboundStatus, Intake, IntakeAnswer,
+    IntakeError, NewEvent, RaiseEvidence, ReferralKey, ReferralView, StopNotice,
 };
 use waymark_core::referral::{Referral, SenderReference};
 
@@ -63,6 +64,7 @@ impl Intake for IntakeService {
                     content: message.fingerprint.clone(),
                     fingerprint: message.fingerprint,
                     original: Some((message.media_type, message.original)),
+                    conversation: message.conversation,
                     traceparent: message.traceparent,
                 };
                 let accepted = self
@@ -98,8 +100,7 @@ impl Intake for IntakeService {
                 };
                 self.sender(&caller, reference, message).await?
             }
-            InboundBody::Cancel(reference, text) => {
-                let code = CancelCode::CancelledBySender;
+            InboundBody::Cancel(reference, code, text) => {
                 let stop = StopNotice::Cancelled { code, text };
                 let envelope = (
                     message.message_key,
@@ -133,7 +134,7 @@ impl Intake for IntakeService {
                 }
                 let version = status
                     .source_version
-                    .unwrap_or_else(|| version_of(&message.message_key));
+                    .unwrap_or_else(|| version_of(&message.message_key, &message.fingerprint));
                 self.service
                     .inbound_status(
                         &caller,
@@ -179,8 +180,16 @@ impl IntakeService {
         reference: SenderReference,
         message: SenderMessage,
     ) -> Result<IntakeAnswer, IntakeError> {
-        let key = key_of(reference);
-        let result = self.service.sender_change(caller, &key, &message).await?;
+        let key = key_of(reference.clone());
+        let changed = self.service.sender_change(caller, &key, &message).await;
+        let result = match changed {
+            // What looks like a reference of ours may be another gateway's, and here its sender's own.
+            Err(error) if error.kind == ErrorKind::NotFound && matches!(key, Key::Reference(_)) => {
+                let key = Key::SenderReference(reference);
+                self.service.sender_change(caller, &key, &message).await?
+            }
+            changed => changed?,
+        };
         Ok(IntakeAnswer {
             referral: result.referral.id,
             state: state_of(&result.referral),
@@ -211,12 +220,17 @@ impl IntakeService {
     }
 }
 
-/// What a sender calls its referral. BaRS names it by the id that our answer to it gave.
+/// What a sender calls its referral. BaRS names it by the id or the reference that our answer to it gave.
 fn key_of(reference: SenderReference) -> Key {
-    match reference.value.parse::<ReferralId>() {
-        Ok(id) if reference.namespace.is_empty() => Key::Id(id),
-        _ => Key::SenderReference(reference),
+    if reference.namespace.is_empty() {
+        if let Ok(id) = reference.value.parse::<ReferralId>() {
+            return Key::Id(id);
+        }
+        if let Ok(reference) = reference.value.parse::<Reference>() {
+            return Key::Reference(reference);
+        }
     }
+    Key::SenderReference(reference)
 }
 
 /// The request id of a document that came inline: a digest over who sent it, in which message and where.
@@ -231,12 +245,15 @@ fn state_of(view: &ReferralView) -> Option<LegState> {
     referral_state(&legs)
 }
 
-/// A version for a wire that has none: the first 63 bits of the message key's digest, so that the same message is
-/// seen to be the same and no order is claimed.
-fn version_of(key: &str) -> u64 {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, key.as_bytes());
+/// A version for a wire that has none: the first 63 bits of a digest over the message's key and content, so that the same
+/// message is seen to be the same, another under a key that was used before is not lost, and no order is claimed.
+fn version_of(key: &str, content: &Payload) -> u64 {
+    let mut context = Context::new(&SHA256);
+    for part in [key.as_bytes(), &[0], content.expose()] {
+        context.update(part);
+    }
     let mut first = [0u8; 8];
-    for (slot, byte) in first.iter_mut().zip(digest.as_ref()) {
+    for (slot, byte) in first.iter_mut().zip(context.finish().as_ref()) {
         *slot = *byte;
     }
     u64::from_be_bytes(first) >> 1
@@ -437,7 +454,11 @@ impl Service {
                 "is not the id of a delivery of this referral to you: echo MSH-10 of the message that it answers",
             )]));
         };
-        if status.grade <= delivery.evidence || delivery.attempts == 0 {
+        // A receiver that had the message before the first answer arrived says only now under which reference.
+        let named = status.receiver_reference.is_some()
+            && delivery.receiver_reference.is_none()
+            && delivery.state != DeliveryState::Attempting;
+        if delivery.attempts == 0 || (status.grade <= delivery.evidence && !named) {
             return Ok(());
         }
         let now = self.now();

@@ -10,13 +10,14 @@ use waymark_core::id::{BodyId, DeliveryId, DocumentId, LegId, Reference, Referra
 use waymark_core::leg::{Duty, LegState, Owner, Side};
 use waymark_core::personal::{Payload, Personal};
 use waymark_core::port::{
-    Accept, Accepted, Likeness, MessageKey, NewBody, NewDelivery, NewLeg, Opening, SubjectKey,
+    Accept, Accepted, Conversation, Likeness, MessageKey, NewBody, NewDelivery, NewLeg, Opening,
+    SubjectKey,
 };
 use waymark_core::referral::{NhsVerification, Priority, Referral, limits};
 use waymark_core::routing::{Decision, Destination, Facts, Unroutable, decide};
 use waymark_core::time::Timestamp;
 
-use super::draft::CANONICAL;
+use super::draft::{CANONICAL, NOTE};
 use super::{InForce, Service, ServiceError, family};
 
 /// Characters in a request id.
@@ -43,6 +44,8 @@ pub(super) struct Envelope {
     pub(super) fingerprint: Payload,
     /// The message as it came, where it is not the canonical content.
     pub(super) original: Option<(String, Payload)>,
+    /// The ids that answers to it repeat.
+    pub(super) conversation: Option<Conversation>,
     /// W3C trace context.
     pub(super) traceparent: Option<String>,
 }
@@ -152,6 +155,7 @@ impl Service {
             content: Payload::new(content.clone()),
             fingerprint: Payload::new(content.clone()),
             original: None,
+            conversation: None,
             traceparent: ask.traceparent,
         };
         self.draft(caller, &ask.referral, content, envelope)
@@ -221,6 +225,10 @@ impl Service {
             media_type,
             bytes,
         });
+        let conversation = envelope.conversation.map(|ids| {
+            let bytes = serde_json::to_vec(&ids).unwrap_or_default();
+            draft.body(now, NOTE, bytes)
+        });
         let urgent = referral.is_safeguarding() || referral.priority >= Priority::Urgent;
         let mut legs = Vec::new();
         let mut deliveries = Vec::new();
@@ -283,6 +291,7 @@ impl Service {
             likeness: likeness_of(referral, id, &in_force.directory),
             body,
             original,
+            conversation,
             notes,
             pathway: referral.pathway.clone(),
             priority: referral.priority,

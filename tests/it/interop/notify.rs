@@ -15,7 +15,7 @@ use waymark_core::delivery::{Evidence, Kind, Outcome};
 use waymark_core::directory::{AdapterKind, Endpoint, Environment};
 use waymark_core::id::AgencyId;
 use waymark_core::port::{Adapter, Deadline};
-use waymark_core::time::Clock as _;
+use waymark_core::time::{Clock, Timestamp};
 use waymark_tests::actors::{Answer, Notify};
 use waymark_tests::peer::run;
 use zeroize::Zeroizing;
@@ -25,11 +25,11 @@ const SMS: &str = "e5d3b4a1-7a4b-4c8e-9d0e-2f6c1b0a9d8c";
 const LETTER: &str = "0a1b2c3d-4e5f-4a6b-8c7d-9e8f7a6b5c4d";
 
 /// The one secret there is.
-struct Key;
+struct Key(String);
 
 impl Secrets for Key {
     fn secret(&self, name: &str) -> Option<Zeroizing<Vec<u8>>> {
-        (name == "key").then(|| Zeroizing::new(Notify::key().into_bytes()))
+        (name == "key").then(|| Zeroizing::new(self.0.clone().into_bytes()))
     }
 }
 
@@ -41,7 +41,21 @@ impl Peers for Nobody {
     }
 }
 
+/// Our clock, some seconds off.
+struct Off(i64);
+
+impl Clock for Off {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_ms(SystemClock.now().as_ms() + self.0 * 1_000)
+    }
+}
+
 fn adapter() -> anyhow::Result<Arc<dyn Adapter>> {
+    adapter_with(Notify::key(), 0)
+}
+
+/// The adapter with a key, and a clock that is some seconds off.
+fn adapter_with(key: String, seconds: i64) -> anyhow::Result<Arc<dyn Adapter>> {
     let _chosen: Result<(), _> = rustls::crypto::aws_lc_rs::default_provider().install_default();
     // Plain HTTP needs none of its words, and the profile must be there all the same.
     let authority = Authority::generate("notify", SystemClock.now().london_date())?;
@@ -52,11 +66,11 @@ fn adapter() -> anyhow::Result<Arc<dyn Adapter>> {
     };
     let adapters = Adapters::new(&AdapterContext {
         profiles: BTreeMap::from([(waymark_adapters::DEFAULT_PROFILE.to_owned(), profile)]),
-        secrets: Arc::new(Key),
+        secrets: Arc::new(Key(key)),
         peers: Arc::new(Nobody),
         environment: Environment::Test,
         egress: EgressPolicy::AsFlagged,
-        clock: Arc::new(SystemClock),
+        clock: Arc::new(Off(seconds)),
         intake: None,
         files_root: None,
     })?;
@@ -164,6 +178,31 @@ impl FarSide for Far {
 async fn the_adapter_keeps_its_contract_with_notify() -> anyhow::Result<()> {
     let far = Far::start().await?;
     assert_eq!(contract::broken(&*adapter()?, &far).await, []);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_probe_tells_a_wrong_key_from_a_wrong_clock() -> anyhow::Result<()> {
+    let far = Far::start().await?;
+    let other = Notify::key().replace(Notify::secret(), "00000000-0000-4000-8000-000000000000");
+    let unknown = format!("a-test-key-{SMS}-{}", Notify::secret());
+    for (key, seconds, said) in [
+        (Notify::key(), 0, None),
+        (Notify::key(), 20, None),
+        (Notify::key(), 40, Some("s apart")),
+        (Notify::key(), -40, Some("s apart")),
+        (other, 0, Some("its secret is not one of the service")),
+        (unknown, 0, Some("does not know the service")),
+        ("no key".to_owned(), 0, Some("missing or no API key")),
+    ] {
+        let adapter = adapter_with(key, seconds)?;
+        let within = Duration::from_secs(10);
+        let probe = adapter.probe(&far.endpoint(), Deadline { within }).await;
+        let last = probe.stages.last().context("stages")?;
+        assert_eq!(last.passed, Some(said.is_none()), "{last:?}");
+        assert!(last.detail.contains(said.unwrap_or_default()), "{last:?}");
+    }
+    assert!(far.received().is_empty(), "nobody notices");
     Ok(())
 }
 

@@ -112,6 +112,7 @@ impl Notify {
             .route("/v2/notifications", get(list))
             .route("/v2/notifications/{id}", get(one).post(take))
             .route("/v2/template/{id}", get(template))
+            .route("/v2/templates", get(templates))
             .with_state(shared.clone());
         let mut serving = JoinSet::new();
         serving.spawn(async move {
@@ -498,6 +499,17 @@ async fn list(Extract(shared): Extract<Shared>, asked: Uri, headers: HeaderMap) 
         StatusCode::OK,
         &json!({ "notifications": page, "links": links }),
     )
+}
+
+async fn templates(Extract(shared): Extract<Shared>, headers: HeaderMap) -> Response {
+    if let Err(refused) = admitted(&shared, &headers) {
+        return *refused;
+    }
+    let seen = shared.seen();
+    let all = seen.templates.iter();
+    let all = all.map(|(id, (way, _))| json!({ "id": id, "type": way, "version": 1 }));
+    let all: Vec<Value> = all.collect();
+    answer(StatusCode::OK, &json!({ "templates": all }))
 }
 
 async fn template(

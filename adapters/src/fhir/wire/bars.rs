@@ -81,7 +81,7 @@ pub(super) fn render(
                 &mut folder,
                 source,
                 super::content(source)?,
-                standing("revoked"),
+                standing(code::ended_request(source.stop.as_ref())),
             );
             request("update", name::DEFINITION_CANCELLED)
         }
@@ -96,7 +96,10 @@ pub(super) fn render(
                 event: "servicerequest-response",
                 reason: "new",
                 definition: name::DEFINITION_RESPONSE,
-                response: Some(source.referral.to_string()),
+                response: Some(match &source.conversation {
+                    Some(ids) if is_id(&ids.message) => ids.message.clone(),
+                    _ => source.referral.to_string(),
+                }),
             }
         }
     };
@@ -104,7 +107,7 @@ pub(super) fn render(
 }
 
 /// Whether a text can be a resource's id (FHIR R4, 2.24.0.1).
-fn is_id(text: &str) -> bool {
+pub(super) fn is_id(text: &str) -> bool {
     (1..=64).contains(&text.len())
         && text
             .bytes()
@@ -153,6 +156,9 @@ fn status(folder: &mut Folder<'_>, source: &Source, notice: &StatusNotice, codes
     let mapped = mapped.map(|wire| json!({ "system": name::system_of(&wire.system), "code": wire.code, "display": wire.display }));
     let reference = json!({ "system": name::REFERENCE, "value": source.reference.as_str() });
     let filler = json!({ "coding": [{ "system": "http://terminology.hl7.org/CodeSystem/v2-0203", "code": "FILL" }] });
+    let exchange = source.conversation.as_ref();
+    let exchange =
+        exchange.map(|ids| json!({ "system": name::EXCHANGE_ID, "value": ids.exchange }));
     let subject = json!({ "type": "Patient", "identifier": reference });
     let encounter = json!({
         "extension": [code_extension("state", notice.state.as_str())],
@@ -165,7 +171,11 @@ fn status(folder: &mut Folder<'_>, source: &Source, notice: &StatusNotice, codes
     let request = json!({
         "id": source.referral.to_string(),
         "extension": [code_extension("state", notice.state.as_str())],
-        "identifier": [{ "type": filler, "system": name::REFERENCE, "value": source.reference.as_str() }],
+        "identifier": [
+            outward::sender_identifier(source),
+            { "type": filler, "system": name::REFERENCE, "value": source.reference.as_str() },
+            exchange,
+        ],
         "status": code::bars_status(notice.state),
         "intent": "plan",
         "category": [{ "coding": [{ "system": name::CATEGORY, "code": "referral", "display": "Transfer of Care" }] }],
@@ -240,7 +250,8 @@ pub(super) fn finished(bundle: &Value) -> Result<Rendered, RenderError> {
 }
 
 /// Reads the status that a response tells of.
-pub(crate) fn read_status(message: &Message<'_>) -> Result<InboundStatus, Fault> {
+pub(crate) fn read_status(message: &Message<'_>, codes: &CodeMap) -> Result<InboundStatus, Fault> {
+    super::aside::understood(message)?;
     let request = message.request()?;
     let (mut referral, mut answers) = (String::new(), None);
     for identifier in request.list("identifier")? {
@@ -280,7 +291,7 @@ pub(crate) fn read_status(message: &Message<'_>) -> Result<InboundStatus, Fault>
         },
         answers,
         receiver_reference: id,
-        state: state(message, request)?,
+        state: state(message, request, codes)?,
         source_version: None,
         reason_code: reason_code(message, request)?,
         text: (!words.is_empty()).then(|| Personal::new(words.join("\n"))),
@@ -289,8 +300,12 @@ pub(crate) fn read_status(message: &Message<'_>) -> Result<InboundStatus, Fault>
     })
 }
 
-/// The state: exactly, where the far side knows our list, else what BaRS's statuses say.
-fn state(message: &Message<'_>, request: &Node<'_>) -> Result<LegState, Fault> {
+/// Where the statuses of an encounter are listed.
+const ENCOUNTER_STATUSES: &str = "http://hl7.org/fhir/encounter-status";
+
+/// The state: exactly, where the far side knows our list, then by the far side's own code lists, else what BaRS's
+/// statuses say.
+fn state(message: &Message<'_>, request: &Node<'_>, codes: &CodeMap) -> Result<LegState, Fault> {
     if let Some(exact) = request.extension(&name::extension("state"))? {
         let code = exact.required_text("valueCode")?;
         return LegState::parse(code)
@@ -309,11 +324,25 @@ fn state(message: &Message<'_>, request: &Node<'_>) -> Result<LegState, Fault> {
         Some(reference) => message.resolve(&reference)?.map(|r| &r.node),
         None => None,
     };
-    let encounter = in_focus
-        .or(named)
+    let encounter = in_focus.or(named);
+    if let Some(encounter) = encounter {
+        for kind in encounter.list("type")? {
+            for coding in Concept::read(&kind)?.codings {
+                let (system, code) = (coding.system.unwrap_or_default(), coding.code);
+                if let Some(state) = code.and_then(|code| codes.status_of(system, code)) {
+                    return Ok(state);
+                }
+            }
+        }
+    }
+    let encounter = encounter
         .map(|node| node.text("status"))
         .transpose()?
         .flatten();
+    let mapped = encounter.and_then(|code| codes.status_of(ENCOUNTER_STATUSES, code));
+    if let Some(state) = mapped {
+        return Ok(state);
+    }
     let status = request.required_text("status")?;
     code::bars_state(status, encounter).ok_or_else(|| {
         let rule = "is active, revoked or entered-in-error, with an encounter that BaRS application 6 knows";

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use waymark_core::leg::LegState;
+use waymark_core::port::{CancelCode, StopNotice};
 use waymark_core::referral::{ContactRole, Priority, Sex};
 
 /// A relation as v3-RoleCode has it.
@@ -59,6 +60,34 @@ pub(super) fn bars_status(state: LegState) -> &'static str {
         LegState::EnteredInError => "entered-in-error",
         _ => "active",
     }
+}
+
+/// Status of a request that ends: a mistake is no decision (BaRS Core 1.4, cancel).
+pub(super) const fn ended_request(stop: Option<&StopNotice>) -> &'static str {
+    if is_mistake(stop) {
+        "entered-in-error"
+    } else {
+        "revoked"
+    }
+}
+
+/// Status of the task of such a request.
+pub(super) const fn ended_task(stop: Option<&StopNotice>) -> &'static str {
+    if is_mistake(stop) {
+        "entered-in-error"
+    } else {
+        "cancelled"
+    }
+}
+
+const fn is_mistake(stop: Option<&StopNotice>) -> bool {
+    matches!(
+        stop,
+        Some(StopNotice::Cancelled {
+            code: CancelCode::EnteredInError,
+            ..
+        })
+    )
 }
 
 /// Status of the encounter beside it (BaRS application 6).

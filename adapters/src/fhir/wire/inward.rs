@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
+use waymark_core::directory::CodeMap;
 use waymark_core::id::Pathway;
 use waymark_core::personal::Personal;
-use waymark_core::port::{InboundBody, InboundDocument};
+use waymark_core::port::{CancelCode, InboundBody, InboundDocument};
 use waymark_core::referral::{
     ConsentScope, ExternalId, LawfulBasis, Priority, Reason, Referral, SenderReference, Tested,
 };
@@ -16,7 +17,7 @@ use waymark_core::referral::{
 use super::super::name;
 use super::message::{Event, Message, Reason as Why};
 use super::node::{Fault, Issue, Node};
-use super::{code, people, support};
+use super::{aside, code, people, support};
 
 /// The reason code of a referral that states none.
 const REASON_UNSTATED: &str = "unstated";
@@ -46,6 +47,8 @@ pub(super) struct Reading<'m, 'v> {
     pub(super) message: &'m Message<'v>,
     pub(super) request: &'m Node<'v>,
     pub(super) assumptions: &'m Assumptions,
+    /// The sender's own code lists.
+    pub(super) codes: &'m CodeMap,
     /// What has no field, in words.
     pub(super) words: Vec<String>,
     pub(super) documents: Vec<InboundDocument>,
@@ -58,7 +61,12 @@ impl Reading<'_, '_> {
 }
 
 /// Reads a request: new, update or cancel.
-pub(crate) fn read(message: &Message<'_>, assumptions: &Assumptions) -> Result<Asked, Fault> {
+pub(crate) fn read(
+    message: &Message<'_>,
+    assumptions: &Assumptions,
+    codes: &CodeMap,
+) -> Result<Asked, Fault> {
+    aside::understood(message)?;
     let (why, request) = (message.reason()?, message.request()?);
     debug_assert_eq!(
         message.event(),
@@ -69,14 +77,18 @@ pub(crate) fn read(message: &Message<'_>, assumptions: &Assumptions) -> Result<A
     let ends = matches!(status, "revoked" | "entered-in-error");
     match (why, status) {
         (Why::Update, _) if ends => {
-            let body = InboundBody::Cancel(named(request)?, ending(request)?);
+            let code = match status {
+                "entered-in-error" => CancelCode::EnteredInError,
+                _ => CancelCode::CancelledBySender,
+            };
+            let body = InboundBody::Cancel(named(request)?, code, ending(request)?);
             Ok(Asked {
                 body,
                 documents: Vec::new(),
             })
         }
         (Why::New | Why::Update, "active") => {
-            let (referral, documents) = referral(message, request, assumptions)?;
+            let (referral, documents) = referral(message, request, assumptions, codes)?;
             let referral = Box::new(referral);
             let body = match why {
                 Why::New => InboundBody::Submit(referral),
@@ -91,12 +103,19 @@ pub(crate) fn read(message: &Message<'_>, assumptions: &Assumptions) -> Result<A
     }
 }
 
-/// The reference by which the sender names a referral that it sent before.
+/// The reference by which the sender names a referral that it sent before: its own, else the id that our answer gave, else
+/// our reference of it.
 fn named(request: &Node<'_>) -> Result<SenderReference, Fault> {
     if let Some(reference) = own_reference(request)? {
         return Ok(reference);
     }
-    let id = request.text("id")?.ok_or_else(|| {
+    let mut ours = None;
+    for identifier in request.list("identifier")? {
+        if is_ours(&identifier)? && identifier.text("system")? == Some(name::REFERENCE) {
+            ours = identifier.text("value")?;
+        }
+    }
+    let id = request.text("id")?.or(ours).ok_or_else(|| {
         let rule = "is required: the id that our answer to the request gave, or the identifier that the request had";
         request.fault_of("id", rule, Issue::Required)
     })?;
@@ -104,6 +123,17 @@ fn named(request: &Node<'_>) -> Result<SenderReference, Fault> {
         value: id.to_owned(),
         namespace: String::new(),
     })
+}
+
+/// Whether an identifier is one that we gave: as the filler of the request, our reference is ours.
+fn is_ours(identifier: &Node<'_>) -> Result<bool, Fault> {
+    let system = identifier.text("system")?.unwrap_or_default();
+    let filler = || -> Result<bool, Fault> {
+        let kind = identifier.concept("type")?;
+        Ok(kind.codings.iter().any(|c| c.code == Some("FILL")))
+    };
+    let always = [name::REFERRAL_ID, name::DELIVERY_ID, name::EXCHANGE_ID].contains(&system);
+    Ok(always || (system == name::REFERENCE && filler()?))
 }
 
 /// The sender's own reference: the placer's identifier, else the first that is not another system's.
@@ -124,8 +154,7 @@ fn own_reference(request: &Node<'_>) -> Result<Option<SenderReference>, Fault> {
             return Ok(Some(reference));
         }
         let foreign = name::is_system(system, "https://fhir.nhs.uk/Id/UBRN");
-        let is_ours = [name::REFERRAL_ID, name::DELIVERY_ID].contains(&system.unwrap_or_default());
-        if !foreign && !is_ours && first.is_none() {
+        if !foreign && !is_ours(&identifier)? && first.is_none() {
             first = Some(reference);
         }
     }
@@ -148,7 +177,7 @@ fn ending(request: &Node<'_>) -> Result<Option<Personal<String>>, Fault> {
 }
 
 /// Kinds of resource that are read, or that say only who takes part.
-const READ: [&str; 18] = [
+pub(super) const READ: [&str; 18] = [
     "MessageHeader",
     "ServiceRequest",
     "Patient",
@@ -173,6 +202,7 @@ fn referral(
     message: &Message<'_>,
     request: &Node<'_>,
     assumptions: &Assumptions,
+    codes: &CodeMap,
 ) -> Result<(Referral, Vec<InboundDocument>), Fault> {
     category(request)?;
     if request.required_text("intent")? != "plan" {
@@ -182,6 +212,7 @@ fn referral(
         message,
         request,
         assumptions,
+        codes,
         words: Vec::new(),
         documents: Vec::new(),
     };
@@ -190,7 +221,8 @@ fn referral(
     let referrer = people::referrer(&mut reading)?;
     let (mut narrative, priority_reason) = notes(request)?;
     let found = support::read(&mut reading)?;
-    let reason = reason(request)?;
+    aside::request(&mut reading)?;
+    let reason = reason(request, codes)?;
     let pathway = pathway(request, &reason.code, assumptions)?;
     let sender_reference = own_reference(request)?;
     let requested = request.extension(&name::extension("requested-service"))?;
@@ -226,7 +258,7 @@ fn referral(
         needs: found.needs,
         pathway,
         requested_service,
-        priority: priority(request)?,
+        priority: priority(request, codes)?,
         priority_reason,
         reason,
         concerns: found.concerns,
@@ -286,7 +318,7 @@ fn notes(request: &Node<'_>) -> Result<(Vec<String>, Option<Personal<String>>), 
     Ok((narrative, soon))
 }
 
-fn reason(request: &Node<'_>) -> Result<Reason, Fault> {
+fn reason(request: &Node<'_>, codes: &CodeMap) -> Result<Reason, Fault> {
     let Some(first) = request.list("reasonCode")?.into_iter().next() else {
         return Ok(Reason {
             code: REASON_UNSTATED.to_owned(),
@@ -294,7 +326,11 @@ fn reason(request: &Node<'_>) -> Result<Reason, Fault> {
         });
     };
     let concept = super::node::Concept::read(&first)?;
-    let code = concept.code_of(name::REASON);
+    let mapped = || {
+        let mut codings = concept.codings.iter();
+        codings.find_map(|coding| codes.reason_of(coding.system.unwrap_or_default(), coding.code?))
+    };
+    let code = concept.code_of(name::REASON).or_else(mapped);
     let code = code.or_else(|| concept.codings.iter().find_map(|coding| coding.code));
     let display = || concept.codings.iter().find_map(|coding| coding.display);
     Ok(Reason {
@@ -316,7 +352,7 @@ fn pathway(request: &Node<'_>, reason: &str, assumptions: &Assumptions) -> Resul
     Ok(agreed.unwrap_or(&assumptions.pathway).clone())
 }
 
-fn priority(request: &Node<'_>) -> Result<Priority, Fault> {
+fn priority(request: &Node<'_>, codes: &CodeMap) -> Result<Priority, Fault> {
     if let Some(exact) = request.extension(&name::extension("priority"))? {
         let code = exact.required_text("valueCode")?;
         return Priority::parse(code)
@@ -324,9 +360,12 @@ fn priority(request: &Node<'_>) -> Result<Priority, Fault> {
     }
     match request.text("priority")? {
         None => Ok(Priority::Routine),
-        Some(written) => code::priority_of(written).ok_or_else(|| {
-            request.fault_of("priority", "is routine, urgent, asap or stat", Issue::Value)
-        }),
+        Some(written) => codes
+            .priority_of("", written)
+            .or(code::priority_of(written))
+            .ok_or_else(|| {
+                request.fault_of("priority", "is routine, urgent, asap or stat", Issue::Value)
+            }),
     }
 }
 
@@ -343,8 +382,7 @@ fn external_ids(
             value: identifier.required_text("value")?.to_owned(),
         };
         let is_own = own.is_some_and(|own| own.value == id.value && own.namespace == id.system);
-        let is_ours = [name::REFERRAL_ID, name::DELIVERY_ID].contains(&system.unwrap_or_default());
-        if !is_own && !is_ours {
+        if !is_own && !is_ours(&identifier)? {
             ids.push(id);
         }
     }

@@ -11,7 +11,7 @@ use waymark_core::personal::Personal;
 use waymark_core::port::Source;
 use waymark_core::referral::{
     Child, Consent, ConsentStatus, Contact, DocumentRef, Flag, NhsVerification, Priority, Referral,
-    SafeToContact, Setting, Sex, Tested,
+    Setting, Sex, Tested,
 };
 
 use super::super::name;
@@ -19,6 +19,7 @@ use super::part::{
     Folder, address, code_extension, human_name, note, observed, telecom, text_extension,
     value_concept,
 };
+use super::safety::{banner, format_words, unsafe_words};
 
 /// A request's status and intent, which differ between a message and a transaction.
 #[derive(Clone, Copy)]
@@ -294,32 +295,21 @@ fn related(folder: &mut Folder<'_>, nth: usize, contact: &Contact) {
         "telecom": telecom(contact.phone.as_ref().map(|p| p.expose().as_str()), contact.email.as_ref().map(|e| e.expose().as_str())),
     });
     folder.put(&format!("contact-{nth}"), "RelatedPerson", person);
-    if let Some(words) = unsafe_contact {
+    let derived = [
+        ("unsafe-contact", unsafe_contact),
+        ("format", format_words(contact)),
+    ];
+    for (what, words) in derived {
+        let Some(words) = words else { continue };
         let flag = json!({
-            "extension": [code_extension("derived", "unsafe-contact")],
+            "extension": [code_extension("derived", what)],
             "status": "active",
             "category": [{ "coding": [{ "system": name::FLAG_CATEGORY, "code": "API", "display": "Additional patient information" }] }],
             "code": { "text": words },
             "subject": folder.reference("patient"),
         });
-        folder.put(&format!("unsafe-contact-{nth}"), "Flag", flag);
+        folder.put(&format!("{what}-{nth}"), "Flag", flag);
     }
-}
-
-/// What must be known before anybody contacts this person; none where contact is safe.
-fn unsafe_words(contact: &Contact) -> Option<String> {
-    let rule = match contact.safe_to_contact {
-        SafeToContact::No => "DO NOT CONTACT",
-        SafeToContact::WithCare => "CONTACT ONLY AS FOLLOWS",
-        SafeToContact::Yes | SafeToContact::Unknown => return None,
-    };
-    let (given, family) = (contact.name.given.expose(), contact.name.family.expose());
-    let note = contact
-        .safe_contact_note
-        .as_ref()
-        .map_or("", |text| text.expose());
-    let words = format!("{rule}: {given} {family} ({}) {note}", contact.role);
-    Some(words.trim_end().to_owned())
 }
 
 fn consent(folder: &mut Folder<'_>, content: &Referral) {
@@ -462,6 +452,23 @@ fn document(folder: &mut Folder<'_>, source: &Source, nth: usize, document: &Doc
     folder.put(&format!("document-{nth}"), "DocumentReference", body);
 }
 
+/// The sender's own reference, for a status to it; none where it gave none, or one that no identifier can hold.
+pub(super) fn sender_identifier(source: &Source) -> Value {
+    let Some(own) = &source.sender_reference else {
+        return Value::Null;
+    };
+    let system = name::system_of(&own.namespace);
+    if system
+        .as_deref()
+        .unwrap_or_default()
+        .contains(char::is_whitespace)
+    {
+        return Value::Null;
+    }
+    let placer = json!({ "coding": [{ "system": "http://terminology.hl7.org/CodeSystem/v2-0203", "code": "PLAC" }] });
+    json!({ "type": placer, "system": system, "value": own.value })
+}
+
 /// The identifiers of a request: ours first, by which the far side's answers name it, then the sender's own.
 pub(super) fn request_identifiers(
     folder: &mut Folder<'_>,
@@ -555,33 +562,4 @@ fn priority(priority: Priority, codes: &CodeMap) -> String {
         .filter(|code| ["routine", "urgent", "asap", "stat"].contains(code))
         .unwrap_or(own)
         .to_owned()
-}
-
-/// What nobody may overlook, in words, for receivers that read no flags (invariant 12).
-pub(super) fn banner(content: &Referral) -> String {
-    let flags = |word: &str, flags: &[Flag]| -> Vec<String> {
-        let line = |flag: &Flag| {
-            let text = flag.text.as_ref().map_or("", |text| text.expose());
-            format!("{word}: {} {text}", flag.code)
-                .trim_end()
-                .to_owned()
-        };
-        flags.iter().map(line).collect()
-    };
-    let mut lines = flags("SAFEGUARDING", &content.safeguarding);
-    lines.extend(content.contacts.iter().filter_map(unsafe_words));
-    lines.extend(
-        content
-            .allergies
-            .as_ref()
-            .map(|text| format!("ALLERGIES: {}", text.expose())),
-    );
-    lines.extend(flags(
-        "REASONABLE ADJUSTMENT",
-        &content.reasonable_adjustments,
-    ));
-    if content.consent.status != ConsentStatus::Given {
-        lines.push(format!("CONSENT: {}", content.consent.status));
-    }
-    lines.join("\n")
 }

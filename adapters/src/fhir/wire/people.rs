@@ -9,6 +9,7 @@ use waymark_core::referral::{
 };
 
 use super::super::name;
+use super::aside;
 use super::code;
 use super::inward::Reading;
 use super::node::{Fault, Issue, Node};
@@ -58,6 +59,8 @@ pub(super) fn child(reading: &mut Reading<'_, '_>) -> Result<Child, Fault> {
     if let Some(interpreter) = patient.extension(name::INTERPRETER)? {
         child.interpreter_required = interpreter.truth("valueBoolean")? == Some(true);
     }
+    aside::person(reading, patient, ("Child", true, false))?;
+    aside::deceased(reading, patient)?;
     // A foreign patient names its contacts itself.
     for contact in patient.list("contact")? {
         let words = foreign_contact(&contact)?;
@@ -121,14 +124,8 @@ fn sex(patient: &Node<'_>) -> Result<Sex, Fault> {
 
 fn home(patient: &Node<'_>) -> Result<Option<Address>, Fault> {
     let all = patient.list("address")?;
-    let mut chosen = all.first();
-    for one in &all {
-        if one.text("use")? == Some("home") {
-            chosen = Some(one);
-            break;
-        }
-    }
-    let Some(written) = chosen else {
+    let chosen = aside::preferred(&all, "home")?;
+    let Some(written) = chosen.and_then(|nth| all.get(nth)) else {
         return Ok(None);
     };
     let mut lines: Vec<&str> = written.texts("line")?;
@@ -147,14 +144,8 @@ fn home(patient: &Node<'_>) -> Result<Option<Address>, Fault> {
 /// The official name of an element that is a list of names, else the first.
 fn official(node: &Node<'_>, element: &str) -> Result<Option<Name>, Fault> {
     let all = node.list(element)?;
-    let mut chosen = all.first();
-    for one in &all {
-        if one.text("use")? == Some("official") {
-            chosen = Some(one);
-            break;
-        }
-    }
-    chosen.map(written).transpose()
+    let chosen = aside::preferred(&all, "official")?;
+    chosen.and_then(|nth| all.get(nth)).map(written).transpose()
 }
 
 fn written(node: &Node<'_>) -> Result<Name, Fault> {
@@ -190,7 +181,7 @@ fn foreign_contact(contact: &Node<'_>) -> Result<Option<String>, Fault> {
     Ok((!parts.is_empty()).then(|| format!("Contact: {}", parts.join(", "))))
 }
 
-fn name_words(name: &Node<'_>) -> Result<Option<String>, Fault> {
+pub(super) fn name_words(name: &Node<'_>) -> Result<Option<String>, Fault> {
     if let Some(text) = name.text("text")? {
         return Ok(Some(text.to_owned()));
     }
@@ -214,7 +205,16 @@ fn listed<T: Default>(
 
 /// The people around the child.
 pub(super) fn contacts(reading: &mut Reading<'_, '_>) -> Result<Vec<Contact>, Fault> {
-    reading.message.all("RelatedPerson").map(contact).collect()
+    let message = reading.message;
+    let mut contacts = Vec::new();
+    for person in message.all("RelatedPerson") {
+        let read = contact(person)?;
+        let who = [read.name.given.expose(), read.name.family.expose()];
+        let who = format!("Contact {}", who.map(String::as_str).join(" ").trim());
+        aside::person(reading, person, (&who, false, true))?;
+        contacts.push(read);
+    }
+    Ok(contacts)
 }
 
 fn contact(person: &Node<'_>) -> Result<Contact, Fault> {
@@ -313,6 +313,7 @@ pub(super) fn referrer(reading: &mut Reading<'_, '_>) -> Result<Referrer, Fault>
             .transpose()?,
         None => None,
     };
+    aside::person(reading, practitioner, ("Referrer", false, true))?;
     let (phone, email) = telecom(practitioner)?;
     Ok(Referrer {
         name: Personal::new(name),

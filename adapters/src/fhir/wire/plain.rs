@@ -1,7 +1,8 @@
 //! Transactions for FHIR R4 servers that are not BaRS: a `ServiceRequest`, which is the ask, and a Task, its fulfilment.
 //!
 //! A new referral creates each resource only if the server has none under our identifier, so that a repeat changes
-//! nothing (FHIR R4, 3.1.0.8.1, conditional create); amendments and cancels put under the same identifiers. What
+//! nothing (FHIR R4, 3.1.0.8.1, conditional create); amendments put under the same identifiers, and what ends a referral
+//! puts the request and its task alone. What
 //! supports the request is contained in it: it goes and changes as one, and the transaction stays within what servers
 //! take of conditional entries (Medplum: 8).
 
@@ -56,12 +57,13 @@ pub(super) fn render(
                 codes,
                 standing("active"),
             );
-            task(
-                &mut folder,
-                source,
-                "requested",
-                Some(source.wire_id.as_str()),
-            );
+            let parties = Parties {
+                patient: folder.reference("patient"),
+                sender: folder.reference("sender"),
+                receiver: folder.reference("receiver"),
+            };
+            let wire_id = Some(source.wire_id.as_str());
+            task(&mut folder, source, "requested", wire_id, &parties);
             Act::Create
         }
         Kind::Amend => {
@@ -75,14 +77,7 @@ pub(super) fn render(
             Act::Put
         }
         Kind::Cancel | Kind::Withdraw => {
-            outward::whole(
-                &mut folder,
-                source,
-                super::content(source)?,
-                codes,
-                standing("revoked"),
-            );
-            task(&mut folder, source, "cancelled", None);
+            ended(&mut folder, source, &settings.use_case);
             Act::Put
         }
         Kind::Guidance => return Err(RenderError::not_to_agencies()),
@@ -181,13 +176,17 @@ fn led(value: Value, places: &BTreeMap<String, String>) -> Value {
     }
 }
 
-/// Gives a resource the identifier that the server finds it again by: one for each referral, service and place.
-fn identified(source: &Source, name: &str, resource: Value) -> (String, Value) {
+fn key(source: &Source, name: &str) -> String {
     let service = source
         .service
         .as_ref()
         .map_or("", |service| service.as_str());
-    let value = format!("{}-{service}-{name}", source.reference.as_str());
+    format!("{}-{service}-{name}", source.reference.as_str())
+}
+
+/// Gives a resource the identifier that the server finds it again by: one for each referral, service and place.
+fn identified(source: &Source, name: &str, resource: Value) -> (String, Value) {
+    let value = key(source, name);
     let own = json!({ "system": RESOURCE_ID, "value": value });
     let Value::Object(mut map) = resource else {
         return (String::new(), resource);
@@ -199,10 +198,61 @@ fn identified(source: &Source, name: &str, resource: Value) -> (String, Value) {
     (format!("{RESOURCE_ID}|{value}"), Value::Object(map))
 }
 
-/// The task: what the receiver moves as it works on the referral.
-fn task(folder: &mut Folder<'_>, source: &Source, status: &str, wire_id: Option<&str>) {
-    let reason = source.reason.as_ref().map(Personal::expose);
+/// Who takes part in a task.
+struct Parties {
+    patient: Value,
+    sender: Value,
+    receiver: Value,
+}
+
+/// A referral that ends: the request and its task, which the server has, and nothing more of the child than the identifier
+/// that the server knows it by. All else that supported the request goes with it.
+fn ended(folder: &mut Folder<'_>, source: &Source, use_case: &str) {
+    let patient = json!({ "type": "Patient", "identifier": { "system": RESOURCE_ID, "value": key(source, "patient") } });
+    let agency = |id: &str| json!({ "type": "Organization", "identifier": { "system": name::agency_system(id), "value": id } });
+    let parties = Parties {
+        patient: patient.clone(),
+        sender: agency(source.sender.as_str()),
+        receiver: agency(source.recipient.as_str()),
+    };
+    let identifier = outward::request_identifiers(folder, source, None);
+    let request = json!({
+        "identifier": identifier,
+        "status": code::ended_request(source.stop.as_ref()),
+        "intent": "order",
+        "category": [{ "coding": [
+            { "system": name::CATEGORY, "code": "referral", "display": "Transfer of Care" },
+            { "system": name::USE_CASE, "code": use_case },
+        ] }],
+        "subject": patient,
+        "authoredOn": source.at.to_string(),
+        "requester": parties.sender,
+        "performer": [parties.receiver],
+        "note": ending(source),
+    });
+    folder.put("request", "ServiceRequest", request);
+    let status = code::ended_task(source.stop.as_ref());
+    task(folder, source, status, None, &parties);
+}
+
+/// Why it ends, in words.
+fn ending(source: &Source) -> Value {
     let withdrawn = (source.kind == Kind::Withdraw).then(|| json!({ "text": bars::WITHDRAWN }));
+    let reason = source.reason.as_ref();
+    json!([
+        withdrawn,
+        reason.map(|text| json!({ "text": text.expose() }))
+    ])
+}
+
+/// The task: what the receiver moves as it works on the referral.
+fn task(
+    folder: &mut Folder<'_>,
+    source: &Source,
+    status: &str,
+    wire_id: Option<&str>,
+    parties: &Parties,
+) {
     let body = json!({
         "identifier": [
             wire_id.map(|id| json!({ "system": name::DELIVERY_ID, "value": id })),
@@ -212,12 +262,12 @@ fn task(folder: &mut Folder<'_>, source: &Source, status: &str, wire_id: Option<
         "intent": "order",
         "code": { "coding": [{ "system": "http://hl7.org/fhir/CodeSystem/task-code", "code": "fulfill" }] },
         "focus": folder.reference("request"),
-        "for": folder.reference("patient"),
+        "for": parties.patient,
         "authoredOn": source.at.to_string(),
         "lastModified": source.at.to_string(),
-        "requester": folder.reference("sender"),
-        "owner": folder.reference("receiver"),
-        "note": [withdrawn, reason.map(|text| json!({ "text": text }))],
+        "requester": parties.sender,
+        "owner": parties.receiver,
+        "note": ending(source),
     });
     folder.put("task", "Task", body);
 }
@@ -232,6 +282,7 @@ fn status(folder: &mut Folder<'_>, source: &Source, notice: &StatusNotice, codes
         "identifier": [
             { "system": name::REFERENCE, "value": source.reference.as_str() },
             { "system": name::REFERRAL_ID, "value": source.referral.to_string() },
+            outward::sender_identifier(source),
         ],
         "status": code::task_status(notice.state),
         "statusReason": { "coding": [{ "system": name::REASON, "code": notice.code }] },

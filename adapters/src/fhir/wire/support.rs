@@ -10,11 +10,12 @@ use waymark_core::identifier::Urn;
 use waymark_core::personal::{Payload, Personal};
 use waymark_core::port::InboundDocument;
 use waymark_core::referral::{
-    Concern, Consent, ConsentGiver, ConsentScope, ConsentStatus, Cycle, Flag, LawfulBasis, Need,
-    NeedType, SenProvision, Setting, SettingKind, Tested,
+    Concern, Consent, Cycle, Flag, LawfulBasis, Need, NeedType, SenProvision, Setting, SettingKind,
+    Tested,
 };
 
 use super::super::name;
+use super::aside;
 use super::inward::Reading;
 use super::node::{Concept, Fault, Issue, Node};
 
@@ -35,7 +36,7 @@ pub(super) struct Support {
 }
 
 pub(super) fn read(reading: &mut Reading<'_, '_>) -> Result<Support, Fault> {
-    let (consent, lawful_basis) = consent(reading)?;
+    let (consent, lawful_basis) = super::consent::read(reading)?;
     let mut found = Support {
         safeguarding: Vec::new(),
         adjustments: Vec::new(),
@@ -89,7 +90,13 @@ fn flags(reading: &mut Reading<'_, '_>, found: &mut Support) -> Result<(), Fault
                 .or(coding.and_then(|c| c.display))
                 .map(Personal::from),
         };
+        let stale = aside::stale(flag, &["inactive", "entered-in-error"])?;
         match category {
+            _ if stale.is_some() => {
+                let words = [category, stale, concept.words()];
+                let words: Vec<&str> = words.into_iter().flatten().collect();
+                reading.say(format!("Flag that is not in force: {}", words.join(" ")));
+            }
             Some("SG") => found.safeguarding.push(coded),
             Some("RA") => found.adjustments.push(coded),
             other => {
@@ -105,8 +112,9 @@ fn flags(reading: &mut Reading<'_, '_>, found: &mut Support) -> Result<(), Fault
 }
 
 fn allergies(reading: &mut Reading<'_, '_>, found: &mut Support) -> Result<(), Fault> {
+    let message = reading.message;
     let mut all = Vec::new();
-    for allergy in reading.message.all("AllergyIntolerance") {
+    for allergy in message.all("AllergyIntolerance") {
         let mut words = allergy
             .concept("code")?
             .words()
@@ -124,84 +132,20 @@ fn allergies(reading: &mut Reading<'_, '_>, found: &mut Support) -> Result<(), F
         for note in allergy.list("note")? {
             write!(words, ", {}", note.required_text("text")?).unwrap_or_default();
         }
-        all.push(words);
+        if let Some(past) = aside::past(allergy)? {
+            write!(words, " ({past})").unwrap_or_default();
+        }
+        match aside::ruled_out(allergy)? {
+            Some(why) => reading.say(format!("Not an allergy ({why}): {words}")),
+            None => all.push(words),
+        }
     }
     found.allergies = (!all.is_empty()).then(|| Personal::new(all.join("\n")));
     Ok(())
 }
 
-/// The consent of the message; without one, what the agreement with the sender says of all its referrals.
-fn consent(reading: &Reading<'_, '_>) -> Result<(Consent, LawfulBasis), Fault> {
-    let assumed = reading.assumptions;
-    let Some(node) = reading.message.all("Consent").next() else {
-        let consent = Consent {
-            status: ConsentStatus::Given,
-            given_by: None,
-            role: ConsentGiver::Parent,
-            scope: assumed.consent_scope.clone(),
-            date: None,
-            evidence: None,
-        };
-        return Ok((consent, assumed.lawful_basis));
-    };
-    let exact = |extension: &str| {
-        let found = node.extension(&name::extension(extension))?;
-        found
-            .map(|found| found.required_text("valueCode"))
-            .transpose()
-    };
-    let status = match (exact("consent-status")?, node.required_text("status")?) {
-        (Some(code), _) => ConsentStatus::parse(code),
-        (None, "active") => Some(ConsentStatus::Given),
-        (None, "rejected") => Some(ConsentStatus::Withheld),
-        (None, "inactive") => Some(ConsentStatus::Withdrawn),
-        (None, "proposed" | "draft") => Some(ConsentStatus::NotSought),
-        (None, _) => None,
-    };
-    let status =
-        status.ok_or_else(|| node.fault_of("status", "is a state of consent", Issue::Value))?;
-    let role = exact("consent-role")?
-        .and_then(ConsentGiver::parse)
-        .unwrap_or_default();
-    let mut scope = Vec::new();
-    if let Some(provision) = node.object("provision")? {
-        for purpose in provision.list("purpose")? {
-            let code = purpose.required_text("code")?;
-            if purpose.text("system")? == Some(name::VALUE) {
-                let known = ConsentScope::parse(code);
-                scope.push(known.ok_or_else(|| {
-                    purpose.fault_of("code", "is a scope of consent", Issue::Value)
-                })?);
-            }
-        }
-    }
-    let own = exact("consent-status")?.is_some();
-    if scope.is_empty() && !own && status == ConsentStatus::Given {
-        scope.clone_from(&assumed.consent_scope);
-    }
-    let basis = node.concept("policyRule")?.code_of(name::VALUE);
-    let basis = match basis {
-        None => assumed.lawful_basis,
-        Some(code) => LawfulBasis::parse(code)
-            .ok_or_else(|| node.fault_of("policyRule", "is a lawful basis", Issue::Value))?,
-    };
-    let display = |node: Option<&Node<'_>>| -> Result<Option<Personal<String>>, Fault> {
-        let text = node.map(|node| node.text("display")).transpose()?.flatten();
-        Ok(text.map(Personal::from))
-    };
-    let consent = Consent {
-        status,
-        given_by: display(node.list("performer")?.first())?,
-        role,
-        scope,
-        date: day(node, "dateTime")?,
-        evidence: display(node.object("sourceReference")?.as_ref())?,
-    };
-    Ok((consent, basis))
-}
-
 /// The day of an element that is a date or the beginning of a dateTime.
-fn day(node: &Node<'_>, element: &str) -> Result<Option<Date>, Fault> {
+pub(super) fn day(node: &Node<'_>, element: &str) -> Result<Option<Date>, Fault> {
     let Some(written) = node.text(element)? else {
         return Ok(None);
     };
@@ -215,15 +159,32 @@ fn needs(reading: &mut Reading<'_, '_>, found: &mut Support) -> Result<(), Fault
     let conditions: Vec<Node<'_>> = reading.message.all("Condition").cloned().collect();
     for condition in &conditions {
         let concept = condition.concept("code")?;
-        match concept.code_of(name::NEED) {
+        let mapped = || {
+            let mut codings = concept.codings.iter();
+            codings.find_map(|coding| {
+                let system = coding.system.unwrap_or_default();
+                reading.codes.need_of(system, coding.code?)
+            })
+        };
+        let known = match concept.code_of(name::NEED) {
+            None => mapped(),
+            Some(code) => Some(NeedType::parse(code).ok_or_else(|| {
+                let rule = "is a type of need of the school census";
+                condition.fault_of("code", rule, Issue::Value)
+            })?),
+        };
+        if let Some(why) = aside::ruled_out(condition)?.or(aside::past(condition)?) {
+            let words = concept.words().unwrap_or_default();
+            reading.say(format!("Condition that does not stand ({why}): {words}"));
+            continue;
+        }
+        match known {
             None => reading.say(format!(
                 "Condition: {}",
                 concept.words().unwrap_or_default()
             )),
-            Some(code) => {
+            Some(kind) => {
                 let bad = |rule: &str| condition.fault_of("code", rule, Issue::Value);
-                let kind = NeedType::parse(code)
-                    .ok_or_else(|| bad("is a type of need of the school census"))?;
                 let rank = condition.extension(&name::extension("rank"))?;
                 let rank = rank
                     .map(|rank| rank.integer("valuePositiveInt"))
@@ -247,6 +208,16 @@ fn observation(
 ) -> Result<(), Fault> {
     let code = Concept::read(&node.required("code")?)?;
     let value = node.concept("valueCodeableConcept")?;
+    if let Some(why) = aside::stale(node, &["cancelled", "entered-in-error"])? {
+        let words = value.words().or(node.text("valueString")?);
+        let words = [code.words(), words];
+        let words: Vec<&str> = words.into_iter().flatten().collect();
+        reading.say(format!(
+            "Observation that does not stand ({why}): {}",
+            words.join(" ")
+        ));
+        return Ok(());
+    }
     let tested = || {
         let parsed = value.code_of(name::VALUE).and_then(Tested::parse);
         parsed.ok_or_else(|| node.fault_of("valueCodeableConcept", "is yes or no", Issue::Value))
@@ -383,6 +354,15 @@ fn plans(reading: &mut Reading<'_, '_>, found: &mut Support) -> Result<(), Fault
 /// A document: taken in where it came inline and is what its hash says, announced in words where it did not.
 fn document(reading: &mut Reading<'_, '_>, node: &Node<'_>) -> Result<(), Fault> {
     let kind = node.concept("type")?.words().map(ToOwned::to_owned);
+    if let Some(why) = aside::stale(node, &["superseded", "entered-in-error"])? {
+        let words = node.text("description")?.or(kind.as_deref());
+        let line = format!(
+            "Document not taken, for it is {why}: {}",
+            words.unwrap_or_default()
+        );
+        reading.say(line.trim_end_matches([':', ' ']));
+        return Ok(());
+    }
     for content in node.list("content")? {
         let attachment = content.required("attachment")?;
         let title = attachment.text("title")?.or(node.text("description")?);

@@ -5,13 +5,15 @@ use waymark_core::directory::{AdapterKind, CodeMap, Endpoint, Environment, WireC
 use waymark_core::leg::LegState;
 use waymark_core::personal::{Payload, Personal};
 use waymark_core::port::{
-    Attachment, InboundBody, InboundStatus, RenderError, Source, StatusNotice,
+    Attachment, CancelCode, Conversation, InboundBody, InboundStatus, RenderError, Source,
+    StatusNotice, StopNotice,
 };
 use waymark_core::referral::{ExternalId, LawfulBasis, Priority, Referral, SenderReference};
 
 use super::super::config::Settings;
+use super::super::header::Outgoing;
 use super::super::name;
-use super::inward::{self, Asked, Assumptions};
+use super::inward::{self, Assumptions};
 use super::message::Message;
 use super::node::{Fault, Issue, Node};
 use super::{bars, plain, render};
@@ -19,6 +21,8 @@ use crate::context::EgressPolicy;
 use crate::contract::sample;
 use crate::far_side;
 
+mod aside;
+mod consent;
 mod refusals;
 
 pub(in crate::fhir) const BARS: &str = "url = \"https://r1l.example/FHIR/R4\"\nmode = \"bars\"\nauth = \"mtls\"\n\
@@ -54,8 +58,8 @@ pub(in crate::fhir) fn rendered(source: &Source, text: &str) -> Value {
     serde_json::from_slice(rendered.bytes.expose()).unwrap()
 }
 
-fn read(bundle: &Value) -> Result<Asked, Fault> {
-    inward::read(&Message::read(bundle)?, &assumptions())
+fn read(bundle: &Value) -> Result<inward::Asked, Fault> {
+    inward::read(&Message::read(bundle)?, &assumptions(), &CodeMap::default())
 }
 
 fn submitted(bundle: &Value) -> Result<Referral, Fault> {
@@ -199,7 +203,20 @@ fn a_message_has_the_parts_that_the_standard_asks_for() {
     for word in sample::SAFETY_WORDS {
         assert!(banner.contains(word), "the banner lacks {word}");
     }
-    assert!(banner.contains("DO NOT CONTACT: Ellis Quillfeather"));
+    for line in [
+        "DO NOT CONTACT: Ellis Quillfeather (parent)",
+        "NEEDS EASY READ: Marisol Quillfeather (parent)",
+        "CONSENT COVERS: referral, share_health",
+    ] {
+        assert!(
+            banner.lines().any(|found| found == line),
+            "{line}: {banner}"
+        );
+    }
+    let entries = bundle["entry"].as_array().unwrap().iter();
+    let mut flags = entries.map(|entry| &entry["resource"]["code"]["text"]);
+    let format = "NEEDS EASY READ: Marisol Quillfeather (parent)";
+    assert!(flags.any(|text| text == format), "a flag says it too");
     let person = bundle["entry"]
         .as_array()
         .unwrap()
@@ -244,25 +261,70 @@ fn an_amendment_and_a_cancel_name_the_request_by_the_receivers_id() {
         resource(&mut bundle, "Patient").get("name").is_none(),
         "only identifiers"
     );
-    let InboundBody::Cancel(reference, words) = read(&bundle).unwrap().body else {
+    let InboundBody::Cancel(reference, CancelCode::CancelledBySender, words) =
+        read(&bundle).unwrap().body
+    else {
         panic!("not a cancel")
     };
     assert_eq!(reference.value, source.reference.as_str());
     assert_eq!(words.unwrap().expose(), "the family moved");
 
+    source.stop = Some(StopNotice::Cancelled {
+        code: CancelCode::EnteredInError,
+        text: None,
+    });
+    let mut bundle = rendered(&source, BARS);
+    let request = resource(&mut bundle, "ServiceRequest");
+    assert_eq!(request["status"], "entered-in-error");
+    assert!(matches!(
+        read(&bundle).unwrap().body,
+        InboundBody::Cancel(_, CancelCode::EnteredInError, _)
+    ));
+    let mut bundle = rendered(&source, PLAIN);
+    for kind in ["ServiceRequest", "Task"] {
+        assert_eq!(resource(&mut bundle, kind)["status"], "entered-in-error");
+    }
+
     source.kind = Kind::Withdraw;
-    let InboundBody::Cancel(_, words) = read(&rendered(&source, BARS)).unwrap().body else {
+    source.stop = None;
+    let InboundBody::Cancel(_, _, words) = read(&rendered(&source, BARS)).unwrap().body else {
         panic!("not a cancel")
     };
     assert!(words.unwrap().expose().starts_with("CONSENT WITHDRAWN"));
 }
 
+#[test]
+fn a_status_is_of_the_exchange_and_answers_the_message_that_opened_its_referral() {
+    let exchange = "0197f3c2-7d11-7a10-9c1e-2f6b0c9f1a01";
+    let response = |source: &Source| {
+        let bundle = rendered(source, BARS);
+        let outgoing = Outgoing::of(&bundle, source.wire_id.as_str()).unwrap();
+        let header = bundle["entry"][0]["resource"].clone();
+        (
+            outgoing.correlation,
+            header["response"]["identifier"].clone(),
+        )
+    };
+    let mut source = told(LegState::Accepted);
+    let own = source.referral.to_string();
+    assert_eq!(response(&source), (own.clone(), json!(own)));
+    source.conversation = Some(Conversation {
+        exchange: exchange.to_owned(),
+        message: "bundle-1".to_owned(),
+    });
+    assert_eq!(response(&source), (exchange.to_owned(), json!("bundle-1")));
+}
+
 fn status_of(bundle: &Value) -> Result<InboundStatus, Fault> {
-    bars::read_status(&Message::read(bundle)?)
+    bars::read_status(&Message::read(bundle)?, &CodeMap::default())
 }
 
 fn told(state: LegState) -> Source {
     let mut source = sample::source(Kind::Status);
+    source.sender_reference = Some(SenderReference {
+        value: "S-1".to_owned(),
+        namespace: "https://sender.example/ref".to_owned(),
+    });
     source.status = Some(StatusNotice {
         from: "R1L".parse().unwrap(),
         service: None,

@@ -89,7 +89,9 @@ fn a_cancel_stays_one() {
         code: CancelCode::Moved,
         text: None,
     };
-    let Ok(InboundBody::Cancel(_, reason)) = read(&written(Kind::Cancel, stop)) else {
+    let Ok(InboundBody::Cancel(_, CancelCode::CancelledBySender, reason)) =
+        read(&written(Kind::Cancel, stop))
+    else {
         panic!("not a cancel")
     };
     assert_eq!(reason.unwrap().expose(), "said so");

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use waymark_core::directory::CodeMap;
 use waymark_core::identifier::{NhsNumber, Uln, Upn};
 use waymark_core::personal::Personal;
-use waymark_core::port::{InboundBody, Withdrawal};
+use waymark_core::port::{CancelCode, InboundBody, Withdrawal};
 use waymark_core::referral::{
     Address, Channel, Child, Consent, ConsentGiver, ConsentStatus, Contact, ExternalId, Format,
     LocalId, Name, Need, NhsVerification, Priority, Reason, Referral, Referrer, SafeToContact,
@@ -54,7 +54,11 @@ pub fn read(
         }
         ReferralEvent::Cancel => Ok(match withdrawal(&notes)? {
             Some(withdrawal) => InboundBody::Withdraw(reference, withdrawal),
-            None => InboundBody::Cancel(reference, ending(message, &notes)),
+            None => InboundBody::Cancel(
+                reference,
+                CancelCode::CancelledBySender,
+                ending(message, &notes),
+            ),
         }),
         ReferralEvent::Enquire => Ok(InboundBody::Enquiry(reference)),
     }

@@ -102,6 +102,7 @@ pub(in crate::hl7v2) fn source(kind: Kind, content: Option<Referral>) -> Source 
         }),
         receiver_reference: None,
         attachments: Vec::new(),
+        conversation: None,
         at: Timestamp::from_ms(1_772_447_400_000),
         environment: Environment::Test,
     }
@@ -236,7 +237,7 @@ fn amend_and_cancel_carry_their_events_and_the_same_reference() {
         );
         assert!(!wire.contains("Mill Street"), "a cancel repeats no address");
         let reference = match read(&wire) {
-            Ok(InboundBody::Cancel(reference, reason)) if kind == Kind::Cancel => {
+            Ok(InboundBody::Cancel(reference, _, reason)) if kind == Kind::Cancel => {
                 assert_eq!(reason, Some(Personal::from("moved away")));
                 reference
             }
@@ -399,7 +400,7 @@ fn public_corpus_becomes_two_referrals_and_a_cancel() {
                 );
                 submits += 1;
             }
-            InboundBody::Cancel(reference, _) => {
+            InboundBody::Cancel(reference, _, _) => {
                 assert_eq!(
                     (&*reference.value, &*reference.namespace),
                     ("226839", "EPIC")

@@ -96,7 +96,7 @@ fn what_canonical_json_carries_comes_back_whole() {
         &settings(&endpoint),
     );
     let Ok(Said {
-        body: InboundBody::Cancel(reference, reason),
+        body: InboundBody::Cancel(reference, _, reason),
         ..
     }) = said
     else {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::civil::Date;
 
-use super::{StopNotice, Withdrawal};
+use super::{CancelCode, StopNotice, Withdrawal};
 use crate::delivery::{Evidence, Kind, Outcome, ParkReason, Repeat, Why};
 use crate::directory::{Endpoint, Environment};
 use crate::error::{ErrorKind, Violation};
@@ -58,10 +58,21 @@ pub struct Source {
     /// The bytes of the content's documents, in its order; those left out of it go by reference alone, because they
     /// are larger than the adapter carries inline (see [`Adapter::inline_bytes_max`]).
     pub attachments: Vec<Attachment>,
+    /// Which message opened the referral, where its sender's protocol asks for that in a status; for a status alone.
+    pub conversation: Option<Conversation>,
     /// When the first attempt was made: the time that goes on the wire.
     pub at: Timestamp,
     /// Test or live.
     pub environment: Environment,
+}
+
+/// The ids of a message that opened a referral, which every answer to it repeats.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Conversation {
+    /// The id of the exchange, e.g. `X-Correlation-Id`.
+    pub exchange: String,
+    /// The id of the message, e.g. of its Bundle.
+    pub message: String,
 }
 
 /// A document that goes along with a referral, opened for its first attempt; its digest was checked when it was opened.
@@ -174,6 +185,17 @@ pub struct Sent {
     pub queued: Timestamp,
 }
 
+/// What an adapter asks after when it collects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AsksAfter {
+    /// Nothing that was sent.
+    Nothing,
+    /// Deliveries that await evidence.
+    Evidence,
+    /// Those, and new referrals whose leg is open: their far side says how they stand only when it is asked.
+    Cases,
+}
+
 /// What one round of collecting came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
@@ -254,9 +276,13 @@ pub trait Adapter: Send + Sync {
     fn collect_every(&self, _endpoint: &Endpoint) -> Option<Duration> {
         None
     }
+    /// What of that which was sent it asks after when it collects.
+    fn asks_after(&self) -> AsksAfter {
+        AsksAfter::Nothing
+    }
     /// Collects what waits at the far side (a MESH inbox, a folder, a Task to be asked for): hands each message to the
     /// intake, and acknowledges it to the far side only once the intake answered. `sent` is a page of what was sent to
-    /// this endpoint and may have news; rounds go through all of it in turn.
+    /// this endpoint and may have news, as [`Adapter::asks_after`] says; rounds go through all of it in turn.
     async fn collect(
         &self,
         _endpoint: &Endpoint,
@@ -308,6 +334,8 @@ pub struct Inbound {
     pub traceparent: Option<String>,
     /// Test or live, where the message says so.
     pub environment: Option<Environment>,
+    /// Its ids that answers to it must repeat, where its protocol asks for that.
+    pub conversation: Option<Conversation>,
     /// Documents that came inline; the intake keeps them and adds them to the referral's own, by digest.
     pub attachments: Vec<InboundDocument>,
     /// What it says.
@@ -336,8 +364,8 @@ pub enum InboundBody {
     Submit(Box<Referral>),
     /// New content for a referral.
     Amend(SenderReference, Box<Referral>),
-    /// A cancel.
-    Cancel(SenderReference, Option<Personal<String>>),
+    /// A cancel: why by its code, and in words.
+    Cancel(SenderReference, CancelCode, Option<Personal<String>>),
     /// A withdrawal of consent, whole or in part.
     Withdraw(SenderReference, Withdrawal),
     /// A status of one of our referrals, or of evidence for one of our deliveries.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use waymark_core::id::ReferralId;
+use waymark_core::id::{BodyId, ReferralId};
 use waymark_core::leg::LegState;
 use waymark_core::personal::Payload;
 use waymark_core::port::{
@@ -32,6 +32,10 @@ pub(super) struct Item {
     /// What its child's record is compared by.
     pub(super) likeness: Vec<likeness::Trait>,
     pub(super) bodies: Vec<SealedBody>,
+    /// Which of the bodies is the message as it came.
+    pub(super) original: Option<BodyId>,
+    /// Which of them holds the ids that answers repeat.
+    pub(super) conversation: Option<BodyId>,
     pub(super) leaf: Leaf,
     pub(super) event: NewEvent,
 }
@@ -61,9 +65,12 @@ impl Item {
             bytes,
             ..accept.body.clone()
         };
+        let original = accept.original.as_ref().map(|body| body.id);
+        let conversation = accept.conversation.as_ref().map(|body| body.id);
         let bodies = seal_bodies(
             std::iter::once(body)
                 .chain(accept.original.take())
+                .chain(accept.conversation.take())
                 .chain(std::mem::take(&mut accept.notes))
                 .collect(),
         )
@@ -88,6 +95,8 @@ impl Item {
             content,
             sender_reference,
             bodies,
+            original,
+            conversation,
             event,
             accept,
         })

@@ -1,9 +1,10 @@
 //! One attempt: what it sends, its opening and its end.
 
 use waymark_core::audit::EntryDraft;
-use waymark_core::delivery::{DeliveryState, Next, ParkReason, Why};
+use waymark_core::delivery::{DeliveryState, Kind, Next, ParkReason, Why};
 use waymark_core::error::Fault as WhoseFault;
 use waymark_core::id::{BodyId, DeliveryId, ReferralId};
+use waymark_core::personal::Payload;
 use waymark_core::port::{
     CloseAttempt, DeliveryContent, LeaseToken, Leased, LegChange, NewBody, NewDelivery, NewEvent,
     OpenAttempt, Opening, Rendered, StoreError,
@@ -18,12 +19,14 @@ use super::subject::{OpenedBody, SealedBody, load_subject, open_body, seal_bodie
 use super::write::{
     Happened, Write, append_entry, insert_deliveries, insert_events, note_receiver_reference,
 };
-use super::{Backend, group};
+use super::{Backend, change, group};
 use crate::error::{internal, sql};
 use crate::seal::{Seal, Subject};
 
-const BODIES: &str =
-    "SELECT id, content_body, note_body, rendered_body FROM delivery WHERE id = $1";
+const BODIES: &str = "SELECT d.id, d.content_body, d.note_body, d.rendered_body,
+    CASE WHEN d.kind = 'status' AND d.rendered_body IS NULL THEN r.content_body END AS told_body
+    FROM delivery d JOIN referral r ON r.id = d.referral_id WHERE d.id = $1";
+const CONVERSATION: &str = "SELECT id, conversation_body FROM referral WHERE id = $1";
 const OPEN: &str = "UPDATE delivery SET state = 'attempting', attempts = attempts + 1, unfinished = unfinished + 1,
     rendered_body = COALESCE(rendered_body, $2) WHERE id = $1";
 const OPENED: &str =
@@ -66,6 +69,11 @@ pub(super) async fn content(
         row.opt_id("content_body", BodyId::from_bytes)?,
     )
     .await?;
+    let content = match (content, row.opt_id("told_body", BodyId::from_bytes)?) {
+        // A status is told without what is erased.
+        (None, Some(told)) => open_body(&mut conn, store.seal(), told).await?,
+        (content, _) => content,
+    };
     let note = opened(
         store,
         &mut conn,
@@ -78,7 +86,12 @@ pub(super) async fn content(
         row.opt_id("rendered_body", BodyId::from_bytes)?,
     )
     .await?;
+    let conversation = match leased.kind {
+        Kind::Status => conversation(store, &mut conn, leased.referral).await?,
+        _ => None,
+    };
     Ok(DeliveryContent {
+        conversation,
         content: content.map(|body| body.bytes),
         note: note.map(|body| body.bytes),
         rendered: bytes.map(|body| Rendered {
@@ -86,6 +99,22 @@ pub(super) async fn content(
             bytes: body.bytes,
         }),
     })
+}
+
+async fn conversation(
+    store: &Backend,
+    conn: &mut Connection,
+    referral: ReferralId,
+) -> Result<Option<Payload>, StoreError> {
+    let row = sqlx::query(CONVERSATION)
+        .bind(referral.as_bytes().as_slice())
+        .fetch_optional(&mut *conn)
+        .await
+        .map_err(sql)?;
+    let row = row.ok_or(StoreError::NotFound("referral"))?;
+    let body =
+        Fields::new(&row, "referral", "id").opt_id("conversation_body", BodyId::from_bytes)?;
+    Ok(opened(store, conn, body).await?.map(|body| body.bytes))
 }
 
 async fn opened(
@@ -299,6 +328,7 @@ async fn reopen(w: &mut Write, referral: ReferralId, leg: &LegChange) -> Result<
         .await
         .map_err(sql)?;
     if reopened.rows_affected() == 1 {
+        change::follow_leg(w, referral, leg).await?;
         sqlx::query(MOVED_ON)
             .bind(referral.as_bytes().as_slice())
             .execute(w.conn())

@@ -230,6 +230,7 @@ impl Bench {
             likeness: None,
             body,
             original: None,
+            conversation: None,
             notes: Vec::new(),
             pathway: "autism-assessment".parse().unwrap(),
             priority: Priority::Routine,

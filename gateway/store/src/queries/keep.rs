@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use waymark_core::id::SubjectId;
+use waymark_core::id::{BodyId, SubjectId};
 use waymark_core::port::{Accept, StoreError};
 
 use super::accept::Item;
@@ -93,7 +93,7 @@ async fn subjects(w: &mut Write, seal: &Seal, items: &[&Item]) -> Result<Vec<Sub
 const REFERRAL: (&str, &str) = (
     "INSERT INTO referral (id, reference, sender, subject_id, stream_id, event_id, version, content_body, \
      original_body, pathway, priority, safeguarding, consent_withdrawn, release_number, accepted_ms, leg_count, \
-     delivery_count, traceparent)",
+     delivery_count, traceparent, conversation_body)",
     "",
 );
 const REFERENCE: (&str, &str) = ("INSERT INTO reference (reference, referral_id)", "");
@@ -200,21 +200,14 @@ async fn keep_referrals(w: &mut Write, pairs: &[(&Item, &Subject)]) -> Result<()
         let deliveries = i64::try_from(item.accept.deliveries.len()).map_err(internal)?;
         let release = i64::try_from(item.accept.release)
             .map_err(|_| internal(Fault::Number("release_number")))?;
-        let original = item.bodies.get(1).map(|body| body.id);
-        rows.push((
-            &item.accept,
-            subject.id,
-            original,
-            release,
-            legs,
-            deliveries,
-        ));
+        rows.push((*item, subject.id, release, legs, deliveries));
     }
     insert(
         w.conn(),
         REFERRAL,
         &rows,
-        |row, (a, subject, original, release, legs, deliveries)| {
+        |row, (item, subject, release, legs, deliveries)| {
+            let (a, id) = (&item.accept, |id: &BodyId| id.as_bytes().to_vec());
             row.push_bind(a.referral.as_bytes().as_slice())
                 .push_bind(a.reference.as_str())
                 .push_bind(a.sender.as_str())
@@ -223,7 +216,7 @@ async fn keep_referrals(w: &mut Write, pairs: &[(&Item, &Subject)]) -> Result<()
                 .push_bind(a.event.as_bytes().as_slice())
                 .push_bind(1_i64)
                 .push_bind(a.body.id.as_bytes().as_slice())
-                .push_bind(original.as_ref().map(|id| id.as_bytes().as_slice()))
+                .push_bind(item.original.as_ref().map(id))
                 .push_bind(a.pathway.as_str())
                 .push_bind(a.priority.as_str())
                 .push_bind(i64::from(a.safeguarding))
@@ -232,7 +225,8 @@ async fn keep_referrals(w: &mut Write, pairs: &[(&Item, &Subject)]) -> Result<()
                 .push_bind(a.at.as_ms())
                 .push_bind(*legs)
                 .push_bind(*deliveries)
-                .push_bind(a.traceparent.as_deref());
+                .push_bind(a.traceparent.as_deref())
+                .push_bind(item.conversation.as_ref().map(id));
         },
     )
     .await?;

@@ -295,6 +295,29 @@ async fn end_of_an_attempt_tells_the_sender_in_the_same_transaction() {
 }
 
 #[tokio::test]
+async fn a_status_alone_is_given_the_ids_that_its_answer_repeats() {
+    let Some(b) = bench().await else { return };
+    for (child, ids) in [("1", Some(&b"ids"[..])), ("2", None)] {
+        let mut accept = b.draft(child, &["mllp"]);
+        accept.conversation = ids.map(|ids| b.body(ids));
+        // What a family is told lies behind it, and is not taken for it.
+        accept.notes.push(b.body(b"note"));
+        let sent = b.accept(accept).await;
+        let new = b.head(FRESH, "mllp", 0).await;
+        assert_eq!(b.store.content(&new).await.unwrap().conversation, None);
+        b.follow_up(&sent, 1, (Kind::Status, "return"), ms(1)).await;
+        let told = b.head(FRESH, "return", 2).await;
+        assert_eq!((told.kind, told.referral), (Kind::Status, sent.referral));
+        let content = b.store.content(&told).await.unwrap();
+        let found = content.conversation;
+        assert_eq!(
+            found.as_ref().map(waymark_core::personal::Payload::expose),
+            ids
+        );
+    }
+}
+
+#[tokio::test]
 async fn lost_lease_writes_nothing() {
     let Some(b) = bench().await else { return };
     b.send("1", &["mllp"]).await;

@@ -8,7 +8,9 @@ use super::*;
 
 mod documents;
 mod everybody;
+mod outage;
 mod refusals;
+mod told;
 mod withdrawal;
 
 use everybody::{Everybody, Paper, WAYS};

@@ -365,3 +365,40 @@ async fn a_response_of_the_provider_moves_the_leg_and_a_subscription_brings_a_ta
     }
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_status_is_of_the_exchange_and_answers_the_message_that_opened_its_referral()
+-> anyhow::Result<()> {
+    let place = Place::new("bars", "").await?;
+    let message = golden("bars-new.json")?.to_string();
+    let message = message.replace("EE123456", "FHR01");
+    let message: Value = serde_json::from_str(&message.replace(PATHWAY, "adhd-assessment"))?;
+    let file = place.file("asked.json", &message)?;
+    let exchange = "0197f3c2-7d11-7a10-9c1e-2f6b0c9f1a01";
+    let header = format!("x-correlation-id={exchange}");
+    let args = ["--file", &file, "--bars", TARGET, "--header", &header];
+    let said = place
+        .sends(&place.papers, "POST", "/$process-message", &args)
+        .await?;
+    assert_eq!(said["status"], 200, "{said}");
+    let id = text(&said["body"]["entry"][1]["resource"], "id");
+    let provider = place.gateway.client("R1L").await?;
+    for (version, state) in [(1, LegState::Accepted), (2, LegState::Declined)] {
+        provider.status(id, version, state).await?;
+    }
+    let records = place.peer.has(2).await?;
+    for record in &records {
+        assert_eq!(record["faults"], json!([]));
+        assert_eq!(record["headers"]["x-correlation-id"], exchange);
+        assert_ne!(record["headers"]["x-request-id"], exchange);
+        let told: Value = serde_json::from_slice(&bytes(record, "body_b64")?)?;
+        let response = &told["entry"][0]["resource"]["response"];
+        assert_eq!(response["identifier"], message["id"]);
+        assert_eq!(response["code"], "ok");
+    }
+    assert_ne!(
+        records[0]["headers"]["x-request-id"],
+        records[1]["headers"]["x-request-id"]
+    );
+    Ok(())
+}

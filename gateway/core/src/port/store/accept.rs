@@ -93,6 +93,8 @@ pub struct Accept {
     pub body: NewBody,
     /// The message as it came, where that is not the canonical content.
     pub original: Option<NewBody>,
+    /// The ids that answers to it repeat, as JSON ([`super::Conversation`]).
+    pub conversation: Option<NewBody>,
     /// What its deliveries say besides the content.
     pub notes: Vec<NewBody>,
     /// What is asked for.

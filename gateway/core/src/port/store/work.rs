@@ -98,10 +98,12 @@ pub struct Leased {
 /// What a delivery renders from.
 #[derive(Clone, Debug)]
 pub struct DeliveryContent {
-    /// The canonical content.
+    /// The canonical content; for a status that is not rendered yet the referral's, for its sender's own reference.
     pub content: Option<Payload>,
     /// The reason or status.
     pub note: Option<Payload>,
+    /// The ids that answers to the referral's first message repeat; for a status alone.
+    pub conversation: Option<Payload>,
     /// The bytes, once rendered.
     pub rendered: Option<Rendered>,
 }
@@ -375,7 +377,7 @@ pub struct KeyEpoch {
 /// One page of what was sent to an endpoint and may have news.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SentPage {
-    /// Those that await evidence, or whose leg is still open.
+    /// Those that await evidence, and those whose leg is still open where they were asked for.
     pub sent: Vec<Sent>,
     /// The next page's cursor; `None` at the end.
     pub next: Option<DeliveryId>,

@@ -28,9 +28,9 @@ struct Named {
 
 /// What a far side was sent.
 #[derive(Default)]
-struct Arrived {
+pub(super) struct Arrived {
     /// Media type and bytes of what lay in the message or beside it.
-    inline: Vec<(String, Vec<u8>)>,
+    pub(super) inline: Vec<(String, Vec<u8>)>,
     /// What the message names.
     named: Vec<Named>,
 }
@@ -137,7 +137,8 @@ fn by_fhir(bytes: &[u8]) -> anyhow::Result<Arrived> {
 }
 
 impl Everybody {
-    fn in_outbox(&self, wire: &str) -> anyhow::Result<Arrived> {
+    /// What lies in the folder's outbox under a message's id.
+    pub(super) fn in_outbox(&self, wire: &str) -> anyhow::Result<Arrived> {
         let outbox = self.folder("outbox");
         let read = |name: &str| std::fs::read(outbox.join(name)).context(name.to_owned());
         let manifest: Value = serde_json::from_slice(&read(&format!("{wire}.manifest.json"))?)?;

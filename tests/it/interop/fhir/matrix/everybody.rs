@@ -12,7 +12,7 @@ use waymark_adapters::hl7v2::config::Settings;
 use waymark_adapters::hl7v2::map::outward;
 use waymark_adapters::{AdapterContext, Adapters, EgressPolicy, Peers, Secrets};
 use waymark_core::delivery::Kind;
-use waymark_core::directory::{AdapterKind, Directory, Environment};
+use waymark_core::directory::{AdapterKind, Directory, Environment, SourceFile};
 use waymark_core::id::{AgencyId, DeliveryId, DocumentId, Reference, ReferralId, WireId};
 use waymark_core::personal::Payload;
 use waymark_core::port::{Attachment, Source};
@@ -26,6 +26,8 @@ use super::*;
 
 /// Every way in.
 pub(super) const WAYS: [&str; 5] = ["grpc", "hl7v2", "fhir", "mesh", "file"];
+/// The case of every message that goes in by FHIR.
+pub(super) const CASE: &str = "7d6b4f1e-52a4-4a3c-9f0e-2b9f6f5b8c11";
 /// Bytes of documents that the FHIR adapter writes inline.
 const FHIR_INLINE_BYTES: usize = 256 * 1024;
 
@@ -186,6 +188,7 @@ pub(super) struct Everybody {
     pub(super) therapy: Therapy,
     pub(super) camhs: MentalHealth,
     pub(super) peer: Peer,
+    pub(super) files: Vec<SourceFile>,
     directory: Directory,
     ground: tempfile::TempDir,
     place: Papers,
@@ -254,6 +257,7 @@ impl Everybody {
             admin: gateway.client("admin-LA882").await?,
             place: Papers::of(&gateway, "waymark:test:agency:EE123456")?,
             gateway,
+            files,
             directory,
             hub,
             hospital,
@@ -378,9 +382,10 @@ impl Everybody {
             self.place.path("key"),
         );
         let file = shown(&path);
+        let case = format!("x-correlation-id={CASE}");
         let args = [
             "POST", &url, "--ca", &ca, "--cert", &cert, "--key", &key, "--file", &file, "--bars",
-            TARGET,
+            TARGET, "--header", &case,
         ];
         let said = run(SENDER, &args).await?.json()?;
         if said["status"] == 200 {

@@ -110,7 +110,7 @@ async fn a_document_that_is_not_as_declared_is_refused_by_name_and_nothing_of_it
             if fault == 0 {
                 paper.sha256 = "ab".repeat(32);
             } else {
-                paper.media_type = "video/mp4".to_owned();
+                "video/mp4".clone_into(&mut paper.media_type);
             }
             let said = match (way, fault) {
                 // Our own writer has no name for the type: its reader must refuse what another's has.

@@ -14,9 +14,17 @@ async fn a_withdrawal_in_part_by_file_or_mesh_is_told_to_whom_it_covered_and_to_
     let team = everybody.gateway.client("SPEC1").await?;
     let mut known = Vec::new();
     for (n, way) in [(240, "mesh"), (241, "file")] {
-        everybody.sends(way, n, None).await?.taken()?;
-        let (id, _, post) = everybody.delivered(&known).await?;
+        let paper = Paper::pdf(n, 4_096);
+        everybody.sends(way, n, Some(&paper)).await?.taken()?;
+        let (id, deliveries, post) = everybody.delivered(&known).await?;
         team.acknowledge(&post).await?;
+        // The folder's next message waits for the receipt of the one before.
+        let first = deliveries.iter().find(|d| d.endpoint_id == "sens1-files");
+        let first = &first.context("a delivery to the folder")?.wire_id;
+        let receipt = everybody
+            .folder("receipts")
+            .join(format!("{first}.receipt"));
+        std::fs::write(receipt, "")?;
         let own = message(n, None)?.sender_reference;
         let mut said = json!({"sender_reference": own, "withdrawal": {"scopes": ["share_education"],
             "by": "Marisol Quillfeather", "role": "parent_with_pr", "date": "2026-03-02"}});
@@ -53,6 +61,19 @@ async fn a_withdrawal_in_part_by_file_or_mesh_is_told_to_whom_it_covered_and_to_
             .collect();
         to.sort_unstable();
         assert_eq!(to, ["sens1-files", "spec1-mailbox"], "by {way}");
+        // Whoever is told that consent is withdrawn is not sent the child's documents once more.
+        let written = all
+            .iter()
+            .find(|d| d.endpoint_id == "sens1-files" && d.kind() == v1::MessageKind::Withdrawal);
+        let wire = &written.context("a withdrawal in the folder")?.wire_id;
+        let manifest = everybody
+            .folder("outbox")
+            .join(format!("{wire}.manifest.json"));
+        wait_until("it is written", PATIENCE, || async {
+            Ok(manifest.exists().then_some(()))
+        })
+        .await?;
+        assert!(everybody.in_outbox(wire)?.inline.is_empty(), "by {way}");
         known.push(id);
     }
     let note = everybody.folder("failed").join("LATER.error.json");
