@@ -6,9 +6,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 use waymark_core::delivery::{Evidence, Kind, Outcome, ParkReason, Repeat};
-use waymark_core::directory::Endpoint;
+use waymark_core::directory::{Endpoint, Environment};
 use waymark_core::id::{DeliveryId, WireId};
+use waymark_core::personal::Personal;
 use waymark_core::port::{Adapter, Deadline, Reconciliation, RenderError, Rendered, Source};
+
+use crate::limits::BODY_BYTES_MAX;
 
 pub mod folder;
 pub mod sample;
@@ -227,6 +230,20 @@ fn refuses_unusable(adapter: &dyn Adapter, endpoint: &Endpoint) -> Seen {
     silent.status = None;
     must(adapter.render(&silent, endpoint).is_err(), || {
         "a status without a status".to_owned()
+    })?;
+    for kind in Kind::ALL {
+        let mut other = sample::source(*kind);
+        other.environment = Environment::Live;
+        must(adapter.render(&other, endpoint).is_err(), || {
+            format!("a live {kind} in a test gateway")
+        })?;
+    }
+    let mut long = sample::source(Kind::New);
+    if let Some(content) = &mut long.content {
+        content.narrative = Some(Personal::new("x".repeat(BODY_BYTES_MAX)));
+    }
+    must(adapter.render(&long, endpoint).is_err(), || {
+        "a message longer than any may be".to_owned()
     })
 }
 
@@ -383,7 +400,7 @@ async fn waits_no_longer(adapter: &dyn Adapter, far: &dyn FarSide) -> Seen {
 }
 
 async fn sees_duplicates(adapter: &dyn Adapter, far: &dyn FarSide) -> Seen {
-    if adapter.repeat() == Repeat::MustReconcile {
+    if adapter.repeat(&far.endpoint()) == Repeat::MustReconcile {
         return asks_first(adapter, far).await;
     }
     far.play(Script::Duplicate);
@@ -418,7 +435,7 @@ async fn asks_first(adapter: &dyn Adapter, far: &dyn FarSide) -> Seen {
     far.play(Script::Take);
     let found = adapter.reconcile(&message, deadline).await;
     let received = match &found {
-        Reconciliation::Received(outcome) => {
+        Reconciliation::Settled(outcome) => {
             awaits(outcome) || matches!(outcome, Outcome::Delivered { .. })
         }
         _ => false,
@@ -456,7 +473,10 @@ async fn tells_later_from_never(adapter: &dyn Adapter, far: &dyn FarSide) -> See
     .await?;
     let settled = matches!(
         never,
-        Outcome::Reject { .. } | Outcome::Park { .. } | Outcome::SoftReject { .. }
+        Outcome::Reject { .. }
+            | Outcome::Park { .. }
+            | Outcome::ParkWritten { .. }
+            | Outcome::SoftReject { .. }
     );
     must(settled, || format!("for good became {never:?}"))
 }

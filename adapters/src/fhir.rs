@@ -379,7 +379,7 @@ fn gone_on(text: String) -> Outcome {
 
 #[async_trait]
 impl Adapter for Fhir {
-    fn repeat(&self) -> Repeat {
+    fn repeat(&self, _endpoint: &Endpoint) -> Repeat {
         Repeat::DedupesById
     }
 

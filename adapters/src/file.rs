@@ -142,7 +142,7 @@ async fn goodbye(place: Place) {
 
 #[async_trait]
 impl Adapter for FileDrop {
-    fn repeat(&self) -> Repeat {
+    fn repeat(&self, _endpoint: &Endpoint) -> Repeat {
         Repeat::DedupesById
     }
 

@@ -230,7 +230,7 @@ fn unreached(error: &(dyn std::error::Error + 'static)) -> Option<ConnectError> 
 
 #[async_trait]
 impl Adapter for Grpc {
-    fn repeat(&self) -> Repeat {
+    fn repeat(&self, _endpoint: &Endpoint) -> Repeat {
         Repeat::DedupesById
     }
 

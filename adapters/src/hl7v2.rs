@@ -18,6 +18,7 @@ pub mod inbound;
 pub mod map;
 pub mod message;
 pub mod mllp;
+pub mod observation;
 pub mod outbound;
 mod peer;
 pub mod referral;

@@ -72,7 +72,11 @@ impl Adapters {
             let client = client.map_err(|e| ProfileError::Refused(name.clone(), e))?;
             mllp.insert(name.clone(), Arc::new(client));
         }
-        let mut hl7v2 = hl7v2::outbound::Hl7v2Adapter::new(mllp, Arc::clone(&context.clock));
+        let mut hl7v2 = hl7v2::outbound::Hl7v2Adapter::new(
+            mllp,
+            context.environment,
+            Arc::clone(&context.clock),
+        );
         if let Some(intake) = &context.intake {
             hl7v2 = hl7v2.with_intake(Arc::clone(intake));
         }

@@ -43,7 +43,7 @@ impl Mailbox {
 
 #[async_trait]
 impl Adapter for Mailbox {
-    fn repeat(&self) -> Repeat {
+    fn repeat(&self, _endpoint: &Endpoint) -> Repeat {
         Repeat::Idempotent
     }
 

@@ -185,7 +185,7 @@ impl Mesh {
 
 #[async_trait]
 impl Adapter for Mesh {
-    fn repeat(&self) -> Repeat {
+    fn repeat(&self, _endpoint: &Endpoint) -> Repeat {
         Repeat::MustReconcile
     }
 

@@ -248,7 +248,7 @@ fn refused_asking(status: StatusCode) -> Why {
 
 #[async_trait]
 impl Adapter for Notify {
-    fn repeat(&self) -> Repeat {
+    fn repeat(&self, _endpoint: &Endpoint) -> Repeat {
         Repeat::MustReconcile
     }
 
@@ -319,7 +319,7 @@ impl Adapter for Notify {
             self.by_reference(&call, message.wire_id, until).await
         };
         match asking.await {
-            Ok(Found::Seen(seen)) => Reconciliation::Received(seen.outcome()),
+            Ok(Found::Seen(seen)) => Reconciliation::Settled(seen.outcome()),
             Ok(Found::Nothing) => Reconciliation::NotReceived,
             Err(why) => Reconciliation::StillUnknown(why),
         }

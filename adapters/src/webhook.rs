@@ -202,7 +202,7 @@ impl Webhook {
 
 #[async_trait]
 impl Adapter for Webhook {
-    fn repeat(&self) -> Repeat {
+    fn repeat(&self, _endpoint: &Endpoint) -> Repeat {
         Repeat::DedupesById
     }
 

@@ -9,6 +9,8 @@ mod document;
 mod family;
 mod identity;
 mod mesh;
+mod mllp_answer;
+mod mllp_repeat;
 mod operator;
 mod outage;
 mod pair;

@@ -8,7 +8,7 @@ mod hospital;
 mod therapy;
 
 pub use agency::MentalHealth;
-pub use hospital::{Frame, Hospital, Play, rri, send, siu};
+pub use hospital::{Frame, Hospital, Play, Told, rri, send, siu};
 pub use therapy::{Hook, Therapy, callback};
 pub use waymark_adapters::stand_in::mesh;
 pub use waymark_adapters::stand_in::notify::{Answer, Callbacks, Message, Notify};

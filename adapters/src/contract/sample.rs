@@ -330,6 +330,7 @@ pub fn outbound<'a>(
         rendered,
         endpoint,
         attempt,
+        may_have_arrived: attempt > 1,
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
     }
 }

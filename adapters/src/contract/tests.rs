@@ -25,6 +25,8 @@ enum Breaks {
     Rendering,
     Safety,
     Missing,
+    Environment,
+    Length,
     Validation,
     Grade,
     Repeats,
@@ -133,7 +135,7 @@ impl Toy {
 
 #[async_trait]
 impl Adapter for Toy {
-    fn repeat(&self) -> Repeat {
+    fn repeat(&self, _endpoint: &Endpoint) -> Repeat {
         Repeat::DedupesById
     }
     fn identification(&self, _endpoint: &Endpoint) -> Identification {
@@ -162,7 +164,14 @@ impl Adapter for Toy {
                 "is missing",
             )));
         }
+        let refuse = |what| Err(RenderError::CannotCarry(Violation::new("message", what)));
+        if source.environment != Environment::Test && !self.breaks(Breaks::Environment) {
+            return refuse("is of the other environment");
+        }
         let mut bytes = serde_json::to_vec(&(&content, &source.status)).unwrap();
+        if bytes.len() > BODY_BYTES_MAX && !self.breaks(Breaks::Length) {
+            return refuse("is too long");
+        }
         if self.breaks(Breaks::Rendering) {
             let number = self
                 .rendered
@@ -261,6 +270,11 @@ async fn each_broken_rule_is_found_by_its_own_check() {
             Breaks::Safety,
             "safety-critical content is carried or refused",
         ),
+        (
+            Breaks::Environment,
+            "an unusable message is refused, not cut",
+        ),
+        (Breaks::Length, "an unusable message is refused, not cut"),
         (Breaks::Missing, "an unusable message is refused, not cut"),
         (Breaks::Validation, "validate names the wrong setting"),
         (Breaks::Grade, "a delivery arrives with its evidence"),

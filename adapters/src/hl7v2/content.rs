@@ -17,7 +17,7 @@ macro_rules! opaque_debug {
 }
 
 /// Turns an empty value, and HL7's explicit null `""`, into none.
-fn filled(value: &str) -> Option<String> {
+pub(super) fn filled(value: &str) -> Option<String> {
     let value = value.trim();
     if value.is_empty() || value == "\"\"" {
         None
@@ -226,12 +226,15 @@ impl Envelope {
         Ok(envelope)
     }
 
-    /// Says whether the sender asks for the enhanced mode, with a commit acknowledgement of its own.
-    pub fn wants_commit_ack(&self) -> bool {
-        !matches!(
-            self.accept_ack,
-            AckCondition::Unstated | AckCondition::Never
-        )
+    /// Says whether the sender asks for a commit acknowledgement of its own, of a message that was taken or of one
+    /// that was not.
+    pub fn wants_commit_ack(&self, taken: bool) -> bool {
+        match self.accept_ack {
+            AckCondition::Always => true,
+            AckCondition::OnSuccess => taken,
+            AckCondition::OnError => !taken,
+            AckCondition::Unstated | AckCondition::Never => false,
+        }
     }
 }
 
@@ -335,7 +338,19 @@ pub struct Name {
 
 impl Name {
     pub(super) fn first(segment: Segment<'_>, field: usize) -> Option<Self> {
-        let part = |n| filled_text(segment, field, n).unwrap_or_default();
+        Self::read(segment.field(field).first())
+    }
+
+    pub(super) fn all(segment: Segment<'_>, field: usize) -> Vec<Self> {
+        segment
+            .field(field)
+            .repetitions()
+            .filter_map(Self::read)
+            .collect()
+    }
+
+    fn read(repetition: Repetition<'_>) -> Option<Self> {
+        let part = |n| filled(&repetition.text(n)).unwrap_or_default();
         let name = Self {
             family: part(1),
             given: part(2),
@@ -361,8 +376,8 @@ pub struct Provider {
     pub organisation: Option<String>,
     /// PRD-7.
     pub ids: Vec<Identifier>,
-    /// PRD-5, the first number or address.
-    pub contact: Option<String>,
+    /// PRD-5, every number and address.
+    pub contacts: Vec<String>,
 }
 
 impl Provider {
@@ -390,7 +405,7 @@ impl Provider {
                     .repetitions()
                     .filter_map(Identifier::of_provider)
                     .collect(),
-                contact: contact(prd, 5),
+                contacts: contacts(prd, 5),
             })
         };
         message
@@ -401,13 +416,15 @@ impl Provider {
     }
 }
 
-/// Reads the first telephone number or address of a field (XTN), wherever its version puts it.
-pub(super) fn contact(segment: Segment<'_>, field: usize) -> Option<String> {
-    segment.field(field).repetitions().find_map(|repetition| {
+/// Reads every telephone number and address of a field (XTN), wherever its version puts them.
+pub(super) fn contacts(segment: Segment<'_>, field: usize) -> Vec<String> {
+    let read = |repetition: Repetition<'_>| {
         let part = |n| filled(&repetition.text(n));
         let joined = part(7).map(|local| format!("{}{local}", part(6).unwrap_or_default()));
-        part(1).or_else(|| part(12)).or_else(|| part(4)).or(joined)
-    })
+        let number = part(1).or_else(|| part(12)).or(joined);
+        number.into_iter().chain(part(4)).collect::<Vec<_>>()
+    };
+    segment.field(field).repetitions().flat_map(read).collect()
 }
 
 /// One note: its lines, and the segment it stands behind.

@@ -4,7 +4,7 @@
 //! refused with segment, field and code; one whose header cannot be read closes the connection. A status request is
 //! answered with what it asks for.
 
-mod reply;
+pub(super) mod reply;
 
 use std::io;
 use std::net::SocketAddr;

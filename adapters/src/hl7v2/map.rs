@@ -8,6 +8,7 @@ pub mod appointment;
 pub mod code;
 pub mod documents;
 pub mod inward;
+mod leftover;
 pub mod note;
 pub mod outward;
 pub mod status;
@@ -57,7 +58,33 @@ pub const LOSSES: [Loss; 8] = [
     },
 ];
 
+/// Everything that a referral loses on its way in from a foreign system. The message as it came is kept, sealed.
+pub const LOSSES_INWARD: [Loss; 5] = [
+    Loss {
+        field: "PID-13, PID-14, PID-5 and PID-11 repeated, PID-9, NK1-4 to 7, PRD of other roles, RF1-10 repeated",
+        what: "in words in narrative, as are DG1 without a need of the code map and every OBX that is no document",
+    },
+    Loss {
+        field: "PID, RF1, PRD and NK1: their other fields",
+        what: "kept with the original alone, e.g. ethnicity, disposition, dates of effect",
+    },
+    Loss {
+        field: "segments of any other name, and PV1",
+        what: "named in narrative (PV1 is not), kept with the original alone",
+    },
+    Loss {
+        field: "OBR, and of OBX all but name, value, units and flags",
+        what: "kept with the original alone",
+    },
+    Loss {
+        field: "cancel",
+        what: "RF1-10 or else the notes are read; the rest is kept with the original alone",
+    },
+];
+
 #[cfg(test)]
 mod dialect_tests;
+#[cfg(test)]
+mod ending_tests;
 #[cfg(test)]
 pub(super) mod tests;

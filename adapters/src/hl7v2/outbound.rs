@@ -5,6 +5,7 @@
 //! first. A kept connection that its receiver closed before it said anything costs nothing but a new connection: the
 //! same bytes go once more, where the receiver tells repeats by their id.
 
+mod answer;
 mod ask;
 mod pool;
 mod talk;
@@ -14,32 +15,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::SinkExt;
 use rustls::ClientConfig;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout_at};
-use tracing::{debug, warn};
-use waymark_core::delivery::{Evidence, Outcome, ParkReason, Repeat, Why};
+use waymark_core::delivery::{Outcome, ParkReason, Repeat, Why};
 use waymark_core::directory::{Endpoint, Environment};
-use waymark_core::error::{Fault, Violation};
+use waymark_core::error::Violation;
 use waymark_core::personal::Payload;
 use waymark_core::port::{
-    Adapter, Channel, Collected, Deadline, Identification, InboundBody, Intake, Outbound, Probe,
-    ProbeStage, RenderError, Rendered, Sent, Source,
+    Adapter, Collected, Deadline, Identification, Intake, Outbound, Probe, ProbeStage,
+    Reconciliation, RenderError, Rendered, Sent, Source,
 };
 use waymark_core::time::Clock;
 
 use self::ask::Permission;
 use self::pool::{Line, Lines};
 use self::talk::{Answer, Talk, Verdict, ended_without, judge, next_answer, unknown, wrong_sender};
-use super::ack::{Ack, AckCode};
-use super::build::Processing;
-use super::config::{Settings, Transport};
-use super::inbound;
+use super::config::{Resend, Settings, Transport};
 use super::map;
 use super::mllp;
 use super::peer::{self, Stage, Stream, Unreachable};
-use super::status::RriMessage;
 
 pub use self::pool::CONNECTION_IDLE_MAX;
 pub use self::talk::FRAMES_PASSED_OVER_MAX;
@@ -56,6 +51,7 @@ pub type TlsProfiles = BTreeMap<String, Arc<ClientConfig>>;
 /// The HL7 v2 adapter's outbound side.
 pub struct Hl7v2Adapter {
     profiles: TlsProfiles,
+    environment: Environment,
     clock: Arc<dyn Clock>,
     intake: Option<Arc<dyn Intake>>,
     lines: Lines,
@@ -70,10 +66,11 @@ impl std::fmt::Debug for Hl7v2Adapter {
 }
 
 impl Hl7v2Adapter {
-    /// Makes the adapter. Endpoints name one of the TLS profiles, or `default`.
-    pub fn new(profiles: TlsProfiles, clock: Arc<dyn Clock>) -> Self {
+    /// Makes the adapter of a test or a live gateway. Endpoints name one of the TLS profiles, or `default`.
+    pub fn new(profiles: TlsProfiles, environment: Environment, clock: Arc<dyn Clock>) -> Self {
         Self {
             profiles,
+            environment,
             clock,
             intake: None,
             lines: Lines::default(),
@@ -87,38 +84,6 @@ impl Hl7v2Adapter {
         self
     }
 
-    /// Hands the status of an answer to the intake.
-    async fn keep_status(&self, talk: &Talk<'_>, answer: &Answer, rri: &RriMessage) -> Kept {
-        let Some(intake) = &self.intake else {
-            return Kept::NotAsked;
-        };
-        let mut status = match map::status::read(rri, &talk.settings.codes) {
-            Ok(status) => status,
-            Err(fault) => {
-                warn!(endpoint.id = %talk.endpoint.id, "status in an answer not read: {fault}");
-                return Kept::Refused;
-            }
-        };
-        // The attempt itself carries the evidence; the status is about the referral alone.
-        status.answers = None;
-        status.grade = Evidence::None;
-        let body = InboundBody::Status(status);
-        // What we asked for at an endpoint of ours is its agency's word: MSH-3 and 4 were compared with its settings.
-        let channel = Channel::Endpoint(talk.endpoint.id.clone());
-        let (message, envelope) = (&answer.message, &rri.envelope);
-        let mut inbound = inbound::inbound(message, envelope, &answer.body, channel, body);
-        inbound.claimed_sender = None;
-        match timeout_at(talk.until, intake.take(inbound)).await {
-            Ok(Ok(_)) => Kept::Yes,
-            Ok(Err(error)) if !is_passing(error.kind) => {
-                let reason = error.reason;
-                warn!(endpoint.id = %talk.endpoint.id, "status in an answer refused: {reason}");
-                Kept::Refused
-            }
-            Ok(Err(_)) | Err(_) => Kept::NotYet,
-        }
-    }
-
     /// Says one message on one connection, after its question where there is one.
     async fn say(
         &self,
@@ -127,7 +92,8 @@ impl Hl7v2Adapter {
         progress: &mut Progress,
     ) -> Outcome {
         if !progress.is_granted {
-            match self.ask(talk, message).await {
+            progress.times_asked += 1;
+            match self.ask(talk, message, progress.times_asked).await {
                 Permission::Granted => progress.is_granted = true,
                 Permission::Ended(outcome) => return outcome,
             }
@@ -196,7 +162,7 @@ impl Hl7v2Adapter {
                     committed = Some(answer);
                 }
                 Verdict::Accepted => {
-                    let outcome = self.accepted(talk, answer).await;
+                    let outcome = self.accepted(talk, message, answer).await;
                     talk.ended_well = true;
                     return outcome;
                 }
@@ -205,59 +171,6 @@ impl Hl7v2Adapter {
                     return outcome;
                 }
             }
-        }
-    }
-
-    /// Ends an attempt that the application accepted, keeping the status that may come with it.
-    async fn accepted(&self, talk: &mut Talk<'_>, answer: Answer) -> Outcome {
-        let settings = talk.settings;
-        let mut receiver_reference = None;
-        if let Some(rri) = &answer.rri {
-            if map::status::refuses_cancel(rri, &settings.codes) {
-                let why = Why::new("mllp.cancel_refused", "the receiver will not cancel");
-                return Outcome::Reject {
-                    why,
-                    fault: Fault::Rec,
-                };
-            }
-            if self.keep_status(talk, &answer, rri).await == Kept::NotYet {
-                let text = "the answer's status could not be kept yet";
-                return Outcome::Unknown {
-                    why: Why::new("mllp.status_not_kept", text),
-                };
-            }
-            receiver_reference = rri.rf1.external.first().map(|id| id.id.clone());
-            self.commit(talk, rri).await;
-        }
-        Outcome::Delivered {
-            grade: Evidence::ApplicationAck,
-            awaiting: None,
-            receiver_reference,
-            receipt: Some(Payload::new(answer.body.to_vec())),
-        }
-    }
-
-    /// Acknowledges an application answer that asks for it. Without it the receiver sends it again.
-    async fn commit(&self, talk: &mut Talk<'_>, rri: &RriMessage) {
-        if !rri.envelope.wants_commit_ack() {
-            return;
-        }
-        let now = self.clock.now();
-        let ack = Ack {
-            answers: &rri.envelope,
-            control_id: &format!("WC{:X}", now.as_ms()),
-            at: jiff::Timestamp::from_millisecond(now.as_ms()).unwrap_or_default(),
-            processing: match map::code::environment(&rri.envelope.processing_id) {
-                Some(Environment::Live) => Processing::Production,
-                Some(Environment::Test) | None => Processing::Training,
-            },
-            code: AckCode::CommitAccept,
-            fault: None,
-        };
-        let written = ack.write();
-        let sent = timeout_at(talk.until, talk.line.frames.send(written.as_bytes())).await;
-        if !matches!(sent, Ok(Ok(()))) {
-            debug!(endpoint.id = %talk.endpoint.id, "answer could not be acknowledged");
         }
     }
 }
@@ -275,6 +188,8 @@ enum From {
 struct Progress {
     /// Whether the message may be written: it needs no question, or its question was answered.
     is_granted: bool,
+    /// How often it was asked about.
+    times_asked: u32,
     /// On how many connections it was written, or begun to be.
     times_written: u32,
 }
@@ -294,40 +209,13 @@ impl Progress {
     }
 }
 
-/// What became of a status that came with an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kept {
-    /// It is durable.
-    Yes,
-    /// There is no intake to give it to.
-    NotAsked,
-    /// It will never be taken; the answer itself is kept as evidence.
-    Refused,
-    /// It may be taken later.
-    NotYet,
-}
-
-/// Says whether the same call may succeed later.
-fn is_passing(kind: waymark_core::error::ErrorKind) -> bool {
-    use waymark_core::error::ErrorKind;
-    match kind {
-        ErrorKind::Exhausted
-        | ErrorKind::Unavailable
-        | ErrorKind::Internal
-        | ErrorKind::Corrupt => true,
-        ErrorKind::Invalid
-        | ErrorKind::Unauthenticated
-        | ErrorKind::Denied
-        | ErrorKind::NotFound
-        | ErrorKind::Conflict
-        | ErrorKind::Precondition => false,
-    }
-}
-
 #[async_trait]
 impl Adapter for Hl7v2Adapter {
-    fn repeat(&self) -> Repeat {
-        Repeat::DedupesById
+    fn repeat(&self, endpoint: &Endpoint) -> Repeat {
+        match Settings::read(endpoint).map(|settings| settings.resend) {
+            Ok(Resend::SameId) => Repeat::DedupesById,
+            Ok(Resend::Never) | Err(_) => Repeat::MustReconcile,
+        }
     }
 
     fn identification(&self, endpoint: &Endpoint) -> Identification {
@@ -358,6 +246,11 @@ impl Adapter for Hl7v2Adapter {
             let first = violations.into_iter().next();
             RenderError::Settings(first.unwrap_or_else(|| Violation::new("settings", "are wrong")))
         })?;
+        if source.environment != self.environment {
+            let own = self.environment.as_str();
+            let why = format!("this gateway is {own}: it sends no other messages");
+            return Err(RenderError::CannotCarry(Violation::new("environment", why)));
+        }
         let message = map::outward::render(source, &settings)?;
         let bytes = settings.dialect.charset.encode(&message);
         let bytes = bytes.map_err(|fault| {
@@ -390,6 +283,7 @@ impl Adapter for Hl7v2Adapter {
         }
         let mut progress = Progress {
             is_granted: !ask::is_asked_first(message, &settings),
+            times_asked: 0,
             times_written: 0,
         };
         let mut from = From::Kept;
@@ -413,6 +307,15 @@ impl Adapter for Hl7v2Adapter {
             from = From::New;
         }
         ended
+    }
+
+    /// A receiver that does not tell repeats by their id cannot be asked about one either: a person must.
+    async fn reconcile(&self, _message: &Outbound<'_>, _deadline: Deadline) -> Reconciliation {
+        let text = "an attempt may have arrived, and the receiver does not tell repeats: ask it";
+        Reconciliation::Settled(Outcome::ParkWritten {
+            reason: ParkReason::Refused,
+            why: Why::new("mllp.no_repeat", text),
+        })
     }
 
     fn inline_bytes_max(&self, endpoint: &Endpoint) -> u64 {
@@ -522,6 +425,8 @@ fn stages(settings: &Settings, failed: Option<&(Stage, String)>) -> Vec<ProbeSta
     stages
 }
 
+#[cfg(test)]
+mod answer_tests;
 #[cfg(test)]
 mod reuse_tests;
 #[cfg(test)]

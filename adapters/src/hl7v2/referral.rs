@@ -6,12 +6,13 @@
 use std::fmt;
 
 use super::content::{
-    Allergy, Coded, Envelope, Identifier, KeptSegment, Name, Note, Provider, Rf1, contact,
+    Allergy, Coded, Envelope, Identifier, KeptSegment, Name, Note, Provider, Rf1, contacts, filled,
     filled_text, opaque_debug,
 };
 use super::document::Document;
 use super::fault::{ErrorCode, FieldFault};
-use super::message::{Message, Segment};
+use super::message::{Message, Repetition, Segment};
+use super::observation::Observation;
 
 /// Segments whose content is read into fields of [`RefMessage`].
 const READ_SEGMENTS: [&str; 7] = ["MSH", "RF1", "PRD", "PID", "NK1", "AL1", "NTE"];
@@ -83,10 +84,12 @@ pub struct RefMessage {
     pub patient: Patient,
     /// Parents and others.
     pub next_of_kin: Vec<Kin>,
-    /// DG1-3 of every diagnosis.
-    pub diagnoses: Vec<Coded>,
+    /// Every diagnosis.
+    pub diagnoses: Vec<Diagnosis>,
     /// Allergies.
     pub allergies: Vec<Allergy>,
+    /// The observations that are no documents.
+    pub observations: Vec<Observation>,
     /// Documents among the observations.
     pub documents: Vec<Document>,
     /// Notes, wherever they stand.
@@ -132,9 +135,10 @@ impl RefMessage {
                 .collect(),
             diagnoses: message
                 .segments_named("DG1")
-                .filter_map(|dg1| Coded::first(dg1, 3))
+                .filter_map(Diagnosis::read)
                 .collect(),
             allergies: Allergy::read_all(message)?,
+            observations: Observation::read_all(message),
             documents: Document::read_all(message)?,
             notes: Note::read_all(message),
             kept: KeptSegment::all_but(message, &READ_SEGMENTS),
@@ -156,14 +160,18 @@ pub struct Patient {
     pub ids: Vec<Identifier>,
     /// PID-5, the first name.
     pub name: Option<Name>,
+    /// PID-5 and PID-9, every further name.
+    pub other_names: Vec<Name>,
     /// PID-7 as it stands.
     pub born: Option<String>,
     /// PID-8, table 0001.
     pub sex: Option<String>,
     /// PID-11, the first address.
     pub address: Option<Address>,
-    /// PID-13, the first number or address.
-    pub contact: Option<String>,
+    /// PID-11, every further address.
+    pub other_addresses: Vec<Address>,
+    /// PID-13 and PID-14, every number and address.
+    pub contacts: Vec<String>,
     /// PID-15.
     pub language: Option<Coded>,
 }
@@ -184,10 +192,16 @@ impl Patient {
                 .filter_map(Identifier::of_patient)
                 .collect(),
             name: Name::first(pid, 5),
+            other_names: Name::all(pid, 5)
+                .into_iter()
+                .skip(1)
+                .chain(Name::all(pid, 9))
+                .collect(),
             born: filled_text(pid, 7, 1),
             sex: filled_text(pid, 8, 1),
             address: Address::first(pid, 11),
-            contact: contact(pid, 13),
+            other_addresses: Address::all(pid, 11).into_iter().skip(1).collect(),
+            contacts: [contacts(pid, 13), contacts(pid, 14)].concat(),
             language: Coded::first(pid, 15),
         })
     }
@@ -210,7 +224,16 @@ pub struct Address {
 
 impl Address {
     fn first(segment: Segment<'_>, field: usize) -> Option<Self> {
-        let part = |n| filled_text(segment, field, n).unwrap_or_default();
+        Self::read(segment.field(field).first())
+    }
+
+    fn all(segment: Segment<'_>, field: usize) -> Vec<Self> {
+        let repetitions = segment.field(field).repetitions();
+        repetitions.filter_map(Self::read).collect()
+    }
+
+    fn read(repetition: Repetition<'_>) -> Option<Self> {
+        let part = |n| filled(&repetition.text(n)).unwrap_or_default();
         let address = Self {
             street: part(1),
             second_line: part(2),
@@ -233,8 +256,12 @@ pub struct Kin {
     pub name: Option<Name>,
     /// NK1-3, table 0063.
     pub relationship: Option<Coded>,
-    /// NK1-5, the first number or address.
-    pub contact: Option<String>,
+    /// NK1-4, every address.
+    pub addresses: Vec<Address>,
+    /// NK1-5, every number and address.
+    pub contacts: Vec<String>,
+    /// NK1-6, every number and address at work.
+    pub work_contacts: Vec<String>,
     /// NK1-7, table 0131.
     pub role: Option<Coded>,
 }
@@ -244,14 +271,47 @@ impl Kin {
         let kin = Self {
             name: Name::first(nk1, 2),
             relationship: Coded::first(nk1, 3),
-            contact: contact(nk1, 5),
+            addresses: Address::all(nk1, 4),
+            contacts: contacts(nk1, 5),
+            work_contacts: contacts(nk1, 6),
             role: Coded::first(nk1, 7),
         };
-        (kin.name.is_some() || kin.contact.is_some()).then_some(kin)
+        // One who is merely numbered is nobody.
+        let says_nothing = kin.name.is_none()
+            && kin.relationship.is_none()
+            && kin.role.is_none()
+            && kin.addresses.is_empty()
+            && kin.contacts.is_empty()
+            && kin.work_contacts.is_empty();
+        (!says_nothing).then_some(kin)
+    }
+
+    /// Whether it says whom to turn to, rather than something about somebody unnamed.
+    pub fn is_somebody(&self) -> bool {
+        self.name.is_some() || !self.contacts.is_empty()
     }
 }
 
-opaque_debug!(Patient, Address, Kin);
+/// One diagnosis.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Diagnosis {
+    /// DG1-3.
+    pub code: Coded,
+    /// DG1-4, what the sender calls it.
+    pub text: Option<String>,
+}
+
+impl Diagnosis {
+    fn read(dg1: Segment<'_>) -> Option<Self> {
+        let (code, text) = (Coded::first(dg1, 3), filled_text(dg1, 4, 1));
+        (code.is_some() || text.is_some()).then(|| Self {
+            code: code.unwrap_or_default(),
+            text,
+        })
+    }
+}
+
+opaque_debug!(Patient, Address, Kin, Diagnosis);
 
 #[cfg(test)]
 mod tests {
@@ -298,22 +358,16 @@ mod tests {
             message.provider("RP").unwrap().organisation.as_deref(),
             Some("NORTH SCHOOL")
         );
-        assert_eq!(
-            message.provider("RP").unwrap().contact.as_deref(),
-            Some("01632960001")
-        );
+        assert_eq!(message.provider("RP").unwrap().contacts, ["01632960001"]);
         assert!(message.provider("CP").is_none());
         assert_eq!(message.patient.ids.len(), 2);
         assert_eq!(message.patient.ids[0].authority, "ADT1");
-        assert_eq!(message.patient.contact.as_deref(), Some("01632960005"));
+        assert_eq!(message.patient.contacts, ["01632960005"]);
         assert_eq!(
             message.patient.address.as_ref().unwrap().postcode,
             "ZZ1 1AB"
         );
-        assert_eq!(
-            message.next_of_kin[0].contact.as_deref(),
-            Some("01632 960006")
-        );
+        assert_eq!(message.next_of_kin[0].contacts, ["01632 960006"]);
         assert_eq!(message.allergies[0].substance.text, "Penicillin");
         let notes: Vec<_> = message
             .notes
@@ -357,7 +411,7 @@ mod tests {
     fn message_of_our_own_versions_is_read_with_repetitions_and_escapes() {
         let message = read(MODERN.as_bytes()).unwrap();
         assert_eq!(message.envelope.accept_ack, AckCondition::Always);
-        assert!(message.envelope.wants_commit_ack());
+        assert!(message.envelope.wants_commit_ack(true));
         assert_eq!(message.rf1.dispositions.len(), 2);
         assert!(message.provider("PP").unwrap().has_role("RP"));
         assert_eq!(message.patient.name.as_ref().unwrap().family, "Tëst");
@@ -375,7 +429,7 @@ mod tests {
         let message = read(LATIN).unwrap();
         assert_eq!(message.event, ReferralEvent::Modify);
         assert_eq!(message.envelope.processing_id, "T");
-        assert!(!message.envelope.wants_commit_ack());
+        assert!(!message.envelope.wants_commit_ack(true));
         let name = message.patient.name.as_ref().unwrap();
         assert_eq!((name.given.as_str(), name.further.as_str()), ("Zoë", ""));
     }

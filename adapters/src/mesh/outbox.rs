@@ -102,7 +102,7 @@ impl Mesh {
         if message.attempt > 1 {
             match self.settle(call, message).await {
                 Reconciliation::NotReceived => {}
-                Reconciliation::Received(outcome) => return outcome,
+                Reconciliation::Settled(outcome) => return outcome,
                 Reconciliation::StillUnknown(why) => return Outcome::Unknown { why },
             }
         }
@@ -298,7 +298,7 @@ impl Mesh {
                 Err(why) => Reconciliation::StillUnknown(why),
             },
             Outcome::Unknown { why } => Reconciliation::StillUnknown(why),
-            outcome => Reconciliation::Received(outcome),
+            outcome => Reconciliation::Settled(outcome),
         }
     }
 }
@@ -327,7 +327,7 @@ fn settled(found: Tracked, receipt: Vec<u8>) -> Reconciliation {
             }
         },
     };
-    Reconciliation::Received(outcome)
+    Reconciliation::Settled(outcome)
 }
 
 /// The agency has the message.

@@ -33,6 +33,8 @@ pub enum AlarmKind {
     NetworkIdentity,
     /// What waits at the far side cannot be collected. Subject: endpoint.
     NotCollected,
+    /// An answer came with a delivery that nobody could read or keep: what it said is not known here. Subject: delivery.
+    AnswerUnread,
     /// The database's disk is low, and nothing new is accepted. Subject: `database`.
     LowDisk,
 }
@@ -52,6 +54,7 @@ impl AlarmKind {
         Self::Conservation,
         Self::NetworkIdentity,
         Self::NotCollected,
+        Self::AnswerUnread,
         Self::LowDisk,
     ];
 
@@ -70,6 +73,7 @@ impl AlarmKind {
             Self::Conservation => "conservation",
             Self::NetworkIdentity => "network_identity",
             Self::NotCollected => "not_collected",
+            Self::AnswerUnread => "answer_unread",
             Self::LowDisk => "low_disk",
         }
     }

@@ -247,6 +247,22 @@ pub enum Outcome {
         /// What was seen.
         why: Why,
     },
+    /// Needs a person, and must not be repeated: its content was written to the peer, or may have been.
+    ParkWritten {
+        /// The reason. With [`ParkReason::WrongRecipient`] somebody else than the bound recipient has the content.
+        reason: ParkReason,
+        /// What was seen.
+        why: Why,
+    },
+    /// It arrived with this evidence, and what the far side said with it could not be read or kept: a person must ask.
+    Unread {
+        /// The grade reached.
+        grade: Evidence,
+        /// Stored evidence: the answer as it came.
+        receipt: Option<crate::personal::Payload>,
+        /// What could not be read.
+        why: Why,
+    },
     /// It is not to be sent, nothing was, and nobody need act.
     Withheld {
         /// The reason, for the log.
@@ -258,13 +274,13 @@ impl Outcome {
     /// The outcome's stable word, for metrics and the log.
     pub const fn word(&self) -> &'static str {
         match self {
-            Self::Delivered { .. } => "delivered",
+            Self::Delivered { .. } | Self::Unread { .. } => "delivered",
             Self::Duplicate { .. } => "duplicate",
             Self::Unknown { .. } => "unknown",
             Self::Retry { .. } => "retry",
             Self::SoftReject { .. } => "soft_reject",
             Self::Reject { .. } => "reject",
-            Self::Park { .. } => "park",
+            Self::Park { .. } | Self::ParkWritten { .. } => "park",
             Self::Withheld { .. } => "withheld",
         }
     }
@@ -287,6 +303,8 @@ impl Outcome {
             | Self::SoftReject { why }
             | Self::Reject { why, .. }
             | Self::Park { why, .. }
+            | Self::ParkWritten { why, .. }
+            | Self::Unread { why, .. }
             | Self::Withheld { why } => Some(why),
         }
     }
@@ -409,12 +427,14 @@ pub fn next(
     };
     let backoff = policy.wait(standing.failures.saturating_add(1), jitter);
     match outcome {
-        Outcome::Delivered { grade, .. }
+        Outcome::Delivered { grade, .. } | Outcome::Unread { grade, .. }
             if grade.max(&standing.evidence) >= &standing.releases_at =>
         {
             at(DeliveryState::Done, *grade)
         }
-        Outcome::Delivered { grade, .. } => at(DeliveryState::AwaitingEvidence, *grade),
+        Outcome::Delivered { grade, .. } | Outcome::Unread { grade, .. } => {
+            at(DeliveryState::AwaitingEvidence, *grade)
+        }
         Outcome::Duplicate { .. } if standing.earlier_attempt => {
             at(DeliveryState::Done, Evidence::ApplicationAck)
         }
@@ -435,6 +455,7 @@ pub fn next(
         },
         Outcome::Reject { .. } => at(DeliveryState::Rejected, Evidence::Sent),
         Outcome::Park { reason, .. } => park(*reason, Evidence::None),
+        Outcome::ParkWritten { reason, .. } => park(*reason, Evidence::Sent),
         Outcome::Withheld { .. } => at(DeliveryState::Cancelled, Evidence::None),
     }
 }

@@ -16,6 +16,9 @@ use crate::service::{Drafter, Telling, actor_of, tell_sender};
 
 /// The code of a cancel that its receiver refused.
 const CANCEL_REFUSED: &str = "cancel_refused";
+/// What an owner is told when somebody else than the bound recipient has the content.
+const WRITTEN_TO_ANOTHER: &str = "content was written to a peer that is not the bound recipient: treat it as a \
+    disclosure, and check the endpoint's address and identity";
 /// Media type of an acknowledgement kept as it came.
 const RECEIPT: &str = "application/octet-stream";
 
@@ -89,12 +92,14 @@ pub fn close_of(draft: &Drafter<'_>, closing: Closing<'_>) -> CloseAttempt {
         entry = entry.code("replaced_by", by.id.to_string());
     }
     let word = outcome.word();
+    let alarms = alarms_of(leased, &next, &outcome, directory);
     let (receiver_reference, receipt) = match outcome {
         Outcome::Delivered {
             receiver_reference,
             receipt,
             ..
         } => (receiver_reference, receipt),
+        Outcome::Unread { receipt, .. } => (None, receipt),
         _ => (None, None),
     };
     let mut openings = Vec::new();
@@ -115,16 +120,6 @@ pub fn close_of(draft: &Drafter<'_>, closing: Closing<'_>) -> CloseAttempt {
         ..NewEvent::of(&entry, EventKind::Delivery, code)
     });
     let failed = matches!(next.state, DeliveryState::Parked | DeliveryState::Rejected);
-    let alarms = if failed {
-        alarms_of(
-            leased,
-            &next,
-            why.as_ref().map_or("", |w| &w.text),
-            directory,
-        )
-    } else {
-        Vec::new()
-    };
     let tell = (failed && !matches!(leased.kind, Kind::Status | Kind::Guidance))
         .then(|| notice_of(draft, leased, (next.state, reopen.as_ref()), directory, at))
         .flatten()
@@ -220,7 +215,20 @@ fn resolved_by(leased: &Leased, state: DeliveryState) -> Vec<(AlarmKind, String)
 
 /// Who must be told that a delivery needs a person: the owner of its service; the triage owner when that is gone;
 /// for a status to the sender, the sender's failure is an alarm and never a further notice (ruling 11).
-fn alarms_of(leased: &Leased, next: &Next, why: &str, directory: &Directory) -> Vec<NewAlarm> {
+///
+/// An answer that nobody could read is one too, whatever became of its delivery.
+fn alarms_of(
+    leased: &Leased,
+    next: &Next,
+    outcome: &Outcome,
+    directory: &Directory,
+) -> Vec<NewAlarm> {
+    let failed = matches!(next.state, DeliveryState::Parked | DeliveryState::Rejected);
+    let unread = matches!(outcome, Outcome::Unread { .. });
+    if !failed && !unread {
+        return Vec::new();
+    }
+    let why = outcome.why().map_or("", |why| &why.text);
     let own = leased
         .service
         .as_ref()
@@ -231,40 +239,63 @@ fn alarms_of(leased: &Leased, next: &Next, why: &str, directory: &Directory) -> 
         |s| (s.agency.clone(), s.owner_role.clone()),
     );
     let kind = match (leased.kind, next.state) {
+        _ if !failed => AlarmKind::AnswerUnread,
         (Kind::Status, _) => AlarmKind::SenderNotTold,
         (_, DeliveryState::Rejected) => AlarmKind::Rejected,
         _ => AlarmKind::Parked,
     };
-    let reason = next
-        .parked
-        .map_or("refused by the receiver", ParkReason::as_str);
+    let disclosed = matches!(
+        outcome,
+        Outcome::ParkWritten {
+            reason: ParkReason::WrongRecipient,
+            ..
+        }
+    );
     let mut alarms = vec![NewAlarm {
         kind,
         subject: leased.token.delivery.to_string(),
         owner: owner.0.clone(),
         role: owner.1.clone(),
-        text: if leased.kind == Kind::Guidance {
-            format!(
-                "the family was not told what happens next ({reason}): {why}: tell them in another way"
-            )
-        } else {
-            format!(
-                "delivery to {} needs a person ({reason}): {why}",
-                leased.endpoint
-            )
-        },
+        text: words_of(leased, next, why, disclosed),
     }];
     if next.parked == Some(ParkReason::WrongRecipient) {
+        let written = if disclosed {
+            WRITTEN_TO_ANOTHER
+        } else {
+            "nothing was sent, check its address and identity"
+        };
         alarms.push(NewAlarm {
             kind: AlarmKind::WrongRecipient,
             subject: leased.endpoint.to_string(),
             owner: owner.0,
             role: owner.1,
-            text: format!(
-                "{} answered as somebody else: nothing was sent, check its address and identity",
-                leased.endpoint
-            ),
+            text: format!("{} answered as somebody else: {written}", leased.endpoint),
         });
     }
     alarms
+}
+
+/// What the owner of a delivery is told of its end.
+fn words_of(leased: &Leased, next: &Next, why: &str, disclosed: bool) -> String {
+    let endpoint = &leased.endpoint;
+    let reason = match (next.state, next.parked) {
+        (_, Some(reason)) => reason.as_str(),
+        (DeliveryState::Rejected, None) => "refused by the receiver",
+        _ => {
+            return format!(
+                "{endpoint} has the delivery, and its answer could not be read: {why}: ask what it said"
+            );
+        }
+    };
+    if leased.kind == Kind::Guidance {
+        return format!(
+            "the family was not told what happens next ({reason}): {why}: tell them in another way"
+        );
+    }
+    if disclosed {
+        return format!(
+            "delivery to {endpoint} needs a person ({reason}): {why}: {WRITTEN_TO_ANOTHER}"
+        );
+    }
+    format!("delivery to {endpoint} needs a person ({reason}): {why}")
 }

@@ -16,8 +16,8 @@ use waymark_core::delivery::{
 use waymark_core::directory::{AdapterKind, Endpoint};
 use waymark_core::id::{DeliveryId, EndpointId, WorkerId};
 use waymark_core::port::{
-    Adapter, Deadline, DeliveryContent, DeliveryQuery, LeaseAsk, LeaseToken, Leased, Outbound,
-    Reconciliation, Rendered, StoreError, WorkClass,
+    Adapter, AttemptView, Deadline, DeliveryContent, DeliveryQuery, LeaseAsk, LeaseToken, Leased,
+    Outbound, Reconciliation, Rendered, StoreError, WorkClass,
 };
 
 use super::close::{Closing, close_of};
@@ -304,6 +304,7 @@ impl Driver {
             }
         };
         let number = leased.attempts + 1;
+        let may_have_arrived = self.may_have_arrived(leased).await?;
         self.open(leased, (&rendered, bytes)).await?;
         let outbound = Outbound {
             delivery: leased.token.delivery,
@@ -313,6 +314,7 @@ impl Driver {
             rendered: &rendered,
             endpoint,
             attempt: number,
+            may_have_arrived,
             traceparent: leased.traceparent.as_deref(),
         };
         let outcome = match send(&*adapter, &outbound, leased).await {
@@ -384,6 +386,16 @@ impl Driver {
         Ok(earlier.find_map(|view| view.receiver_reference))
     }
 
+    /// Whether an earlier attempt may have arrived.
+    async fn may_have_arrived(&self, leased: &Leased) -> Result<bool, StoreError> {
+        if leased.attempts == 0 {
+            return Ok(false);
+        }
+        let view = self.inner.service.store().delivery(leased.token.delivery);
+        let earlier = view.await?.map(|view| view.attempts).unwrap_or_default();
+        Ok(earlier.iter().any(AttemptView::may_have_arrived))
+    }
+
     async fn open(&self, leased: &Leased, rendered: (&Rendered, Bytes)) -> Result<(), StoreError> {
         let inner = &self.inner;
         let draft = Drafter::new(&*inner.random);
@@ -402,7 +414,6 @@ impl Driver {
     ) -> Result<Outcome, StoreError> {
         let inner = &self.inner;
         let now = inner.service.now();
-        let adapter = endpoint.map(|e| (inner.adapters)(e.adapter));
         let standing = Standing {
             attempts: number,
             failures: leased.failures,
@@ -411,7 +422,9 @@ impl Driver {
             earlier_attempt: number > 1,
             deadline: leased.deadline,
             releases_at: endpoint.map_or(Evidence::ApplicationAck, |e| e.releases_at),
-            repeat: adapter.map_or(Repeat::MustReconcile, |a| a.repeat()),
+            repeat: endpoint.map_or(Repeat::MustReconcile, |e| {
+                (inner.adapters)(e.adapter).repeat(e)
+            }),
         };
         let policy = endpoint.map_or_else(Default::default, |e| e.retry);
         let next: Next = next(&standing, &outcome, &policy, now, jitter(&*inner.random));
@@ -497,9 +510,9 @@ async fn send(adapter: &dyn Adapter, outbound: &Outbound<'_>, leased: &Leased) -
     let within = outbound.endpoint.attempt_timeout;
     let deadline = Deadline { within };
     let sending = async {
-        if uncertain(leased) && adapter.repeat() == Repeat::MustReconcile {
+        if uncertain(leased) && adapter.repeat(outbound.endpoint) == Repeat::MustReconcile {
             match adapter.reconcile(outbound, deadline).await {
-                Reconciliation::Received(outcome) => return outcome,
+                Reconciliation::Settled(outcome) => return outcome,
                 Reconciliation::StillUnknown(why) => return Outcome::Unknown { why },
                 Reconciliation::NotReceived => {}
             }
@@ -547,10 +560,11 @@ fn not_to_be_attempted(leased: &Leased, endpoint: &Endpoint) -> Option<Outcome> 
 const fn answered(outcome: &Outcome) -> Option<Answered> {
     match outcome {
         Outcome::Delivered { .. }
+        | Outcome::Unread { .. }
         | Outcome::Duplicate { .. }
         | Outcome::Reject { .. }
         | Outcome::SoftReject { .. } => Some(Answered::Yes),
         Outcome::Unknown { .. } | Outcome::Retry { .. } => Some(Answered::No),
-        Outcome::Park { .. } | Outcome::Withheld { .. } => None,
+        Outcome::Park { .. } | Outcome::ParkWritten { .. } | Outcome::Withheld { .. } => None,
     }
 }

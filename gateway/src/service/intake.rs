@@ -61,7 +61,7 @@ impl Intake for IntakeService {
                 let content = canonical(&referral)?;
                 let envelope = Envelope {
                     key: message.message_key,
-                    content: message.original.clone(),
+                    content: message.fingerprint.clone(),
                     fingerprint: message.fingerprint,
                     original: Some((message.media_type, message.original)),
                     conversation: message.conversation,
@@ -94,7 +94,7 @@ impl Intake for IntakeService {
                 };
                 let message = SenderMessage {
                     key: message.message_key,
-                    content: message.original,
+                    content: message.fingerprint,
                     act,
                     traceparent: message.traceparent,
                 };
@@ -102,7 +102,11 @@ impl Intake for IntakeService {
             }
             InboundBody::Cancel(reference, code, text) => {
                 let stop = StopNotice::Cancelled { code, text };
-                let envelope = (message.message_key, message.original, message.traceparent);
+                let envelope = (
+                    message.message_key,
+                    message.fingerprint,
+                    message.traceparent,
+                );
                 self.stop(&caller, reference, stop, envelope).await?
             }
             InboundBody::Withdraw(reference, withdrawal) => {
@@ -111,7 +115,11 @@ impl Intake for IntakeService {
                     return Err(ServiceError::invalid(wrong).into());
                 }
                 let stop = StopNotice::Withdrawn(withdrawal);
-                let envelope = (message.message_key, message.original, message.traceparent);
+                let envelope = (
+                    message.message_key,
+                    message.fingerprint,
+                    message.traceparent,
+                );
                 self.stop(&caller, reference, stop, envelope).await?
             }
             InboundBody::Status(status) => {

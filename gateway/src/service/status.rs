@@ -265,6 +265,9 @@ impl Service {
         if reception == Reception::Applied {
             resolve.push((AlarmKind::Unrouted, leg.leg.id.to_string()));
         }
+        // What an answer said that nobody could read is known now.
+        let of_leg = view.deliveries.iter().filter(|d| d.leg == Some(leg.leg.id));
+        resolve.extend(of_leg.map(|d| (AlarmKind::AnswerUnread, d.id.to_string())));
         let notice = StatusNotice {
             from: leg.leg.agency.clone(),
             service: Some(leg.leg.service.clone()),

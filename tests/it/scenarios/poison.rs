@@ -60,8 +60,8 @@ impl Defective {
 
 #[async_trait]
 impl Adapter for Defective {
-    fn repeat(&self) -> Repeat {
-        self.real.repeat()
+    fn repeat(&self, endpoint: &Endpoint) -> Repeat {
+        self.real.repeat(endpoint)
     }
     fn identification(&self, endpoint: &Endpoint) -> Identification {
         self.real.identification(endpoint)

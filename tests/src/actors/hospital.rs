@@ -30,6 +30,21 @@ pub enum Play {
     Refuse,
     /// Applies it, and answers nothing while the connection lasts.
     Silent,
+    /// Applies it, and answers by a status (RRI) that asks for a commit acknowledgement.
+    Tell(Told),
+    /// Applies it, and says AA in another hospital's name.
+    Impostor,
+}
+
+/// A status in an answer: RF1-1, and the referral that RF1-6 names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// The referral of the message.
+    Of(&'static str),
+    /// Another referral that it has.
+    OfAnother(&'static str),
+    /// None.
+    OfNone(&'static str),
 }
 
 /// One message as it came.
@@ -88,6 +103,7 @@ struct State {
     frames: Vec<Frame>,
     applied: Vec<Frame>,
     known: BTreeSet<String>,
+    commits: Vec<String>,
     standing: Option<&'static str>,
     connections: usize,
 }
@@ -194,6 +210,11 @@ impl Hospital {
         lock(&self.state).standing = Some(code);
     }
 
+    /// MSA-1 of the acknowledgements that its own answers got, in order.
+    pub fn commits(&self) -> Vec<String> {
+        lock(&self.state).commits.clone()
+    }
+
     /// How many connections it took.
     pub fn connections(&self) -> usize {
         lock(&self.state).connections
@@ -234,6 +255,12 @@ async fn serve(listener: TcpListener, state: Arc<Mutex<State>>) {
 async fn connection(mut stream: TcpStream, state: &Mutex<State>) -> anyhow::Result<()> {
     while let Some(text) = read_frame(&mut stream).await? {
         let frame = Frame::read(text);
+        if frame.kind.starts_with("ACK") {
+            let segments = frame.segments("MSA");
+            let msa = segments.first().and_then(|msa| msa.get(4..6));
+            lock(state).commits.extend(msa.map(str::to_owned));
+            continue;
+        }
         let decided = decide(&mut lock(state), &frame);
         let (code, number) = match decided {
             Answer::Say(code, number) => (code, number),
@@ -243,11 +270,17 @@ async fn connection(mut stream: TcpStream, state: &Mutex<State>) -> anyhow::Resu
                 write_frame(&mut stream, &standing(&frame, code)).await?;
                 continue;
             }
+            Answer::Status(code, reference) => {
+                write_frame(&mut stream, &status(&frame, code, &reference)).await?;
+                continue;
+            }
+            Answer::Elsewhere => {
+                let answer = acknowledgement(&frame, "ELSEWHERE|RZZ", "AA");
+                write_frame(&mut stream, &answer).await?;
+                continue;
+            }
         };
-        let mut answer = format!(
-            "MSH|^~\\&|EPR|R1L|WAYMARK|SOUTHMERE|20260302100000||ACK^I12^ACK|A{}|T|2.5\rMSA|{code}|{}\r",
-            frame.control_id, frame.control_id
-        );
+        let mut answer = acknowledgement(&frame, "EPR|R1L", code);
         if let Some(number) = number {
             answer = format!("{answer}ERR||MSH^1^10|{number}^^HL70357|E\r");
         }
@@ -266,6 +299,35 @@ enum Answer {
     Wait,
     /// Where a referral stands, as RF1-1.
     Standing(&'static str),
+    /// A status of a referral.
+    Status(&'static str, String),
+    /// An acknowledgement in somebody else's name.
+    Elsewhere,
+}
+
+/// An acknowledgement by MSH-3 and 4.
+fn acknowledgement(frame: &Frame, by: &str, code: &str) -> String {
+    let id = &frame.control_id;
+    format!(
+        "MSH|^~\\&|{by}|WAYMARK|SOUTHMERE|20260302100000||ACK^I12^ACK|A{id}|T|2.5\rMSA|{code}|{id}\r"
+    )
+}
+
+/// The answer to a referral: RRI with the event of its message.
+fn status(asked: &Frame, code: &str, reference: &str) -> String {
+    let id = &asked.control_id;
+    let event = asked.kind.split('^').next_back().unwrap_or_default();
+    [
+        format!(
+            "MSH|^~\\&|EPR|R1L|WAYMARK|SOUTHMERE|20260302100000||RRI^{event}^RRI_I12|S{id}|T|2.5|||AL|NE"
+        ),
+        format!("MSA|AA|{id}"),
+        format!("RF1|{code}^^HL70283|||||{reference}^WAYMARK||||||R{id}^EPR"),
+        "PRD|RT^Referred to Provider^HL70286||||||R1L^ODS".to_owned(),
+        format!("PID|1||{id}^^^WAYMARK^VN||^^^^^^U"),
+        String::new(),
+    ]
+    .join("\r")
 }
 
 /// The answer to a status request: RRI^I15.
@@ -285,7 +347,11 @@ fn standing(asked: &Frame, code: &str) -> String {
 fn decide(state: &mut State, frame: &Frame) -> Answer {
     state.frames.push(frame.clone());
     if frame.kind == "REF^I15" {
-        return state.standing.map_or(Answer::Wait, Answer::Standing);
+        // What it has cancelled has ended.
+        let mut applied = state.applied.iter();
+        let ended = applied.any(|f| f.kind == "REF^I14" && f.reference == frame.reference);
+        let stands = state.standing.map(|code| if ended { "E" } else { code });
+        return stands.map_or(Answer::Wait, Answer::Standing);
     }
     let failing = state
         .failing
@@ -299,7 +365,7 @@ fn decide(state: &mut State, frame: &Frame) -> Answer {
     match play {
         Play::Later => return Answer::Say("AR", Some(207)),
         Play::Refuse => return Answer::Say("AE", Some(102)),
-        Play::Take | Play::ApplyAndDrop | Play::Silent => {}
+        Play::Take | Play::ApplyAndDrop | Play::Silent | Play::Tell(_) | Play::Impostor => {}
     }
     let fresh = state.known.insert(frame.control_id.clone());
     if fresh {
@@ -308,6 +374,18 @@ fn decide(state: &mut State, frame: &Frame) -> Answer {
     match (play, fresh) {
         (Play::ApplyAndDrop, _) => Answer::Drop,
         (Play::Silent, _) => Answer::Wait,
+        (Play::Tell(told), _) => {
+            let mut others = state.applied.iter().map(|f| f.reference.clone());
+            match told {
+                Told::Of(code) => Answer::Status(code, frame.reference.clone()),
+                Told::OfNone(code) => Answer::Status(code, String::new()),
+                Told::OfAnother(code) => {
+                    let other = others.find(|reference| *reference != frame.reference);
+                    Answer::Status(code, other.unwrap_or_default())
+                }
+            }
+        }
+        (Play::Impostor, _) => Answer::Elsewhere,
         (_, true) => Answer::Say("AA", None),
         (_, false) => Answer::Say("AE", Some(205)),
     }

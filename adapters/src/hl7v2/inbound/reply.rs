@@ -21,9 +21,9 @@ pub(super) enum Degree {
 
 /// Why a message is not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(in crate::hl7v2) struct Refusal {
     /// What is wrong.
-    pub(super) fault: FieldFault,
+    pub(in crate::hl7v2) fault: FieldFault,
     /// How much of it.
     pub(super) degree: Degree,
 }
@@ -60,7 +60,7 @@ impl Refusal {
 
 /// Says the intake's refusal in the terms of the message: segment, field and code. An appointment names its referral
 /// in SCH-26, everything else in RF1-6.
-pub(super) fn refusal(error: &IntakeError, message_code: &str) -> Refusal {
+pub(in crate::hl7v2) fn refusal(error: &IntakeError, message_code: &str) -> Refusal {
     let (segment, field) = if message_code == "SIU" {
         ("SCH", 26)
     } else {

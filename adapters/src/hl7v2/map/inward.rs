@@ -2,13 +2,14 @@
 //!
 //! Segments are read first; notes of our own form ([`super::note`]) then put back what segments have no
 //! field for. What a foreign message cannot say comes from the agreement with its sender
-//! ([`Assumptions`]). Who is too old or too young is not judged here: routing sends them to triage.
+//! ([`Assumptions`]). What a field of a segment says and the referral has no field for goes into its narrative in words
+//! ([`super::leftover`]). Who is too old or too young is not judged here: routing sends them to triage.
 
 use serde_json::{Map, Value, json};
 use waymark_core::directory::CodeMap;
 use waymark_core::identifier::{NhsNumber, Uln, Upn};
 use waymark_core::personal::Personal;
-use waymark_core::port::{CancelCode, InboundBody};
+use waymark_core::port::{CancelCode, InboundBody, Withdrawal};
 use waymark_core::referral::{
     Address, Channel, Child, Consent, ConsentGiver, ConsentStatus, Contact, ExternalId, Format,
     LocalId, Name, Need, NhsVerification, Priority, Reason, Referral, Referrer, SafeToContact,
@@ -22,6 +23,7 @@ use super::super::referral::{Kin, Patient, RefMessage, ReferralEvent};
 use super::super::timestamp;
 use super::code;
 use super::documents;
+use super::leftover;
 use super::note::{self, NoteKind, ReadNote};
 use super::outward::SERVICE_ID_KIND;
 
@@ -50,11 +52,14 @@ pub fn read(
             let referral = referral(message, &notes, assumptions, codes)?;
             Ok(InboundBody::Amend(reference, Box::new(referral)))
         }
-        ReferralEvent::Cancel => Ok(InboundBody::Cancel(
-            reference,
-            CancelCode::CancelledBySender,
-            ending(message, &notes),
-        )),
+        ReferralEvent::Cancel => Ok(match withdrawal(&notes)? {
+            Some(withdrawal) => InboundBody::Withdraw(reference, withdrawal),
+            None => InboundBody::Cancel(
+                reference,
+                CancelCode::CancelledBySender,
+                ending(message, &notes),
+            ),
+        }),
         ReferralEvent::Enquire => Ok(InboundBody::Enquiry(reference)),
     }
 }
@@ -78,6 +83,21 @@ fn own_notes(message: &RefMessage) -> Result<Vec<ReadNote>, FieldFault> {
 fn bad_note() -> FieldFault {
     let rule = "does not hold the parts that its kind of note has";
     FieldFault::field("NTE", 3, rule, ErrorCode::DataType)
+}
+
+/// The withdrawal of consent that a note of ours tells of. It never becomes a plain cancel: who withdraws consent may
+/// leave parts of it standing, and forbids more than a cancel does.
+fn withdrawal(notes: &[ReadNote]) -> Result<Option<Withdrawal>, FieldFault> {
+    let ending = notes.iter().find(|note| note.kind == NoteKind::Ending);
+    let Some(ending) = ending.filter(|it| it.parts.get("kind") == Some(&json!("withdrawn"))) else {
+        return Ok(None);
+    };
+    let said = ending.parts.get("withdrawal").cloned();
+    let said = said.and_then(|said| serde_json::from_value(said).ok());
+    said.map(Some).ok_or_else(|| {
+        let rule = "withdraws consent and does not say what of it, who and when";
+        FieldFault::field("NTE", 3, rule, ErrorCode::RequiredFieldMissing)
+    })
 }
 
 /// Why it is cancelled: our own note, else the words of RF1-10, else what other notes say.
@@ -126,15 +146,22 @@ fn referral(
     assumptions: &Assumptions,
     codes: &CodeMap,
 ) -> Result<Referral, FieldFault> {
-    let native = native(message, assumptions, codes)?;
-    if notes.is_empty() {
-        return Ok(native);
+    let mut referral = native(message, assumptions, codes)?;
+    if !notes.is_empty() {
+        let Ok(Value::Object(mut whole)) = serde_json::to_value(&referral) else {
+            return Err(bad_note());
+        };
+        overlay(&mut whole, notes).ok_or_else(bad_note)?;
+        referral = serde_json::from_value(Value::Object(whole)).map_err(|_| bad_note())?;
     }
-    let Ok(Value::Object(mut whole)) = serde_json::to_value(&native) else {
-        return Err(bad_note());
-    };
-    overlay(&mut whole, notes).ok_or_else(bad_note)?;
-    serde_json::from_value(Value::Object(whole)).map_err(|_| bad_note())
+    let own = referral.narrative.take().map(|own| own.expose().clone());
+    let lines: Vec<String> = own
+        .into_iter()
+        .chain(free_text(message).map(|text| text.expose().clone()))
+        .chain(leftover::lines(message, notes, codes))
+        .collect();
+    referral.narrative = (!lines.is_empty()).then(|| Personal::new(lines.join("\n")));
+    Ok(referral)
 }
 
 /// What a note of request may say.
@@ -244,7 +271,12 @@ fn native(
         .find_map(|code| assumptions.pathways.get(code));
     Ok(Referral {
         child: child(&message.patient)?,
-        contacts: message.next_of_kin.iter().map(contact).collect(),
+        contacts: message
+            .next_of_kin
+            .iter()
+            .filter(|kin| kin.is_somebody())
+            .map(contact)
+            .collect(),
         referrer: referrer(message)?,
         setting: None,
         needs: needs(message, codes),
@@ -276,7 +308,7 @@ fn native(
         documents: Vec::new(),
         external_ids: message.rf1.external.iter().map(external_id).collect(),
         sender_reference: Some(sender_reference(message)),
-        narrative: free_text(message),
+        narrative: None,
     })
 }
 
@@ -290,11 +322,11 @@ fn priority(message: &RefMessage, codes: &CodeMap) -> Result<Priority, FieldFaul
         .ok_or_else(|| FieldFault::field("RF1", 2, rule, ErrorCode::TableValueNotFound))
 }
 
-/// The needs among the diagnoses that the sender's code map knows, ranked as they stand. Other diagnoses stay what
-/// they are, kept segments.
+/// The needs among the diagnoses that the sender's code map knows, ranked as they stand. Other diagnoses go into the
+/// narrative.
 fn needs(message: &RefMessage, codes: &CodeMap) -> Vec<Need> {
     let known = message.diagnoses.iter();
-    let known = known.filter_map(|it| codes.need_of(&it.system, &it.code));
+    let known = known.filter_map(|it| codes.need_of(&it.code.system, &it.code.code));
     let mut needs: Vec<Need> = Vec::new();
     for kind in known.take(NEEDS_MAX) {
         if needs.iter().all(|need| need.kind != kind) {
@@ -358,8 +390,7 @@ fn allergies(message: &RefMessage) -> Option<Personal<String>> {
 }
 
 fn referrer(message: &RefMessage) -> Result<Referrer, FieldFault> {
-    let by = message.provider("RP").or_else(|| message.providers.first());
-    let by = by.ok_or_else(|| FieldFault::missing_segment("PRD"))?;
+    let by = referring(message).ok_or_else(|| FieldFault::missing_segment("PRD"))?;
     let name = by
         .name
         .as_ref()
@@ -375,12 +406,17 @@ fn referrer(message: &RefMessage) -> Result<Referrer, FieldFault> {
     Ok(Referrer {
         name: Personal::new(name.ok_or_else(|| FieldFault::missing_field("PRD", 2))?),
         role: role.cloned().unwrap_or_default(),
-        phone: by.contact.clone().map(Personal::new),
-        email: None,
+        phone: leftover::phone(&by.contacts).map(Personal::from),
+        email: leftover::email(&by.contacts).map(Personal::from),
     })
 }
 
-fn spoken_name(name: &content::Name) -> String {
+/// The provider who refers.
+pub(super) fn referring(message: &RefMessage) -> Option<&content::Provider> {
+    message.provider("RP").or_else(|| message.providers.first())
+}
+
+pub(super) fn spoken_name(name: &content::Name) -> String {
     let parts = [&name.given, &name.family];
     parts
         .into_iter()
@@ -402,16 +438,13 @@ fn person_name(name: Option<&content::Name>) -> Name {
 }
 
 fn contact(kin: &Kin) -> Contact {
-    let reached = kin.contact.as_ref();
-    let email = reached.filter(|it| it.contains('@'));
-    let phone = reached.filter(|it| !it.contains('@'));
     let relationship = kin.relationship.as_ref().map_or("", |it| it.code.as_str());
     Contact {
         name: person_name(kin.name.as_ref()),
         role: code::relationship(relationship),
         parental_responsibility: false,
-        phone: phone.cloned().map(Personal::new),
-        email: email.cloned().map(Personal::new),
+        phone: leftover::phone(&kin.contacts).map(Personal::from),
+        email: leftover::email(&kin.contacts).map(Personal::from),
         safe_to_contact: SafeToContact::Unknown,
         safe_contact_note: None,
         format: Format::Standard,

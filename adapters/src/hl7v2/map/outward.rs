@@ -6,7 +6,7 @@ use waymark_core::directory::WireCode;
 use waymark_core::error::Violation;
 use waymark_core::identifier::{NhsNumber, Uln, Upn};
 use waymark_core::personal::Personal;
-use waymark_core::port::{RenderError, Source};
+use waymark_core::port::{RenderError, Source, StopNotice, Withdrawal};
 use waymark_core::referral::{
     Address, Child, Contact, Format, Referral, SafeToContact, SenderReference,
 };
@@ -374,10 +374,18 @@ fn ending_notes(source: &Source, content: &Referral) -> Vec<SegmentWriter> {
             ("cancelled", format!("REFERRAL CANCELLED: {said}"))
         }
     };
+    // What is withdrawn, by whom and when, as its receiver's own gateway must know it; nothing named is everything.
+    let withdrawal = match &source.stop {
+        Some(StopNotice::Withdrawn(said)) => Some(Withdrawal {
+            scopes: said.withdrawn(),
+            ..said.clone()
+        }),
+        Some(StopNotice::Cancelled { .. }) | None => None,
+    };
     notes.push(note::write(
         NoteKind::Ending,
         &banner,
-        &json!({"kind": word, "reason": reason}),
+        &json!({"kind": word, "reason": reason, "withdrawal": withdrawal}),
     ));
     notes
 }

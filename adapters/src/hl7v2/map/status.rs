@@ -27,6 +27,7 @@ use super::super::status::{ReferralStatus, RriMessage, Told};
 use super::super::timestamp;
 use super::note::{self, NoteKind};
 use super::outward;
+use crate::limits::REFERENCE_CHARS_MAX;
 
 /// The reason code of a status that follows a cancel which the service did not accept.
 pub const CANCEL_REFUSED: &str = "cancel_refused";
@@ -68,7 +69,7 @@ pub fn read(message: &RriMessage, codes: &CodeMap) -> Result<InboundStatus, Fiel
     Ok(InboundStatus {
         referral: message.rf1.originating.id.clone(),
         answers: message.answers.as_ref().map(|(_, id)| id.clone()),
-        receiver_reference: message.rf1.external.first().map(|id| id.id.clone()),
+        receiver_reference: receiver_reference(message),
         state,
         source_version: None,
         reason_code: code.or(reason.filter(|code| !code.is_empty())),
@@ -84,14 +85,28 @@ pub fn read(message: &RriMessage, codes: &CodeMap) -> Result<InboundStatus, Fiel
     })
 }
 
-/// Says whether an answer to a cancel is that the service will not cancel.
-pub fn refuses_cancel(message: &RriMessage, codes: &CodeMap) -> bool {
-    message.envelope.event == "I14"
-        && match message.status(codes) {
-            Ok(Told::Table(status)) => status == ReferralStatus::Rejected,
-            Ok(Told::Mapped(state)) => !may_cancel(state) && state != LegState::Declined,
-            Err(_) => false,
-        }
+/// The receiver's own reference of the referral, where it is no longer than one that is kept.
+pub fn receiver_reference(message: &RriMessage) -> Option<String> {
+    let first = message.rf1.external.first().map(|id| &id.id);
+    first
+        .filter(|id| id.chars().count() <= REFERENCE_CHARS_MAX)
+        .cloned()
+}
+
+/// Says whether an answer to a cancel is that the service will not cancel: a note of ours or the receiver's own code
+/// says so exactly; of table 0283, R (rejected) does.
+///
+/// # Errors
+/// A note of ours that does not hold what it must; RF1-1 missing, or of no list.
+pub fn refuses_cancel(message: &RriMessage, codes: &CodeMap) -> Result<bool, FieldFault> {
+    let goes_on = |state| !may_cancel(state) && state != LegState::Declined;
+    if let Some((state, _)) = told_state(&message.notes)? {
+        return Ok(goes_on(state));
+    }
+    Ok(match message.status(codes)? {
+        Told::Mapped(state) => goes_on(state),
+        Told::Table(status) => status == ReferralStatus::Rejected,
+    })
 }
 
 /// Whether a service that says this of a referral may still be asked to cancel it: it is pending or accepted, and

@@ -7,6 +7,7 @@ use tokio::task::JoinSet;
 use waymark_core::delivery::Kind;
 use waymark_core::id::{AgencyId, DeliveryId, WireId};
 use waymark_core::leg::LegState;
+use waymark_core::port::InboundBody;
 
 use super::*;
 use crate::hl7v2::config::tests::{PLAIN, endpoint};
@@ -86,6 +87,16 @@ fn wire_id(nth: u8) -> WireId {
 }
 
 async fn send(adapter: &Hl7v2Adapter, endpoint: &Endpoint, kind: Kind, nth: u8) -> Outcome {
+    send_again(adapter, endpoint, (kind, nth), false).await
+}
+
+/// Sends a message, of which an earlier attempt may have arrived.
+async fn send_again(
+    adapter: &Hl7v2Adapter,
+    endpoint: &Endpoint,
+    (kind, nth): (Kind, u8),
+    may_have_arrived: bool,
+) -> Outcome {
     let source = Source {
         wire_id: wire_id(nth),
         ..source(kind, Some(referral()))
@@ -100,6 +111,7 @@ async fn send(adapter: &Hl7v2Adapter, endpoint: &Endpoint, kind: Kind, nth: u8) 
         rendered: &rendered,
         endpoint,
         attempt: 1,
+        may_have_arrived,
         traceparent: None,
     };
     let within = Duration::from_secs(20);
@@ -119,7 +131,7 @@ async fn receiver(more: &str) -> (TcpListener, Endpoint) {
 
 /// The outcomes of messages sent one after the other.
 async fn one_by_one(more: &str, moves: &[Move], kinds: &[Kind]) -> (Vec<Outcome>, Seen) {
-    let adapter = Hl7v2Adapter::new(TlsProfiles::new(), Arc::new(TestClock));
+    let adapter = Hl7v2Adapter::new(TlsProfiles::new(), Environment::Test, Arc::new(TestClock));
     with(adapter, more, moves, kinds).await
 }
 
@@ -215,7 +227,11 @@ async fn a_connection_without_its_answer_is_not_used_again() {
 #[tokio::test]
 async fn several_connections_serve_at_a_time_and_each_carries_one_message() {
     let (listener, endpoint) = receiver("").await;
-    let adapter = Arc::new(Hl7v2Adapter::new(TlsProfiles::new(), Arc::new(TestClock)));
+    let adapter = Arc::new(Hl7v2Adapter::new(
+        TlsProfiles::new(),
+        Environment::Test,
+        Arc::new(TestClock),
+    ));
     let mut sending = JoinSet::new();
     for nth in 1..=3 {
         let (adapter, endpoint) = (Arc::clone(&adapter), endpoint.clone());
@@ -240,7 +256,7 @@ async fn several_connections_serve_at_a_time_and_each_carries_one_message() {
 #[tokio::test]
 async fn idle_connections_are_closed_by_the_round() {
     let (listener, endpoint) = receiver("").await;
-    let adapter = Hl7v2Adapter::new(TlsProfiles::new(), Arc::new(TestClock));
+    let adapter = Hl7v2Adapter::new(TlsProfiles::new(), Environment::Test, Arc::new(TestClock));
     assert_eq!(adapter.collect_every(&endpoint), Some(CONNECTION_IDLE_MAX));
     let seen = Seen::default();
     tokio::select! {
@@ -274,7 +290,7 @@ async fn a_kept_connection_over_mutual_tls_serves_many_messages() {
             "server_name = \"localhost\"\npeer_uri = \"urn:test:hospital\"",
         );
     let endpoint = endpoint(&settings);
-    let adapter = Hl7v2Adapter::new(profiles, Arc::new(TestClock));
+    let adapter = Hl7v2Adapter::new(profiles, Environment::Test, Arc::new(TestClock));
     let acceptor = tokio_rustls::TlsAcceptor::from(trust.server(Some("urn:test:hospital")));
     let receiver = async {
         let (stream, _) = listener.accept().await.unwrap();
@@ -356,7 +372,7 @@ async fn no_answer_to_the_question_is_a_retry_and_never_a_blind_cancel() {
 async fn a_receiver_that_closes_after_the_question_gets_its_cancel_on_a_new_connection() {
     // The answer to the question is an RRI, so it is given by hand and followed by a close.
     let (listener, endpoint) = receiver(ASK).await;
-    let adapter = Hl7v2Adapter::new(TlsProfiles::new(), Arc::new(TestClock));
+    let adapter = Hl7v2Adapter::new(TlsProfiles::new(), Environment::Test, Arc::new(TestClock));
     let receiver = async {
         for status in ["P", ""] {
             let (mut stream, _) = listener.accept().await.unwrap();
@@ -367,6 +383,41 @@ async fn a_receiver_that_closes_after_the_question_gets_its_cancel_on_a_new_conn
     };
     let (outcome, ()) = tokio::join!(send(&adapter, &endpoint, Kind::Cancel, 1), receiver);
     assert_eq!(outcome.word(), "delivered");
+}
+
+#[tokio::test]
+async fn a_cancel_that_may_have_arrived_goes_again_and_is_not_asked_about() {
+    let (listener, endpoint) = receiver(ASK).await;
+    let adapter = Hl7v2Adapter::new(TlsProfiles::new(), Environment::Test, Arc::new(TestClock));
+    let seen = Seen::default();
+    // It has cancelled, and would say that the referral has ended.
+    let moves = [Move::Say("AE;ERR|||205|E\r", "")];
+    let outcome = tokio::select! {
+        outcome = send_again(&adapter, &endpoint, (Kind::Cancel, 1), true) => outcome,
+        () = receive(listener, &moves, &seen) => unreachable!("it serves for ever"),
+    };
+    assert_eq!(words(&[outcome]), ["duplicate mllp.ae.205"]);
+    assert_eq!(seen.kinds(), ["REF^I14"]);
+}
+
+#[tokio::test]
+async fn a_question_that_is_put_again_is_another_question() {
+    let moves = [
+        Move::Say("AA", ""),
+        Move::Close,
+        Move::Say("AA", "P"),
+        Move::Say("AA", ""),
+    ];
+    let (outcomes, seen) = one_by_one(ASK, &moves, &[Kind::New, Kind::Cancel]).await;
+    assert_eq!(words(&outcomes), ["delivered"; 2]);
+    assert_eq!(
+        seen.kinds(),
+        ["REF^I12", "REF^I15", "REF^I15", "REF^I14"],
+        "the kept connection was closed"
+    );
+    let frames = seen.frames.lock().unwrap();
+    let id = |nth: usize| frames[nth].split('|').nth(9).unwrap().to_owned();
+    assert_ne!(id(1), id(2));
 }
 
 #[tokio::test]
@@ -381,7 +432,7 @@ async fn withdrawn_consent_and_new_referrals_are_not_asked_about() {
 #[tokio::test]
 async fn what_stood_against_a_cancel_is_kept_and_the_receivers_own_code_says_it_exactly() {
     let intake = TestIntake::accepting();
-    let adapter = Hl7v2Adapter::new(TlsProfiles::new(), Arc::new(TestClock));
+    let adapter = Hl7v2Adapter::new(TlsProfiles::new(), Environment::Test, Arc::new(TestClock));
     let adapter = adapter.with_intake(Arc::clone(&intake) as Arc<dyn Intake>);
     let (listener, mut endpoint) = receiver(ASK).await;
     let booked = waymark_core::directory::WireCode {
@@ -410,7 +461,7 @@ async fn the_question_names_the_referral_and_repeats_neither_reason_nor_notes() 
     let (_, seen) = one_by_one(ASK, &[Move::Say("AA", "P")], &[Kind::Cancel]).await;
     let frames = seen.frames.lock().unwrap();
     let (question, cancel) = (&frames[0], &frames[1]);
-    assert!(question.contains("|REF^I15^REF_I12|WQ0001"), "{question}");
+    assert!(question.contains("|REF^I15^REF_I12|WQ0011"), "{question}");
     assert!(!question.contains("\rNTE"), "{question}");
     let id = question.split('|').nth(9).unwrap();
     assert!(id.len() <= WireId::LENGTH_MAX);

@@ -11,7 +11,8 @@ use waymark_core::personal::Payload;
 
 use super::super::ack::{AckCode, AckReading};
 use super::super::config::{Resend, Settings};
-use super::super::fault::ErrorCode;
+use super::super::content::{Envelope, filled_text};
+use super::super::fault::FieldFault;
 use super::super::message::{LineEndings, Message};
 use super::super::mllp::MllpError;
 use super::super::status::RriMessage;
@@ -73,8 +74,23 @@ impl<'a> Talk<'a> {
 pub(super) struct Answer {
     pub(super) reading: AckReading,
     pub(super) message: Message,
-    pub(super) rri: Option<RriMessage>,
+    pub(super) said: Said,
     pub(super) body: Bytes,
+}
+
+/// What an answer says besides its acknowledgement.
+pub(super) enum Said {
+    /// Nothing.
+    Nothing,
+    /// A status.
+    Status(Box<RriMessage>),
+    /// A status that cannot be read.
+    Unread {
+        /// Its header, where that can be read.
+        envelope: Option<Box<Envelope>>,
+        /// What is wrong with it.
+        fault: FieldFault,
+    },
 }
 
 /// Reads frames until one acknowledges our message, passing over a bounded number of others.
@@ -111,11 +127,11 @@ pub(super) async fn next_answer(
         };
         match AckReading::read(&message) {
             Ok(reading) if reading.control_id == wire_id => {
-                let rri = status_in(&message, talk.endpoint);
+                let said = status_in(&message, talk.endpoint);
                 return Ok(Answer {
                     reading,
                     message,
-                    rri,
+                    said,
                     body: frame.body,
                 });
             }
@@ -129,13 +145,18 @@ pub(super) async fn next_answer(
 }
 
 /// Reads the status that an answer may be.
-fn status_in(message: &Message, endpoint: &Endpoint) -> Option<RriMessage> {
+fn status_in(message: &Message, endpoint: &Endpoint) -> Said {
+    let header = message.segment("MSH", 1);
+    let code = header.and_then(|msh| filled_text(msh, 9, 1));
+    if code.as_deref() != Some("RRI") {
+        return Said::Nothing;
+    }
     match RriMessage::read(message) {
-        Ok(rri) => Some(rri),
-        Err(fault) if fault.hl7_code == ErrorCode::UnsupportedMessageType => None,
+        Ok(rri) => Said::Status(Box::new(rri)),
         Err(fault) => {
             warn!(endpoint.id = %endpoint.id, "status in an answer not read: {fault}");
-            None
+            let envelope = Envelope::read(message).ok().map(Box::new);
+            Said::Unread { envelope, fault }
         }
     }
 }
@@ -158,19 +179,20 @@ pub(super) fn ended_without(committed: Option<Answer>, why: Why, settings: &Sett
 pub(super) fn unknown(why: Why, settings: &Settings) -> Outcome {
     match settings.resend {
         Resend::SameId => Outcome::Unknown { why },
-        Resend::Never => Outcome::Park {
+        Resend::Never => Outcome::ParkWritten {
             reason: ParkReason::Refused,
             why,
         },
     }
 }
 
-/// Refuses an acknowledgement that names somebody else as its sender. A blank name names nobody.
+/// Refuses an acknowledgement that names somebody else as its sender: whoever that is has what was written. A blank
+/// name names nobody.
 pub(super) fn wrong_sender(reading: &AckReading, settings: &Settings) -> Option<Outcome> {
     let differs = |said: &str, bound: &str| !said.is_empty() && said != bound;
     let wrong = differs(&reading.sending_app, &settings.receiving.app)
         || differs(&reading.sending_facility, &settings.receiving.facility);
-    wrong.then(|| Outcome::Park {
+    wrong.then(|| Outcome::ParkWritten {
         reason: ParkReason::WrongRecipient,
         why: Why::new(
             "mllp.wrong_recipient",

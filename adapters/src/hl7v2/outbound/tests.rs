@@ -3,28 +3,26 @@
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
-use waymark_core::delivery::Kind;
-use waymark_core::error::ErrorKind;
+use waymark_core::delivery::{Evidence, Kind};
 use waymark_core::id::{AgencyId, DeliveryId, WireId};
-use waymark_core::port::IntakeError;
 
 use super::*;
 use crate::hl7v2::config::tests::{PLAIN, endpoint};
 use crate::hl7v2::map::tests::{referral, source};
-use crate::hl7v2::testing::{Pki, TestClock, TestIntake, read_frame};
+use crate::hl7v2::testing::{Pki, TestClock, read_frame};
 
 /// What a receiver does after its answers.
 #[derive(Clone, Copy)]
-enum Then {
+pub(super) enum Then {
     Close,
     Wait,
 }
 
-fn wire_id() -> WireId {
+pub(super) fn wire_id() -> WireId {
     WireId::of(DeliveryId::from_bytes([7; 16]))
 }
 
-fn framed(message: &str) -> String {
+pub(super) fn framed(message: &str) -> String {
     format!("\u{b}{message}\u{1c}\r")
 }
 
@@ -36,15 +34,15 @@ fn ack(id: &str, msa: &str) -> String {
     ))
 }
 
-fn own(msa: &str) -> String {
+pub(super) fn own(msa: &str) -> String {
     ack(wire_id().as_str(), msa)
 }
 
-fn adapter() -> Hl7v2Adapter {
-    Hl7v2Adapter::new(TlsProfiles::new(), Arc::new(TestClock))
+pub(super) fn adapter() -> Hl7v2Adapter {
+    Hl7v2Adapter::new(TlsProfiles::new(), Environment::Test, Arc::new(TestClock))
 }
 
-fn at_port(port: u16, more: &str) -> Endpoint {
+pub(super) fn at_port(port: u16, more: &str) -> Endpoint {
     endpoint(&format!(
         "{}\nreuse_connection = false\n{more}",
         PLAIN.replace("port = 2575", &format!("port = {port}"))
@@ -52,19 +50,24 @@ fn at_port(port: u16, more: &str) -> Endpoint {
 }
 
 async fn deliver(adapter: &Hl7v2Adapter, endpoint: &Endpoint) -> Outcome {
+    deliver_as(adapter, endpoint, Kind::New).await
+}
+
+pub(super) async fn deliver_as(adapter: &Hl7v2Adapter, endpoint: &Endpoint, kind: Kind) -> Outcome {
     let rendered = adapter
-        .render(&source(Kind::New, Some(referral())), endpoint)
+        .render(&source(kind, Some(referral())), endpoint)
         .unwrap();
     let recipient: AgencyId = "R1L".parse().unwrap();
     let id = wire_id();
     let message = Outbound {
         delivery: DeliveryId::from_bytes([7; 16]),
         wire_id: &id,
-        kind: Kind::New,
+        kind,
         recipient: &recipient,
         rendered: &rendered,
         endpoint,
         attempt: 1,
+        may_have_arrived: false,
         traceparent: None,
     };
     adapter
@@ -94,13 +97,22 @@ async fn play(mut stream: impl Stream, answers: &str, then: Then) -> (Option<Str
 
 /// Runs one delivery against a receiver that says this.
 async fn against(adapter: &Hl7v2Adapter, more: &str, answers: &str, then: Then) -> Seen {
+    against_as(adapter, (more, Kind::New), answers, then).await
+}
+
+pub(super) async fn against_as(
+    adapter: &Hl7v2Adapter,
+    (more, kind): (&str, Kind),
+    answers: &str,
+    then: Then,
+) -> Seen {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = at_port(listener.local_addr().unwrap().port(), more);
     let receiver = async {
         let (stream, _) = listener.accept().await.unwrap();
         play(stream, answers, then).await
     };
-    let (outcome, (frame, rest)) = tokio::join!(deliver(adapter, &endpoint), receiver);
+    let (outcome, (frame, rest)) = tokio::join!(deliver_as(adapter, &endpoint, kind), receiver);
     Seen {
         outcome,
         frame: frame.unwrap(),
@@ -108,17 +120,17 @@ async fn against(adapter: &Hl7v2Adapter, more: &str, answers: &str, then: Then) 
     }
 }
 
-struct Seen {
-    outcome: Outcome,
-    frame: String,
-    rest: Vec<u8>,
+pub(super) struct Seen {
+    pub(super) outcome: Outcome,
+    pub(super) frame: String,
+    pub(super) rest: Vec<u8>,
 }
 
 async fn answered(answers: &str) -> Outcome {
     against(&adapter(), "", answers, Then::Wait).await.outcome
 }
 
-fn summary(outcome: &Outcome) -> (&'static str, String) {
+pub(super) fn summary(outcome: &Outcome) -> (&'static str, String) {
     (
         outcome.word(),
         outcome
@@ -287,8 +299,22 @@ async fn lost_acknowledgement_is_unknown_and_never_simply_failed() {
 
 #[tokio::test]
 async fn receiver_that_does_not_tell_repeats_is_not_sent_to_again() {
-    let closed = against(&adapter(), "resend = \"never\"", "", Then::Close).await;
+    let never = "resend = \"never\"";
+    let closed = against(&adapter(), never, "", Then::Close).await;
     assert_eq!(summary(&closed.outcome), ("park", "mllp.closed".into()));
+    // Nor after an attempt whose end this process never saw.
+    let (adapter, endpoint) = (adapter(), at_port(2575, never));
+    assert_eq!(adapter.repeat(&at_port(2575, "")), Repeat::DedupesById);
+    assert_eq!(adapter.repeat(&endpoint), Repeat::MustReconcile);
+    let source = source(Kind::New, Some(referral()));
+    let rendered = adapter.render(&source, &endpoint).unwrap();
+    let message = crate::contract::sample::outbound(&source, &rendered, &endpoint, 2);
+    let within = Duration::from_secs(1);
+    let settled = adapter.reconcile(&message, Deadline { within }).await;
+    let Reconciliation::Settled(outcome @ Outcome::ParkWritten { .. }) = settled else {
+        panic!("{settled:?}")
+    };
+    assert_eq!(summary(&outcome), ("park", "mllp.no_repeat".into()));
 }
 
 #[tokio::test]
@@ -329,76 +355,17 @@ async fn acknowledgement_of_somebody_else_raises_wrong_recipient() {
     ] {
         let outcome = answered(&own("AA").replace(from, to)).await;
         assert_eq!(outcome.word(), word, "{to}");
-        if let Outcome::Park { reason, .. } = outcome {
-            assert_eq!(reason, ParkReason::WrongRecipient);
+        // Whoever answered has the message.
+        if word == "park" {
+            assert!(matches!(
+                outcome,
+                Outcome::ParkWritten {
+                    reason: ParkReason::WrongRecipient,
+                    ..
+                }
+            ));
         }
     }
-}
-
-fn rri(event: &str, rf1: &str, acks: &str) -> String {
-    framed(&format!(
-        "MSH|^~\\&|PAEDPAS|R1L|WAYMARK|WM01|20260302||RRI^{event}^RRI_I12|77|T|2.5{acks}\r\
-         MSA|AA|{}\rRF1|{rf1}|R||||WM-7^WAYMARK|||||PAS-5521^PAEDPAS\r",
-        wire_id()
-    ))
-}
-
-#[tokio::test]
-async fn status_in_the_application_answer_goes_through_the_intake() {
-    let intake = TestIntake::accepting();
-    let adapter = adapter().with_intake(intake.clone());
-    let seen = against(&adapter, "", &rri("I12", "A", "|||AL|NE"), Then::Wait).await;
-    let Outcome::Delivered {
-        receiver_reference, ..
-    } = seen.outcome
-    else {
-        panic!()
-    };
-    assert_eq!(receiver_reference.as_deref(), Some("PAS-5521"));
-    let taken = intake.taken.lock().unwrap();
-    assert_eq!(
-        taken[0].channel,
-        Channel::Endpoint("paed-mllp".parse().unwrap())
-    );
-    assert_eq!(taken[0].message_key, "PAEDPAS|R1L|RRI^I12|77");
-    let InboundBody::Status(status) = &taken[0].body else {
-        panic!()
-    };
-    assert_eq!(status.state, waymark_core::leg::LegState::Accepted);
-    assert_eq!(
-        status.grade,
-        Evidence::None,
-        "the attempt carries the evidence"
-    );
-    let commit = String::from_utf8(seen.rest).unwrap();
-    assert!(
-        commit.contains("\rMSA|CA|77\r"),
-        "the answer asked for a commit: {commit}"
-    );
-}
-
-#[tokio::test]
-async fn status_that_cannot_be_kept_yet_leaves_the_end_unknown() {
-    for (kind, word) in [
-        (ErrorKind::Unavailable, "unknown"),
-        (ErrorKind::NotFound, "delivered"),
-    ] {
-        let error = IntakeError {
-            kind,
-            violations: Vec::new(),
-            reason: "X",
-        };
-        let adapter = adapter().with_intake(TestIntake::refusing(error));
-        let seen = against(&adapter, "", &rri("I12", "A", ""), Then::Wait).await;
-        assert_eq!(seen.outcome.word(), word, "{kind:?}");
-    }
-}
-
-#[tokio::test]
-async fn refused_cancel_is_rejected_although_the_answer_is_aa() {
-    let outcome = answered(&rri("I14", "R", "")).await;
-    assert_eq!(summary(&outcome), ("reject", "mllp.cancel_refused".into()));
-    assert_eq!(answered(&rri("I14", "A", "")).await.word(), "delivered");
 }
 
 const TLS: &str = "tls_profile = \"trust\"\nserver_name = \"localhost\"";
@@ -416,7 +383,7 @@ fn tls_endpoint(port: u16, more: &str) -> Endpoint {
 async fn against_tls(client: &Pki, server: &Pki, more: &str) -> (Outcome, Option<String>) {
     let mut profiles = TlsProfiles::new();
     profiles.insert("trust".into(), client.client(Some("urn:test:gateway")));
-    let adapter = Hl7v2Adapter::new(profiles, Arc::new(TestClock));
+    let adapter = Hl7v2Adapter::new(profiles, Environment::Test, Arc::new(TestClock));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = tls_endpoint(listener.local_addr().unwrap().port(), more);
     assert_eq!(adapter.validate(&endpoint), Vec::new());

@@ -114,7 +114,7 @@ async fn a_lost_answer_is_settled_by_our_own_id_and_the_message_is_not_sent_agai
         let outcome = sending.deliver().await;
         assert!(matches!(outcome, Outcome::Unknown { .. }), "{outcome:?}");
         match sending.reconcile().await {
-            Reconciliation::Received(outcome) => assert!(sent(&outcome), "{outcome:?}"),
+            Reconciliation::Settled(outcome) => assert!(sent(&outcome), "{outcome:?}"),
             other => panic!("{other:?}"),
         }
         assert_eq!(sending.stages(), [Stage::Accepted]);
@@ -172,7 +172,7 @@ async fn what_was_sent_twice_asks_a_person_and_what_was_collected_meanwhile_is_k
     let id = sending.ground.hub.held().remove(0).id;
     sending.ground.hub.collect(&id);
     match sending.reconcile().await {
-        Reconciliation::Received(Outcome::Delivered {
+        Reconciliation::Settled(Outcome::Delivered {
             grade: Evidence::TransportAck,
             awaiting: None,
             ..
@@ -181,7 +181,7 @@ async fn what_was_sent_twice_asks_a_person_and_what_was_collected_meanwhile_is_k
     }
     sending.deliver().await;
     match sending.reconcile().await {
-        Reconciliation::Received(Outcome::Park { reason, .. }) => {
+        Reconciliation::Settled(Outcome::Park { reason, .. }) => {
             assert_eq!(reason, ParkReason::IdCollision);
         }
         other => panic!("{other:?}"),
@@ -195,7 +195,7 @@ async fn what_was_given_back_is_parked_and_a_hub_that_does_not_say_leaves_it_unk
     let id = sending.ground.hub.held().remove(0).id;
     sending.ground.hub.expire(&id);
     match sending.reconcile().await {
-        Reconciliation::Received(Outcome::Park { .. }) => {}
+        Reconciliation::Settled(Outcome::Park { .. }) => {}
         other => panic!("{other:?}"),
     }
     sending.ground.hub.password("another");
@@ -251,7 +251,7 @@ async fn a_message_that_the_hub_has_in_part_is_completed_and_not_sent_again() {
     assert!(matches!(outcome, Outcome::Unknown { .. }), "{outcome:?}");
     assert_eq!(sending.stages(), [Stage::Uploading]);
     match sending.reconcile().await {
-        Reconciliation::Received(outcome) => assert!(sent(&outcome), "{outcome:?}"),
+        Reconciliation::Settled(outcome) => assert!(sent(&outcome), "{outcome:?}"),
         other => panic!("{other:?}"),
     }
     assert_eq!(sending.stages(), [Stage::Accepted]);

@@ -171,3 +171,27 @@ proptest! {
         prop_assert!(w <= Duration::from_millis(p.cap_ms + 1));
     }
 }
+
+#[test]
+fn what_was_written_is_never_called_unsent_and_an_unread_answer_undoes_no_arrival() {
+    let park = |written: bool| {
+        let (reason, why) = (ParkReason::WrongRecipient, why());
+        let outcome = if written {
+            Outcome::ParkWritten { reason, why }
+        } else {
+            Outcome::Park { reason, why }
+        };
+        let n = decide(&standing(), &outcome);
+        (n.state, n.parked, n.evidence)
+    };
+    let parked = (DeliveryState::Parked, Some(ParkReason::WrongRecipient));
+    assert_eq!(park(true), (parked.0, parked.1, Evidence::Sent));
+    assert_eq!(park(false), (parked.0, parked.1, Evidence::None));
+    let unread = Outcome::Unread {
+        grade: Evidence::ApplicationAck,
+        receipt: None,
+        why: why(),
+    };
+    let n = decide(&standing(), &unread);
+    assert_eq!(n, decide(&standing(), &delivered(Evidence::ApplicationAck)));
+}

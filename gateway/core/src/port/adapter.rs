@@ -151,6 +151,8 @@ pub struct Outbound<'a> {
     pub endpoint: &'a Endpoint,
     /// Number of this attempt, from 1.
     pub attempt: u32,
+    /// Whether an earlier attempt may have written it: one never ended, or ended without an answer that could be read.
+    pub may_have_arrived: bool,
     /// W3C trace context to send on.
     pub traceparent: Option<&'a str>,
 }
@@ -210,8 +212,8 @@ pub struct Collected {
 /// What an adapter found when it asked the far side about an attempt of unknown end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reconciliation {
-    /// The far side has it.
-    Received(Outcome),
+    /// It is settled: the far side has it, or only a person can find out.
+    Settled(Outcome),
     /// The far side does not: it may be sent again.
     NotReceived,
     /// Still not known.
@@ -252,8 +254,8 @@ pub struct Probe {
 /// One protocol of the far side. Adapters hold no state shared between messages.
 #[async_trait]
 pub trait Adapter: Send + Sync {
-    /// Whether repeats are safe at the far side.
-    fn repeat(&self) -> Repeat;
+    /// Whether repeats are safe at the far side of this endpoint.
+    fn repeat(&self, endpoint: &Endpoint) -> Repeat;
     /// What it can prove of its peer.
     fn identification(&self, endpoint: &Endpoint) -> Identification;
     /// Checks an endpoint's settings without I/O.

@@ -310,6 +310,17 @@ pub struct AttemptView {
     pub evidence: Option<Evidence>,
 }
 
+impl AttemptView {
+    /// Whether the message may have arrived by it: it never ended, or it ended without an answer that could be read.
+    pub fn may_have_arrived(&self) -> bool {
+        match self.outcome.as_deref() {
+            None | Some("unknown") => true,
+            Some("park") => self.evidence >= Some(Evidence::Sent),
+            Some(_) => false,
+        }
+    }
+}
+
 /// Which deliveries to list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeliveryQuery {
