@@ -28,8 +28,8 @@ use waymark_core::delivery::{Outcome, ParkReason, Repeat, Why};
 use waymark_core::directory::{Endpoint, Environment};
 use waymark_core::error::{Fault, Violation};
 use waymark_core::port::{
-    Adapter, Collected, Deadline, Identification, Intake, Outbound, Probe, RenderError, Rendered,
-    Sent, Source,
+    Adapter, AsksAfter, Collected, Deadline, Identification, Intake, Outbound, Probe, RenderError,
+    Rendered, Sent, Source,
 };
 use waymark_core::time::Clock;
 
@@ -52,6 +52,7 @@ mod config;
 #[cfg(test)]
 mod corpus;
 pub mod header;
+pub(crate) mod inspect;
 mod name;
 mod probe;
 pub mod send;
@@ -62,6 +63,7 @@ mod tests;
 mod token;
 mod wire;
 
+pub use name::DOS_SERVICE;
 pub use wire::inward::Assumptions;
 pub use wire::node::{Fault as DocumentFault, Issue};
 
@@ -417,6 +419,10 @@ impl Adapter for Fhir {
                 self.attempt(message, call).await
             }
         }
+    }
+
+    fn asks_after(&self) -> AsksAfter {
+        AsksAfter::Cases
     }
 
     fn collect_every(&self, endpoint: &Endpoint) -> Option<Duration> {

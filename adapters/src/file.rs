@@ -27,18 +27,23 @@ use config::{Settings, Transport};
 use folder::Folder;
 use inbox::Round;
 use place::{Place, PlaceError, Sub};
+use seen::{Seen, Since};
 use sftp::{Reached, Remote};
 
+mod answers;
 mod bare;
 mod cell;
 mod columns;
 mod config;
 mod folder;
 mod inbox;
+pub(crate) mod inspect;
 mod name;
 mod outbox;
 mod package;
 mod place;
+mod seen;
+pub mod send;
 mod sftp;
 mod table;
 mod wire;
@@ -62,6 +67,7 @@ pub struct FileDrop {
     clock: Arc<dyn Clock>,
     environment: Environment,
     egress: EgressPolicy,
+    seen: Seen,
 }
 
 impl std::fmt::Debug for FileDrop {
@@ -80,6 +86,7 @@ impl FileDrop {
             clock: Arc::clone(&context.clock),
             environment: context.environment,
             egress: context.egress,
+            seen: Seen::default(),
         }
     }
 
@@ -226,6 +233,9 @@ impl Adapter for FileDrop {
             intake,
             now: self.clock.now(),
             until,
+            seen: &self.seen,
+            since: Since::default(),
+            crowded: false,
             collected: Collected::default(),
         };
         let collected = round.run().await;

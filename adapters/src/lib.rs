@@ -19,6 +19,7 @@ pub mod file;
 pub mod grpc;
 pub mod hl7v2;
 mod https;
+pub mod inspect;
 pub mod limits;
 pub mod mailbox;
 pub mod mesh;
@@ -26,14 +27,12 @@ pub mod notify;
 mod pool;
 mod receipt;
 mod settings;
+pub mod stand_in;
 mod tls;
 pub mod webhook;
 
 #[cfg(test)]
 mod far_side;
-#[cfg(test)]
-#[path = "../../tests/src/actors/mesh.rs"]
-pub mod hub;
 
 pub use context::{AdapterContext, DEFAULT_PROFILE, EgressPolicy, Peers, Secrets, TlsProfile};
 pub use tls::ProfileError;

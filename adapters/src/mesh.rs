@@ -16,15 +16,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use serde_json::Value;
 use tokio::time::Instant;
 use waymark_core::delivery::{Outcome, Repeat, Why};
 use waymark_core::directory::{Endpoint, Environment};
 use waymark_core::error::Violation;
 use waymark_core::port::{
-    Adapter, Collected, Deadline, Identification, Intake, Outbound, Probe, Reconciliation,
-    RenderError, Rendered, Sent, Source,
+    Adapter, AsksAfter, Collected, Deadline, Identification, Intake, Outbound, Probe,
+    Reconciliation, RenderError, Rendered, Sent, Source,
 };
 use waymark_core::time::Clock;
 
@@ -46,8 +46,10 @@ mod call;
 mod config;
 mod envelope;
 mod inbox;
+pub(crate) mod inspect;
 mod left;
 mod outbox;
+pub mod send;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -107,25 +109,11 @@ impl Mesh {
 
     /// Validates our mailbox (NHS MESH API, "Validate a mailbox"): at least once a day, or the hub takes it for dead.
     async fn handshake(&self, call: Call<'_>) -> Result<(), Why> {
-        let version = concat!("waymark/", env!("CARGO_PKG_VERSION"));
-        let headers = [
-            ("mex-clientversion", version),
-            ("mex-osname", std::env::consts::OS),
-            ("mex-osversion", std::env::consts::ARCH),
-        ];
         let ask = Ask {
             method: Method::POST,
             path: &[&call.settings.mailbox],
             query: &[],
-            headers: headers
-                .into_iter()
-                .map(|(name, value)| {
-                    (
-                        HeaderName::from_static(name),
-                        HeaderValue::from_static(value),
-                    )
-                })
-                .collect(),
+            headers: send::handshake(),
             body: Vec::new(),
             answer_max: ANSWER_BYTES_MAX,
         };
@@ -240,7 +228,8 @@ impl Adapter for Mesh {
     async fn reconcile(&self, message: &Outbound<'_>, deadline: Deadline) -> Reconciliation {
         let until = Instant::now() + deadline.within;
         match self.bound(message) {
-            Err(outcome) => Reconciliation::Received(outcome),
+            // Nothing was found out: what may have been sent still may.
+            Err(outcome) => Reconciliation::StillUnknown(why_of(&outcome)),
             Ok(settings) => {
                 let call = Call {
                     endpoint: message.endpoint,
@@ -250,6 +239,10 @@ impl Adapter for Mesh {
                 self.settle(call, message).await
             }
         }
+    }
+
+    fn asks_after(&self) -> AsksAfter {
+        AsksAfter::Evidence
     }
 
     fn collect_every(&self, endpoint: &Endpoint) -> Option<Duration> {

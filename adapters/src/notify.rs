@@ -18,8 +18,8 @@ use waymark_core::error::Violation;
 use waymark_core::family::Way;
 use waymark_core::id::WireId;
 use waymark_core::port::{
-    Adapter, Collected, Deadline, Identification, Intake, Outbound, Probe, Reconciliation,
-    RenderError, Rendered, Sent, Source,
+    Adapter, AsksAfter, Collected, Deadline, Identification, Intake, Outbound, Probe,
+    Reconciliation, RenderError, Rendered, Sent, Source,
 };
 use waymark_core::time::Clock;
 
@@ -36,6 +36,7 @@ use wire::Seen;
 mod callback;
 mod collect;
 mod config;
+pub(crate) mod inspect;
 mod token;
 mod wire;
 
@@ -277,6 +278,10 @@ impl Adapter for Notify {
             Ok(()) => self.attempt(message, until).await,
             Err(outcome) => outcome,
         }
+    }
+
+    fn asks_after(&self) -> AsksAfter {
+        AsksAfter::Evidence
     }
 
     fn collect_every(&self, endpoint: &Endpoint) -> Option<std::time::Duration> {

@@ -29,6 +29,7 @@ use wire::Callbacks;
 mod callback;
 mod config;
 pub(crate) mod inline;
+pub(crate) mod inspect;
 pub mod sign;
 pub mod wire;
 

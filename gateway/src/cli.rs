@@ -16,9 +16,11 @@ mod demo;
 mod directory;
 mod doctor;
 mod failure;
+mod https;
 mod init;
 mod keys;
 mod mailbox;
+mod mesh;
 mod migrate;
 mod output;
 mod pki;
@@ -56,7 +58,7 @@ struct Cli {
 
 const AFTER_HELP: &str = "\
 Begin:
-  waymark demo                          a gateway and four agencies on this machine
+  waymark demo                          a gateway and its agencies on this machine
   waymark init mydir                    keys, certificates, configuration, sample directory
   waymark serve --config mydir/waymark.toml
   waymark send --config mydir/waymark.toml --as EE123456 referrals/
@@ -92,7 +94,7 @@ enum Command {
     /// Says where a referral goes, and why.
     Route(route::Options),
     /// Sends referrals from files.
-    Send(send::Options),
+    Send(Box<send::Options>),
     /// Follows what happens to referrals.
     Watch(watch::Options),
     /// Fetches, takes and refuses an agency's post.

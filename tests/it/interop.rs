@@ -25,6 +25,7 @@ mod mesh;
 mod mllp;
 mod mllp_in;
 mod notify;
+mod rate;
 mod strict;
 mod webhook;
 

@@ -5,11 +5,10 @@
 
 mod agency;
 mod hospital;
-pub mod mesh;
-mod notify;
 mod therapy;
 
 pub use agency::MentalHealth;
 pub use hospital::{Frame, Hospital, Play, rri, send, siu};
-pub use notify::{Answer, Callbacks, Message, Notify};
 pub use therapy::{Hook, Therapy, callback};
+pub use waymark_adapters::stand_in::mesh;
+pub use waymark_adapters::stand_in::notify::{Answer, Callbacks, Message, Notify};

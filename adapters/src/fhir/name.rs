@@ -13,7 +13,7 @@ pub(super) const ODS_CODE: &str = "https://fhir.nhs.uk/Id/ods-organization-code"
 /// URN of a school.
 pub(super) const SCHOOL_URN: &str = "https://fhir.hl7.org.uk/Id/urn-school-number";
 /// A service of the Directory of Services: what BaRS addresses messages to.
-pub(super) const DOS_SERVICE: &str = "https://fhir.nhs.uk/Id/dos-service-id";
+pub const DOS_SERVICE: &str = "https://fhir.nhs.uk/Id/dos-service-id";
 /// Whether an NHS number was traced.
 pub(super) const VERIFICATION_EXTENSION: &str =
     "https://fhir.hl7.org.uk/StructureDefinition/Extension-UKCore-NHSNumberVerificationStatus";

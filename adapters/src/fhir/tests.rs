@@ -331,7 +331,7 @@ async fn a_message_goes_with_every_header_and_its_minted_id_is_kept() {
     };
     assert_eq!(
         decoded(header::TARGET),
-        json!({"value": "2000011147", "system": name::DOS_SERVICE})
+        json!({"value": "2000011147", "system": DOS_SERVICE})
     );
     assert_eq!(
         decoded(header::ORGANISATION)["identifier"][0]["value"],

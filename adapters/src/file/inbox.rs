@@ -5,31 +5,27 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
-use waymark_core::delivery::{ParkReason, Why};
+use waymark_core::delivery::Why;
 use waymark_core::directory::Endpoint;
 use waymark_core::error::{ErrorKind, Violation};
-use waymark_core::id::WireId;
-use waymark_core::leg::LegState;
 use waymark_core::personal::Payload;
 use waymark_core::port::{
-    Channel, Collected, Inbound, InboundBody, InboundDocument, InboundStatus, Intake, IntakeError,
-    Undelivered,
+    Channel, Collected, Inbound, InboundBody, InboundDocument, Intake, IntakeError,
 };
 use waymark_core::time::Timestamp;
 
 use super::bare;
 use super::config::Settings;
 use super::name::Name;
-use super::outbox::{NOTE_BYTES_MAX, RECEIPT_SUFFIXES, REJECTED_SUFFIX, refusal};
 use super::package::{
     FileRole, MANIFEST_BYTES_MAX, MANIFEST_SUFFIX, MANIFEST_VERSION, Manifest, ill_formed, sha256,
 };
 use super::place::{Entry, PART_SUFFIX, Place, PlaceError, Sub};
+use super::seen::{Seen, Since};
 use super::wire::{self, Said};
-use crate::receipt::Receipt;
 
-/// Files of one folder that one round looks at.
-pub(super) const ROUND_FILES_MAX: usize = 400;
+/// Files of one folder that are listed.
+pub(super) const LISTED_FILES_MAX: usize = 5_000;
 /// Messages that one round takes from one folder.
 pub(super) const ROUND_MESSAGES_MAX: usize = 50;
 /// Files that one round removes from a folder whose time to keep them is over.
@@ -47,7 +43,7 @@ pub(super) const ERROR_SUFFIX: &str = ".error.json";
 const CSV_SUFFIX: &str = ".csv";
 
 /// Why a round goes no further.
-enum Stop {
+pub(super) enum Stop {
     Place(PlaceError),
     Told(Why),
     Late,
@@ -60,7 +56,7 @@ impl From<PlaceError> for Stop {
 }
 
 /// What became of a message that was handed over.
-enum Answer {
+pub(super) enum Answer {
     Taken,
     Refused(Vec<Violation>, &'static str),
 }
@@ -83,7 +79,21 @@ pub(super) struct Round<'a> {
     pub(super) intake: &'a dyn Intake,
     pub(super) now: Timestamp,
     pub(super) until: Instant,
+    pub(super) seen: &'a Seen,
+    /// Since when the files of the folder that was listed last stand there.
+    pub(super) since: Since,
+    /// Whether a folder holds more than is listed.
+    pub(super) crowded: bool,
     pub(super) collected: Collected,
+}
+
+/// What a folder holds.
+pub(super) struct Files {
+    pub(super) files: Vec<Entry>,
+    /// Whether these are all.
+    pub(super) is_all: bool,
+    /// Entries that are no files, or have names that none may have.
+    pub(super) unusable: usize,
 }
 
 impl Round<'_> {
@@ -91,6 +101,10 @@ impl Round<'_> {
     pub(super) async fn run(mut self) -> Collected {
         let until = self.until;
         let stopped = match timeout_at(until, self.folders()).await {
+            Ok(Ok(_)) if self.crowded => {
+                let text = format!("a folder holds more than {LISTED_FILES_MAX} files: clear it of what is no message");
+                Some(Why::new("file.crowded", text))
+            }
             Ok(Ok(unusable)) => (unusable > 0).then(|| {
                 let text = format!("{unusable} entries are no files of ours to read: names have letters, digits, '.', '_' and '-', and links are not followed");
                 Why::new("file.names", text)
@@ -99,7 +113,7 @@ impl Round<'_> {
             Ok(Err(Stop::Told(why))) => Some(why),
             Ok(Err(Stop::Late)) | Err(_) => Some(Why::new("file.timeout", "the round did not end in its time")),
         };
-        self.collected.more &= stopped.is_none();
+        self.collected.more &= self.crowded || stopped.is_none();
         self.collected.stopped = stopped;
         self.collected
     }
@@ -128,134 +142,63 @@ impl Round<'_> {
         Ok(())
     }
 
-    async fn listed(&mut self, sub: Sub) -> Result<(Vec<Entry>, usize), Stop> {
-        let listing = self.place.list(sub, ROUND_FILES_MAX).await?;
-        self.collected.more |= listing.more;
+    /// The files of a folder. Those that come into one with too many for one listing may wait unseen: somebody is told.
+    pub(super) async fn listed(&mut self, sub: Sub) -> Result<Files, Stop> {
+        let listing = self.place.list(sub, LISTED_FILES_MAX).await?;
+        self.crowded |= listing.more;
         let whole = |file: &Entry| !file.name.as_str().ends_with(PART_SUFFIX);
-        let files = listing.files.into_iter().filter(whole).collect();
-        Ok((files, listing.unusable))
+        let files: Vec<Entry> = listing.files.into_iter().filter(whole).collect();
+        self.since = self.seen.note(&self.endpoint.id, sub, &files, self.now);
+        Ok(Files {
+            files,
+            is_all: !listing.more,
+            unusable: listing.unusable,
+        })
     }
 
-    fn age(&self, file: &Entry) -> Duration {
-        self.now.since(file.modified)
-    }
-
-    async fn receipts(&mut self) -> Result<usize, Stop> {
-        let (files, unusable) = self.listed(Sub::Receipts).await?;
-        self.collected.more |= files.len() > ROUND_MESSAGES_MAX;
-        for file in files.iter().take(ROUND_MESSAGES_MAX) {
-            let wire = RECEIPT_SUFFIXES.iter().find_map(|s| file.name.without(s));
-            let Some(wire) = wire.and_then(|text| text.parse::<WireId>().ok()) else {
-                let why = "is <message id>.receipt or <message id>.receipt.json";
-                self.misnamed(Sub::Receipts, file, why).await?;
-                continue;
-            };
-            let read = self
-                .place
-                .read(Sub::Receipts, &file.name, NOTE_BYTES_MAX)
-                .await;
-            let bytes = match read {
-                Ok(Some(bytes)) => bytes,
-                Ok(None) => continue,
-                Err(PlaceError::TooLarge) => {
-                    let faults = vec![Violation::new("file", "is larger than a receipt may be")];
-                    self.set_aside(Sub::Receipts, &file.name, &[], &faults, "TOO_LARGE")
-                        .await?;
-                    continue;
-                }
-                Err(error) => return Err(error.into()),
-            };
-            let receipt = match Receipt::read(&bytes, &wire) {
-                Ok(receipt) => receipt,
-                // It may still be being written.
-                Err(fault) if self.age(file) >= self.settings.incomplete_after => {
-                    self.set_aside(Sub::Receipts, &file.name, &[], &[fault], "UNREADABLE")
-                        .await?;
-                    continue;
-                }
-                Err(_) => continue,
-            };
-            let status = InboundStatus {
-                referral: String::new(),
-                answers: Some(wire.to_string()),
-                receiver_reference: receipt.receiver_reference,
-                state: LegState::Submitted,
-                source_version: None,
-                reason_code: None,
-                text: None,
-                due: None,
-                at: receipt.at,
-                grade: receipt.grade,
-            };
-            let key = format!("receipt/{wire}");
-            let said = self.message(key, bytes, "application/json", InboundBody::Status(status));
-            let answer = self.hand_over(said).await?;
-            self.settle(answer, Sub::Receipts, &file.name, &[]).await?;
-        }
-        Ok(unusable)
-    }
-
-    async fn rejected(&mut self) -> Result<usize, Stop> {
-        let (files, unusable) = self.listed(Sub::Rejected).await?;
-        self.collected.more |= files.len() > ROUND_MESSAGES_MAX;
-        for file in files.iter().take(ROUND_MESSAGES_MAX) {
-            let name = &file.name;
-            let stem = name
-                .without(REJECTED_SUFFIX)
-                .or_else(|| name.without(MANIFEST_SUFFIX));
-            let Some(wire) = stem.and_then(|text| text.parse::<WireId>().ok()) else {
-                let why = "is <message id>.rejected.json, or the message's own files";
-                self.misnamed(Sub::Rejected, file, why).await?;
-                continue;
-            };
-            let Some(bytes) = self.place.read(Sub::Rejected, name, NOTE_BYTES_MAX).await? else {
-                continue;
-            };
-            let undelivered = Undelivered {
-                answers: wire.to_string(),
-                reason: ParkReason::Refused,
-                why: refusal(&bytes),
-            };
-            let body = InboundBody::Undelivered(undelivered);
-            let said = self.message(format!("rejected/{wire}"), bytes, "application/json", body);
-            let answer = self.hand_over(said).await?;
-            let along: Vec<Name> = files
-                .iter()
-                .filter(|other| other.name != *name && belongs(&other.name, wire.as_str()))
-                .map(|other| other.name.clone())
-                .collect();
-            self.settle(answer, Sub::Rejected, name, &along).await?;
-        }
-        Ok(unusable)
+    /// How long a file of the folder that was listed last has stood there unchanged.
+    pub(super) fn age(&self, file: &Entry) -> Duration {
+        let seen = self.since.get(&file.name).copied().unwrap_or(self.now);
+        self.now.since(seen.max(file.modified))
     }
 
     async fn inbox(&mut self) -> Result<usize, Stop> {
-        let (mut files, unusable) = self.listed(Sub::Inbox).await?;
+        let Files {
+            mut files,
+            is_all,
+            unusable,
+        } = self.listed(Sub::Inbox).await?;
         // The order in which they were left: an amendment follows what it amends.
         files.sort_by(|a, b| (a.modified, &a.name).cmp(&(b.modified, &b.name)));
         let mut named: BTreeSet<Name> = BTreeSet::new();
         let mut taken = 0;
         for file in &files {
-            let Some(_id) = file.name.without(MANIFEST_SUFFIX) else {
+            if file.name.without(MANIFEST_SUFFIX).is_none() {
                 continue;
-            };
+            }
+            if taken >= ROUND_MESSAGES_MAX {
+                // What the manifests that are not read yet name is not known: no file stands alone for sure.
+                self.collected.more = true;
+                return Ok(unusable);
+            }
             named.insert(file.name.clone());
             let manifest = self.manifest(&file.name).await?;
             if let Ok(manifest) = &manifest {
                 named.extend(manifest.files.iter().map(|listed| listed.name.clone()));
             }
-            if taken >= ROUND_MESSAGES_MAX {
-                self.collected.more = true;
-                continue;
-            }
-            taken += 1;
             let found = match manifest {
                 Ok(manifest) => self.whole(manifest).await?,
                 Err(fault) => Found::Incomplete(fault),
             };
+            // What waits to be whole keeps nobody else waiting.
+            taken += usize::from(!matches!(found, Found::Incomplete(_)));
             self.take(file, found).await?;
         }
-        for file in files.iter().filter(|file| !named.contains(&file.name)) {
+        // Its manifest may be among those that were not listed.
+        let lone = files
+            .iter()
+            .filter(|file| is_all && !named.contains(&file.name));
+        for file in lone {
             self.lone(file).await?;
         }
         Ok(unusable)
@@ -458,7 +401,7 @@ impl Round<'_> {
         inbound
     }
 
-    fn message(
+    pub(super) fn message(
         &self,
         message_key: String,
         bytes: Vec<u8>,
@@ -481,7 +424,7 @@ impl Round<'_> {
     }
 
     /// Hands a message over. What may be taken later stays where it is, and the round ends.
-    async fn hand_over(&mut self, message: Inbound) -> Result<Answer, Stop> {
+    pub(super) async fn hand_over(&mut self, message: Inbound) -> Result<Answer, Stop> {
         let taken = timeout_at(self.until, self.intake.take(message)).await;
         match taken.map_err(|_| Stop::Late)? {
             Ok(_answer) => Ok(Answer::Taken),
@@ -521,7 +464,7 @@ impl Round<'_> {
     }
 
     /// Moves a message on once it was answered: its other files first, so that an interrupted move is found again.
-    async fn settle(
+    pub(super) async fn settle(
         &mut self,
         answer: Answer,
         from: Sub,
@@ -543,7 +486,12 @@ impl Round<'_> {
     }
 
     /// Sets a file aside that says nothing we know, once it has been there too long to be on its way.
-    async fn misnamed(&mut self, from: Sub, file: &Entry, why: &str) -> Result<(), Stop> {
+    pub(super) async fn misnamed(
+        &mut self,
+        from: Sub,
+        file: &Entry,
+        why: &str,
+    ) -> Result<(), Stop> {
         if self.age(file) < self.settings.incomplete_after {
             return Ok(());
         }
@@ -553,7 +501,7 @@ impl Round<'_> {
     }
 
     /// Sets a message aside, with a file beside it that says why.
-    async fn set_aside(
+    pub(super) async fn set_aside(
         &mut self,
         from: Sub,
         name: &Name,
@@ -582,13 +530,6 @@ impl Round<'_> {
         tracing::warn!(endpoint.id = %self.endpoint.id, reason, "a file was set aside: see the failed folder");
         Ok(())
     }
-}
-
-/// Whether a file is of a message: its id, then nothing of a longer id.
-fn belongs(name: &Name, id: &str) -> bool {
-    name.as_str()
-        .strip_prefix(id)
-        .is_some_and(|rest| rest.starts_with(['.', '-']))
 }
 
 fn too_large(name: &Name) -> Violation {

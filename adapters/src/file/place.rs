@@ -10,7 +10,7 @@ use super::sftp::Remote;
 pub(super) const PART_SUFFIX: &str = ".part";
 
 /// The folders of one endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Sub {
     /// From us to the agency.
     Outbox,

@@ -19,7 +19,9 @@ use crate::contract::{self, sample};
 use crate::far_side::Pki;
 
 mod bare_csv;
+mod crash;
 mod keeping;
+mod waiting;
 
 const PATIENCE: Deadline = Deadline {
     within: Duration::from_secs(10),
@@ -88,22 +90,6 @@ impl Ground {
         let mut context = Pki::new().context();
         context.files_root = Some(self.root.path().to_owned());
         FileDrop::new(&context)
-    }
-
-    /// The adapter, so much later than the ground was made.
-    fn after(&self, later: Duration) -> FileDrop {
-        let made = fs::metadata(self.folder()).unwrap().modified().unwrap();
-        let since = made.duration_since(std::time::SystemTime::UNIX_EPOCH);
-        let now = i64::try_from(since.unwrap().as_millis()).unwrap();
-        FileDrop {
-            clock: Arc::new(Ahead(Timestamp::from_ms(now).plus(later))),
-            ..self.adapter()
-        }
-    }
-
-    /// Late enough for everything incomplete to be old, and for nothing to have been kept too long.
-    fn late_adapter(&self) -> FileDrop {
-        self.after(Duration::from_hours(48))
     }
 
     fn leave(&self, sub: &str, name: &str, bytes: impl AsRef<[u8]>) {

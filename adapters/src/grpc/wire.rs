@@ -170,7 +170,7 @@ pub(super) fn failed(status: &Status) -> Outcome {
             after: details.after,
             why,
         },
-        Code::InvalidArgument | Code::OutOfRange => reject(Fault::Send),
+        Code::InvalidArgument => reject(Fault::Send),
         Code::FailedPrecondition => reject(Fault::Rec),
         Code::PermissionDenied => reject(Fault::Proxy),
         Code::Unauthenticated | Code::Unimplemented | Code::NotFound => Outcome::Park {
@@ -183,6 +183,8 @@ pub(super) fn failed(status: &Status) -> Outcome {
         | Code::Unknown
         | Code::Internal
         | Code::DataLoss
+        // Also our own side's word for an answer that is longer than we read.
+        | Code::OutOfRange
         | Code::Ok => Outcome::Unknown { why },
     }
 }
@@ -384,7 +386,7 @@ mod tests {
             (Code::ResourceExhausted, "retry"),
             (Code::Aborted, "retry"),
             (Code::InvalidArgument, "reject"),
-            (Code::OutOfRange, "reject"),
+            (Code::OutOfRange, "unknown"),
             (Code::FailedPrecondition, "reject"),
             (Code::PermissionDenied, "reject"),
             (Code::Unauthenticated, "park"),

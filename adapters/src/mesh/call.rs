@@ -17,7 +17,7 @@ use crate::settings::SecretName;
 /// The version of the API that is asked for.
 const VERSION: &str = "application/vnd.mesh.v2+json";
 /// What stands before every path.
-const BASE: &str = "messageexchange";
+pub(super) const BASE: &str = "messageexchange";
 /// Random bytes of a nonce.
 const NONCE_BYTES: usize = 16;
 /// A nonce is used once, so its count is always the first.

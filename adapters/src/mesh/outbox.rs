@@ -20,6 +20,7 @@ use super::answer::{self, Posted, Stage, Tracked};
 use super::call::{Ask, Call, why_of};
 use super::config::ack_of;
 use super::envelope::checksum;
+use super::send::Letter;
 use super::wire;
 use crate::limits::ANSWER_BYTES_MAX;
 use crate::webhook;
@@ -95,8 +96,16 @@ fn written(pairs: impl IntoIterator<Item = (HeaderName, String)>) -> Result<Head
 }
 
 impl Mesh {
-    /// Sends a message that the hub does not have.
+    /// Sends a message that the hub does not have. The hub makes two messages of one that is sent twice, and then no longer
+    /// says what became of either: after a first attempt, however it ended, it is asked before anything is sent.
     pub(super) async fn send(&self, call: Call<'_>, message: &Outbound<'_>) -> Outcome {
+        if message.attempt > 1 {
+            match self.settle(call, message).await {
+                Reconciliation::NotReceived => {}
+                Reconciliation::Received(outcome) => return outcome,
+                Reconciliation::StillUnknown(why) => return Outcome::Unknown { why },
+            }
+        }
         let bytes = message.rendered.bytes.expose();
         let parts = chunks(bytes, call.settings.chunk_bytes);
         let Some((first, rest)) = parts.split_first() else {
@@ -117,32 +126,23 @@ impl Mesh {
     ) -> Result<Posted, Outcome> {
         let (settings, wire_id) = (call.settings, message.wire_id.as_str());
         let media_type = &message.rendered.media_type;
-        let named =
-            |name: &'static str, value: &str| (HeaderName::from_static(name), value.to_owned());
-        let ending = wire::ending(media_type);
-        let mut pairs = vec![
-            named("mex-from", &settings.mailbox),
-            named("mex-to", &settings.to),
-            named("mex-workflowid", &settings.workflow),
-            named("mex-localid", wire_id),
-            named("mex-filename", &format!("{wire_id}.{ending}")),
-            named(
-                "mex-subject",
-                &format!("Waymark {} {wire_id}", message.kind),
-            ),
-            named(
-                "mex-content-checksum",
-                &checksum(message.rendered.bytes.expose()),
-            ),
-            named("mex-content-type", media_type),
-            (CONTENT_TYPE, media_type.clone()),
-        ];
-        pairs.extend(chunk.headers());
+        let letter = Letter {
+            from: &settings.mailbox,
+            to: &settings.to,
+            workflow: &settings.workflow,
+            local_id: wire_id,
+            file_name: &format!("{wire_id}.{}", wire::ending(media_type)),
+            subject: &format!("Waymark {} {wire_id}", message.kind),
+            media_type,
+            bytes: message.rendered.bytes.expose(),
+        };
+        let mut headers = letter.headers().ok_or_else(unwritable)?;
+        headers.extend(written(chunk.headers())?);
         let ask = Ask {
             method: Method::POST,
             path: &[&settings.mailbox, "outbox"],
             query: &[],
-            headers: written(pairs)?,
+            headers,
             body: chunk.body().map_err(|_| unwritable())?,
             answer_max: ANSWER_BYTES_MAX,
         };

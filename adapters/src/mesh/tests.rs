@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use super::*;
 use crate::contract::{self, Answers, FarSide, HINT, Received, Script, sample};
 use crate::far_side::{self, NOW, Pki};
-use crate::hub::{Fault, Hub, OURS, PASSWORD, SHARED_KEY, STRANGE, THEIRS, WORKFLOW};
+use crate::stand_in::mesh::{Fault, Hub, OURS, PASSWORD, SHARED_KEY, STRANGE, THEIRS, WORKFLOW};
 
 mod answering;
 mod collecting;

@@ -57,7 +57,7 @@ pub fn receipt(
     Ok(read(&endpoint.id, &seen))
 }
 
-fn read(endpoint: &EndpointId, seen: &Seen) -> Option<Inbound> {
+pub(super) fn read(endpoint: &EndpointId, seen: &Seen) -> Option<Inbound> {
     let wire_id = seen.wire_id()?;
     inbound(
         endpoint,
@@ -106,8 +106,9 @@ mod tests {
     use crate::far_side::{self, Drawer};
 
     fn endpoint(more: &str) -> Endpoint {
-        let settings =
-            format!("url = \"https://notify.example\"\napi_key = \"secret:new\"\n{more}");
+        let settings = format!(
+            "url = \"https://notify.example\"\nprivate_network = true\napi_key = \"secret:new\"\n{more}"
+        );
         Endpoint {
             releases_at: Evidence::TransportAck,
             ..far_side::endpoint(AdapterKind::Notify, &settings)

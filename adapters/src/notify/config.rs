@@ -8,6 +8,7 @@ use waymark_core::directory::Endpoint;
 use waymark_core::error::Violation;
 
 use crate::context::EgressPolicy;
+use crate::egress::Reach;
 use crate::settings::{self, Address, SECRETS_MAX, SecretName};
 
 /// How often messages that were sent are asked after, unless settings say.
@@ -18,6 +19,9 @@ const POLL_SECONDS: std::ops::RangeInclusive<u64> = 1..=3_600;
 const GIVE_UP_HOURS_DEFAULT: u64 = 96;
 /// The shortest and the longest such time; Notify forgets a message after seven days.
 const GIVE_UP_HOURS: std::ops::RangeInclusive<u64> = 1..=168;
+
+/// The shortest wait after an attempt of unknown end before its message is asked after, milliseconds.
+const RETRY_FIRST_MS_MIN: u64 = 30_000;
 
 /// The settings of one endpoint.
 #[derive(Clone, Debug)]
@@ -102,6 +106,12 @@ impl Settings {
                 .as_ref()
                 .is_none_or(|id| uuid::Uuid::try_parse(id).is_ok());
             need(good, setting, "is the provider's id of it, a UUID");
+        }
+        let public = address.as_ref().is_some_and(|a| a.reach == Reach::Public);
+        if public && endpoint.retry.first_ms < RETRY_FIRST_MS_MIN {
+            let why =
+                "is at least 30s: the provider must show what it took before it is asked for it";
+            faults.push(Violation::new("retry.first", why));
         }
         // Nothing better than the carrier's word ever comes, and less would end a message that may still bounce.
         if endpoint.releases_at != Evidence::TransportAck {

@@ -212,14 +212,12 @@ pub(super) fn refused(
                 "the provider asks for fewer requests a minute",
             ),
         },
-        StatusCode::REQUEST_TIMEOUT | StatusCode::SERVICE_UNAVAILABLE => Outcome::Retry {
-            after: hint,
-            why: why("later", "the provider is not available"),
-        },
         // It may have been taken before it broke: what became of it is asked before it is sent again.
-        _ if status.is_server_error() => Outcome::Unknown {
-            why: why("broke", "the provider failed while it took the message"),
-        },
+        _ if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => {
+            Outcome::Unknown {
+                why: why("broke", "the provider failed while it took the message"),
+            }
+        }
         _ => Outcome::Park {
             reason: ParkReason::Refused,
             why: why(

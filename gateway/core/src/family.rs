@@ -220,6 +220,9 @@ pub enum Untold {
     /// The leg was entered in error: it is another child's, perhaps.
     #[error("the leg was entered in error")]
     EnteredInError,
+    /// The leg moved on, and its new state is told by itself.
+    #[error("the leg moved on meanwhile, which is told by itself")]
+    MovedOn,
     /// No template that holds today fits.
     #[error("no template that holds today tells this state")]
     NoTemplate,
@@ -241,6 +244,7 @@ impl Untold {
             Self::Objection => "family.objection",
             Self::NoConsent => "family.no_consent",
             Self::EnteredInError => "family.entered_in_error",
+            Self::MovedOn => "family.moved_on",
             Self::NoTemplate => "family.no_template",
             Self::NobodySafe => "family.nobody_safe",
             Self::NoWay => "family.no_way",
@@ -252,7 +256,7 @@ impl Untold {
     pub const fn needs_a_person(self) -> bool {
         !matches!(
             self,
-            Self::Objection | Self::NoConsent | Self::EnteredInError
+            Self::Objection | Self::NoConsent | Self::EnteredInError | Self::MovedOn
         )
     }
 }
@@ -293,11 +297,16 @@ pub fn decide(ask: &Ask<'_>) -> Result<FamilyMessage, Untold> {
         return Err(Untold::EnteredInError);
     }
     consent(ask)?;
-    let due: Vec<&Template> = ask
-        .directory
-        .templates
-        .iter()
-        .filter(|t| t.endpoint == *ask.endpoint && t.is_due(ask.notice.state, ask.pathway, ask.day))
+    let of = |state| {
+        let templates = ask.directory.templates.iter();
+        templates.filter(move |t| t.is_due(state, ask.pathway, ask.day))
+    };
+    // Who was told that a referral was declined must not hear afterwards that it was accepted.
+    if ask.standing != ask.notice.state && of(ask.standing).next().is_some() {
+        return Err(Untold::MovedOn);
+    }
+    let due: Vec<&Template> = of(ask.notice.state)
+        .filter(|t| t.endpoint == *ask.endpoint)
         .collect();
     if due.is_empty() {
         return Err(Untold::NoTemplate);

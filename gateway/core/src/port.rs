@@ -5,7 +5,7 @@ mod stop;
 mod store;
 
 pub use adapter::{
-    Adapter, Attachment, Channel, Collected, Conversation, Deadline, Identification, Inbound,
+    Adapter, AsksAfter, Attachment, Channel, Collected, Conversation, Deadline, Identification, Inbound,
     InboundBody, InboundDocument, InboundStatus, Intake, IntakeAnswer, IntakeError, Outbound,
     Probe, ProbeStage, Reconciliation, RenderError, Rendered, Sent, Source, StatusNotice,
     Undelivered,

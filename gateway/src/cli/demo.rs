@@ -1,44 +1,43 @@
 //! `waymark demo`: a gateway and its agencies on this machine, the whole job, and what was found.
 //!
 //! The gateway is the one that `waymark serve` runs, on embedded SQLite. The agencies are programs of their own
-//! kind: they know nothing of the gateway but its addresses, and speak gRPC, MLLP and HTTPS with it.
+//! kind: they know nothing of the gateway but its addresses, and each speaks one protocol with it.
 
 use std::path::PathBuf;
 use std::pin::pin;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use waymark_core::directory::Directory;
 use waymark_core::time::Clock as _;
-use waymark_proto::v1;
 
-use self::admin::Admin;
 use self::board::Board;
-use self::deployment::{FarSides, Place};
-use self::hospital::{Hospital, Power};
-use self::ledger::Ledger;
-use self::post::ReceiptKey;
-use self::school::School;
+use self::cast::Cast;
 use self::story::Story;
-use self::therapy::{Reserved, Therapy};
-use self::verdict::{SPECIALIST, Summary};
+use self::verdict::Summary;
 use super::failure::Failure;
 use super::output::{self, Format};
-use crate::app::{App, Duty};
 use crate::clock::SystemClock;
 use crate::lifecycle::{Ending, Lifecycle};
 use crate::telemetry::{Telemetry, TelemetryOptions};
 
 mod admin;
+mod answer;
+mod bars;
 mod board;
+mod cast;
 mod deployment;
+mod event;
+mod families;
+mod hearing;
 mod hospital;
 mod ledger;
 mod log;
+mod papers;
+mod portage;
 mod post;
+mod push;
 mod samples;
 mod school;
 mod story;
@@ -68,8 +67,10 @@ const LOOK: Duration = Duration::from_millis(500);
   waymark demo --once --output json     one line for a script; exit code 0 only if all arrived once and the log verified
   waymark demo --dir mydemo             keeps the deployment and the exported log
 
-A school (gRPC), a hospital (MLLP), a therapy service (webhook), a specialist team, a council and its social care
-(mailbox) work with a gateway on embedded SQLite. The hospital is taken down and brought back.")]
+A school and a mental health service (gRPC), a hospital (MLLP), a therapy service (webhook), occupational therapists
+(FHIR), a hearing service (MESH), a portage team (files), a specialist team, a council and its social care (mailbox) and
+a provider of family messages (Notify) work with a gateway on embedded SQLite. The hospital is taken down and brought
+back. Children come in by gRPC, FHIR, files and MESH.")]
 pub(super) struct Options {
     /// Ends when everything was shown and checked.
     #[arg(long)]
@@ -83,39 +84,6 @@ pub(super) struct Options {
     /// Which of the gateway's log lines go to standard error, such as info or waymark=debug.
     #[arg(long, value_name = "FILTER", default_value = "error")]
     log: String,
-}
-
-/// Everybody who takes part.
-struct Cast {
-    place: Place,
-    directory: Directory,
-    school: School,
-    hospital: Hospital,
-    therapy: Therapy,
-    clerks: Vec<Arc<Ledger>>,
-    admin: Admin,
-    auditor: tonic::transport::Channel,
-}
-
-impl Cast {
-    /// What each agency took in.
-    fn ledgers(&self) -> Vec<&Ledger> {
-        let pushed = [&*self.hospital.ledger, &*self.therapy.ledger];
-        pushed
-            .into_iter()
-            .chain(self.clerks.iter().map(|ledger| &**ledger))
-            .collect()
-    }
-
-    async fn verify_log(&self, receipts: &[v1::Receipt]) -> anyhow::Result<log::Verified> {
-        log::verify(
-            self.auditor.clone(),
-            self.place.log_vkey(),
-            self.place.dir(),
-            receipts,
-        )
-        .await
-    }
 }
 
 impl Options {
@@ -204,10 +172,20 @@ impl Options {
         found: &mut Option<Summary>,
     ) -> anyhow::Result<()> {
         let board = Board::open();
-        let planned = samples::plan(self.referrals, SystemClock.now().london_date())?;
-        let cast = &*cast.insert(self.start(lifecycle, telemetry, &board).await?);
+        let today = SystemClock.now().london_date();
+        let planned = samples::plan(self.referrals, today)?;
+        let others = samples::others(today)?;
+        let cast = &*cast.insert(
+            Box::pin(Cast::open(
+                self.dir.as_deref(),
+                lifecycle,
+                telemetry,
+                &board,
+            ))
+            .await?,
+        );
         let mut story = Story::new(cast, board);
-        let summary = story.play(planned).await?;
+        let summary = story.play(planned, others).await?;
         story.board().say(&verdict::words(&summary))?;
         if !self.is_scripted() && output::format() == Format::Json {
             output::json(&summary)?;
@@ -216,98 +194,13 @@ impl Options {
         if self.once {
             return Ok(());
         }
-        story.board().say(&invitation(&cast.place))?;
+        story.board().say(&cast.invitation()?)?;
         loop {
             tokio::time::sleep(LOOK).await;
             let rows = story.rows().await?;
             story.board().show(&rows)?;
         }
     }
-
-    async fn start(
-        &self,
-        lifecycle: &Lifecycle,
-        telemetry: &Telemetry,
-        board: &Board,
-    ) -> anyhow::Result<Cast> {
-        let hospital = Hospital::open(lifecycle)?;
-        hospital.turn(Power::Up).await?;
-        let reserved = Reserved::take().await?;
-        let key = ReceiptKey::generate()?;
-        let far = FarSides {
-            hospital: hospital.address,
-            therapy: reserved.address()?,
-            receipt_key: key.public(),
-        };
-        let place = Place::make(self.dir.as_deref(), &far)?;
-        let directory = place.directory()?;
-        let app = App::start(&place.config, Duty::Serve, lifecycle, telemetry.metrics()).await;
-        let app = app.context("start the gateway")?;
-        let grpc = app.grpc.context("the gateway does not listen for gRPC")?;
-        place.settle(&app, grpc)?;
-        hospital.answer_to(Place::hospital_listener(&app)?);
-        let callback = app.callback.context("the gateway takes no callbacks")?;
-        let therapy = Therapy::open(reserved, place.therapy_trust()?, callback, lifecycle);
-        let mut clerks = Vec::new();
-        for (agency, key) in [
-            (school::AGENCY, None),
-            (SPECIALIST, Some(key)),
-            (COUNCIL, None),
-            (SOCIAL_CARE, None),
-        ] {
-            clerks.push(post::open(
-                agency,
-                place.connect(agency, grpc).await?,
-                key,
-                lifecycle,
-            ));
-        }
-        let school = School::open(place.connect(school::AGENCY, grpc).await?, lifecycle);
-        let admin = Admin::new(place.connect(ADMIN, grpc).await?);
-        let auditor = place.connect(AUDITOR, grpc).await?;
-        board.say(&format!(
-            "a gateway is up in {}: gRPC {grpc}, a hospital at {}, a therapy service at {}, and four mailboxes",
-            place.dir().display(),
-            far.hospital,
-            far.therapy,
-        ))?;
-        Ok(Cast {
-            place,
-            directory,
-            school,
-            hospital,
-            therapy,
-            clerks,
-            admin,
-            auditor,
-        })
-    }
-}
-
-/// What the reader can try, word for word.
-fn invitation(place: &Place) -> String {
-    let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("waymark"));
-    let here = std::env::current_dir().unwrap_or_default();
-    let program = program.strip_prefix(&here).unwrap_or(&program);
-    let command = |rest: &str| format!("  {} {rest}\n", program.display());
-    let config = place.config_path().display();
-    let (spare, school) = (place.spare(), school::AGENCY);
-    let spare = spare.display();
-    let tree = place.dir().join(log::FOLDER);
-    [
-        "everything stays up until Ctrl-C. In another terminal:\n".to_owned(),
-        command(&format!("watch --config {config} --as {school}")),
-        command(&format!(
-            "route explain --config {config} --as {school} {spare}"
-        )),
-        command(&format!("send --config {config} --as {school} {spare}")),
-        command(&format!(
-            "audit verify {} --vkey '{}'",
-            tree.display(),
-            place.log_vkey()
-        )),
-    ]
-    .concat()
 }
 
 #[cfg(test)]
@@ -331,9 +224,29 @@ mod tests {
             .unwrap();
         assert_eq!(summary.faults, Vec::<String>::new());
         assert!(summary.ok && summary.log.verified);
-        assert_eq!(summary.referrals, samples::SAMPLES_COUNT);
-        // 16 to services, a cancel, and four answers that the school is told.
-        assert_eq!(summary.deliveries.get("done"), Some(&21));
+        assert_eq!(
+            summary.referrals,
+            samples::SAMPLES_COUNT + samples::OTHERS_COUNT
+        );
+        // 20 to services, a cancel, eight answers that the school is told and an email to a parent; what three others
+        // refer, and the answers that they are told.
+        assert_eq!(summary.deliveries.get("done"), Some(&36));
+        let adapters = summary.adapters.iter();
+        let adapters: Vec<_> = adapters.map(|(name, n)| (name.as_str(), *n)).collect();
+        assert_eq!(
+            adapters,
+            [
+                ("fhir", 2),
+                ("file", 3),
+                ("grpc", 2),
+                ("hl7v2", 8),
+                ("mailbox", 15),
+                ("mesh", 3),
+                ("notify", 1),
+                ("webhook", 2),
+            ]
+        );
+        assert_eq!(summary.evidence.get("transport_ack"), Some(&1));
         assert_eq!(summary.evidence.get("human_acceptance"), Some(&1));
         assert_eq!(summary.evidence.get("signed_receipt"), Some(&1));
         assert!(folder.path().join("demo/log/checkpoint").exists());

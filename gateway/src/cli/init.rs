@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use waymark_core::access::Role;
-use waymark_core::directory::{Directory, Environment, Identity, SourceFile, secret_names};
+use waymark_core::directory::{Directory, Environment, Identity, Sector, SourceFile, secret_names};
 use waymark_store::Keyring;
 use waymark_tlog::note::SigningKey;
 use zeroize::Zeroizing;
@@ -78,6 +78,8 @@ pub struct Ports {
     pub metrics: Option<u16>,
     /// Signed callbacks.
     pub webhook: Option<u16>,
+    /// FHIR, where the directory has a FHIR endpoint that says who we are there.
+    pub fhir: u16,
     /// The first MLLP listener; each further one takes the next port.
     pub mllp: u16,
 }
@@ -88,6 +90,7 @@ impl Default for Ports {
             grpc: 8443,
             metrics: Some(9464),
             webhook: Some(8444),
+            fhir: 8445,
             mllp: 2576,
         }
     }
@@ -99,6 +102,7 @@ impl Ports {
         grpc: 0,
         metrics: Some(0),
         webhook: Some(0),
+        fhir: 0,
         mllp: 0,
     };
 }
@@ -141,6 +145,8 @@ pub struct Deployment {
     pub ca: PathBuf,
     /// The folder of each client's cert.pem and key.pem, by the name that `--as` takes.
     pub clients: BTreeMap<String, PathBuf>,
+    /// Whoever is most likely to send first, by the name that `--as` takes: an agency of education that does not triage.
+    pub sender: Option<String>,
     /// The log's public key.
     pub log_vkey: String,
 }
@@ -163,7 +169,7 @@ pub fn init_deployment(dir: &Path, options: &InitOptions) -> anyhow::Result<Depl
     fs::create_dir_all(parent).with_context(|| format!("make {}", parent.display()))?;
     let building =
         building_folder(parent).with_context(|| format!("write to {}", parent.display()))?;
-    let (clients, log_vkey) = build(building.path(), options)?;
+    let (clients, sender, log_vkey) = build(building.path(), options)?;
     // Renaming onto an empty folder replaces it; onto one that was filled meanwhile it fails.
     fs::rename(building.path(), &dir).with_context(|| format!("make {}", dir.display()))?;
     // The folder now has its own name: there is nothing left to remove under the old one.
@@ -175,6 +181,7 @@ pub fn init_deployment(dir: &Path, options: &InitOptions) -> anyhow::Result<Depl
             .into_iter()
             .map(|name| (name.clone(), dir.join("clients").join(name)))
             .collect(),
+        sender,
         log_vkey,
         dir,
     })
@@ -189,7 +196,11 @@ fn building_folder(parent: &Path) -> std::io::Result<tempfile::TempDir> {
     builder.tempdir_in(parent)
 }
 
-fn build(dir: &Path, options: &InitOptions) -> anyhow::Result<(Vec<String>, String)> {
+/// Answers the names of its clients, who of them is most likely to send, and the log's public key.
+fn build(
+    dir: &Path,
+    options: &InitOptions,
+) -> anyhow::Result<(Vec<String>, Option<String>, String)> {
     let files = directory_files(options);
     let directory = Directory::load(&files).map_err(|findings| {
         let all: Vec<String> = findings.iter().map(ToString::to_string).collect();
@@ -220,10 +231,15 @@ fn build(dir: &Path, options: &InitOptions) -> anyhow::Result<(Vec<String>, Stri
         fs::create_dir_all(inner).with_context(|| format!("make {}", inner.display()))?;
         write_public(&path, file.text.as_bytes())?;
     }
+    for folder in settings::folders(&directory) {
+        let folder = dir.join(settings::FILES_FOLDER).join(folder);
+        fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
+    }
     write_settings(dir, &directory, options)?;
     let names = clients.iter().map(|(name, _)| name.clone()).collect();
-    write_profile(dir, &directory, options, &clients, &log_vkey)?;
-    Ok((names, log_vkey))
+    let sender = likely_sender(&directory, &clients);
+    write_profile(dir, options, &clients, sender.as_ref(), &log_vkey)?;
+    Ok((names, sender, log_vkey))
 }
 
 /// The directory's files: those given, else the sample in the deployment's own environment.
@@ -293,11 +309,28 @@ fn write_settings(dir: &Path, directory: &Directory, options: &InitOptions) -> a
     write_public(&dir.join(CONFIG_FILE), text.as_bytes())
 }
 
+/// Whoever is most likely to try `send` first: an agency of education that is not the triage's.
+fn likely_sender(directory: &Directory, clients: &[(String, Identity)]) -> Option<String> {
+    let triage = directory.triage().map(|s| &s.agency);
+    let teaches = |identity: &Identity| {
+        let agency = directory.agencies.get(&identity.agency);
+        agency.is_some_and(|agency| agency.sector == Sector::Education)
+    };
+    let of_agencies = || {
+        let all = clients.iter();
+        all.filter(|(_, i)| i.roles.contains(&Role::Agency))
+    };
+    let first = of_agencies().find(|(_, i)| Some(&i.agency) != triage && teaches(i));
+    first
+        .or_else(|| of_agencies().next())
+        .map(|(name, _)| name.clone())
+}
+
 fn write_profile(
     dir: &Path,
-    directory: &Directory,
     options: &InitOptions,
     clients: &[(String, Identity)],
+    sender: Option<&String>,
     log_vkey: &str,
 ) -> anyhow::Result<()> {
     let with = |role: Role| {
@@ -306,11 +339,6 @@ fn write_profile(
             .find(|(_, i)| i.roles.contains(&role))
             .map(|(name, _)| name.clone())
     };
-    // Whoever is most likely to try `send` first: an agency of education that is not the triage's.
-    let triage = directory.triage().map(|s| &s.agency);
-    let sender = clients
-        .iter()
-        .find(|(_, i)| i.roles.contains(&Role::Agency) && Some(&i.agency) != triage);
     let profile = Profile {
         target: Some(format!("127.0.0.1:{}", options.ports.grpc))
             .filter(|_| options.ports.grpc != 0),
@@ -318,9 +346,7 @@ fn write_profile(
         clients: Some("clients".into()),
         log_vkey: Some(log_vkey.to_owned()),
         default: Defaults {
-            agency: sender
-                .map(|(name, _)| name.clone())
-                .or_else(|| with(Role::Agency)),
+            agency: sender.cloned(),
             admin: with(Role::Admin),
             auditor: with(Role::Auditor),
         },
@@ -359,7 +385,9 @@ The folder must be empty or not exist. It gets:
   waymark.toml      how the process runs        directory/   who is in the area (a sample)
   client.toml       how commands reach it       clients/     a certificate for each identity
   ca.pem, ca.key    a development authority     tls/         the gateway's own certificates
-  keys/             keyring and log key         secrets/     what endpoints sign with
+  keys/             keyring and log key         secrets/     what endpoints sign and prove themselves with
+                                                files/       a folder for each agency that exchanges files
+A provider's own key (GOV.UK Notify, MESH) must replace what stands in secrets/ under its name.
 Keep keys/ backed up apart from the database: without the keyring nothing in it can be read.")]
 pub(super) struct Options {
     /// The folder to make.
@@ -385,6 +413,9 @@ pub(super) struct Options {
     /// Port of signed callbacks.
     #[arg(long, default_value_t = 8444)]
     webhook_port: u16,
+    /// Port of FHIR, where the directory has a FHIR endpoint that says who we are there.
+    #[arg(long, default_value_t = Ports::default().fhir)]
+    fhir_port: u16,
     /// Port of metrics and health.
     #[arg(long, default_value_t = 9464)]
     metrics_port: u16,
@@ -405,6 +436,7 @@ impl Options {
                 grpc: self.grpc_port,
                 metrics: Some(self.metrics_port),
                 webhook: Some(self.webhook_port),
+                fhir: self.fhir_port,
                 mllp: self.mllp_port,
             },
             database: self.database,
@@ -418,14 +450,14 @@ impl Options {
         };
         let made = init_deployment(&self.dir, &options)?;
         output::show(&made, |made| {
-            let (config, first) = (self.dir.join(CONFIG_FILE), made.clients.keys().next());
+            let config = self.dir.join(CONFIG_FILE);
             format!(
                 "made {}\n  clients  {}\n  log key  {}\n\nnext:\n  waymark serve --config {config}\n  \
                  waymark send --config {config} --as {} FILE\n  waymark doctor --config {config}",
                 made.dir.display(),
                 made.clients.keys().cloned().collect::<Vec<_>>().join(", "),
                 made.log_vkey,
-                first.map_or("NAME", String::as_str),
+                made.sender.as_deref().unwrap_or("NAME"),
                 config = config.display(),
             )
         })?;

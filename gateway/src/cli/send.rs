@@ -1,19 +1,23 @@
-//! `waymark send`: referrals from files, as JSON over gRPC, as HL7 v2 over MLLP and as FHIR messages over HTTPS, one
-//! answer for each file.
+//! `waymark send`: referrals from files, as JSON over gRPC, as HL7 v2 over MLLP, as FHIR messages over HTTPS, by an
+//! agency's folder and from its MESH mailbox, one answer for each file.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use indicatif::ProgressBar;
 use tonic::transport::Channel;
+use waymark_core::directory::Environment;
 
 use super::client::{ClientArgs, ClientDuty};
 use super::failure::Failure;
 use super::output::{self, Format};
 
 mod fhir;
+pub(super) mod folder;
 mod grpc;
+mod mesh;
 mod mllp;
 mod outcome;
 mod source;
@@ -30,13 +34,25 @@ const IN_FLIGHT: usize = 16;
   waymark send --as EE123456 referral.json
   waymark send --as EE123456 --want-proof --receipts receipts/ outbox/
   waymark send --as R1L --mllp 127.0.0.1:2576 --mllp-plain messages/
+  waymark send --as OT001 --fhir 127.0.0.1:8445 message.json
+  waymark send --folder /srv/waymark/files/portage referral.json statuses.csv
+  waymark send --as AUD01 --mesh https://hub.example:443 --mailbox X26ABC2 --to X26ABC1 --workflow SEND_REFERRAL \\
+               --password-file password --shared-key-file shared-key referral.json
 
 Files:
   *.json  a referral in the canonical form (`waymark send --example` prints one)
   *.hl7   one HL7 v2 message; lines may end in CR, LF or CRLF
   *.json with a resourceType  one FHIR message bundle (BaRS), sent to $process-message; FHIR as XML is not taken
-A folder stands for its *.json, *.hl7 and *.xml files in the order of their names. A JSON file is sent under the
-SHA-256 of its bytes as its message key, so sending the same file again is harmless and answered as a repeat.
+  *.csv   one referral or statuses, by --folder alone (docs/partners/file.md)
+A folder stands for its *.json, *.hl7 and *.xml files in the order of their names, with --folder its *.csv files too.
+A JSON file is sent under the SHA-256 of its bytes as its message key, so sending the same file again is harmless and
+answered as a repeat; by --folder and --mesh every file is.
+
+By --folder a file is accepted once the gateway moved it to `done`, and refused once it lies in `failed`. By --mesh the
+hub's word is not the gateway's: a file is accepted once the gateway acknowledged it, which it does only with what it has
+stored; what it does not take in stays unanswered here, and alarms its operators. A gateway looks into its mailbox every
+five minutes unless its directory says otherwise: --wait 600 waits for two looks.
+Webhooks, mailboxes and messages to families take in no new referrals: send those by one of the ways above.
 
 Exit codes: 0 everything was accepted, 1 something was refused, 2 nothing to send, 3 no connection.")]
 pub(super) struct Options {
@@ -64,11 +80,57 @@ pub(super) struct Options {
     /// FHIR listener, in place of the one in waymark.toml.
     #[arg(long, value_name = "HOST:PORT")]
     fhir: Option<String>,
+    /// The agency's own folder at the gateway, to leave every file in as a message with its manifest.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["mesh", "mllp", "fhir", "receipts", "want_proof", "request_id"])]
+    folder: Option<PathBuf>,
+    #[command(flatten)]
+    by_mesh: MeshOptions,
+    /// How long to wait for what becomes of the files, by --folder and --mesh.
+    #[arg(long, value_name = "SECONDS", default_value_t = WAIT_SECONDS, value_parser = clap::value_parser!(u64).range(1..=WAIT_SECONDS_MAX))]
+    wait: u64,
+    /// What a manifest, or a message by MESH, says of its data.
+    #[arg(long, value_name = "test|live", default_value = "test", value_parser = environment)]
+    environment: Environment,
     /// Print an example referral and end.
     #[arg(long, exclusive = true)]
     example: bool,
     #[command(flatten)]
     client: ClientArgs,
+}
+
+/// How files go from a MESH mailbox.
+#[derive(Args, Debug)]
+struct MeshOptions {
+    /// MESH hub to send every file to, from an agency's own mailbox.
+    #[arg(long, value_name = "URL", requires_all = ["mailbox", "to", "workflow", "password_file", "shared_key_file"],
+          conflicts_with_all = ["mllp", "fhir", "receipts", "want_proof", "request_id"])]
+    mesh: Option<String>,
+    /// The agency's own mailbox.
+    #[arg(long, value_name = "MAILBOX", requires = "mesh")]
+    mailbox: Option<String>,
+    /// The gateway's mailbox.
+    #[arg(long, value_name = "MAILBOX", requires = "mesh")]
+    to: Option<String>,
+    /// The workflow id agreed with the gateway.
+    #[arg(long, value_name = "WORKFLOW", requires = "mesh")]
+    workflow: Option<String>,
+    /// File that holds the mailbox's password.
+    #[arg(long, value_name = "FILE", requires = "mesh")]
+    password_file: Option<PathBuf>,
+    /// File that holds the key that all mailboxes of the environment share.
+    #[arg(long, value_name = "FILE", requires = "mesh")]
+    shared_key_file: Option<PathBuf>,
+}
+
+/// How long is waited for what becomes of the files unless asked otherwise: three looks of a gateway into a folder.
+const WAIT_SECONDS: u64 = 90;
+/// The longest such wait: MESH keeps a message for five days, and nobody waits for that at a terminal.
+const WAIT_SECONDS_MAX: u64 = 3_600;
+
+fn environment(text: &str) -> Result<Environment, String> {
+    let known = [Environment::Test, Environment::Live];
+    let found = known.into_iter().find(|known| known.as_str() == text);
+    found.ok_or_else(|| "is test or live".to_owned())
 }
 
 /// The most items of one stream at work that the gateway allows at all.
@@ -117,7 +179,7 @@ impl Options {
     }
 
     async fn send(&self) -> anyhow::Result<SendReport> {
-        let sources = source::collect(&self.paths)?;
+        let sources = source::collect(&self.paths, self.folder.is_some())?;
         if self.request_id.is_some() && sources.iter().filter(|s| s.kind == Kind::Json).count() != 1
         {
             return Err(Failure::usage("--request-id is for one JSON file"));
@@ -130,21 +192,20 @@ impl Options {
             channel: None,
             numbered: 0,
         };
-        // Runs of files of one kind go together, so that the order of the names is the order of sending.
-        for run in sources.chunk_by(|a, b| a.kind == b.kind) {
-            match run.first().map(|s| s.kind) {
-                Some(Kind::Json) => grpc::send(&mut sending, run).await?,
-                Some(Kind::Hl7) => mllp::send(&mut sending, run).await?,
-                Some(Kind::Message) => fhir::send(&mut sending, run).await?,
-                Some(Kind::Fhir | Kind::Other) | None => {
-                    for source in run {
-                        sending.done(source, Outcome::Refused(source::not_taken(source)))?;
-                    }
-                }
-            }
+        if let Some(folder) = &self.folder {
+            folder::send(&mut sending, folder, &sources).await?;
+        } else if self.by_mesh.mesh.is_some() {
+            mesh::send(&mut sending, &self.by_mesh, &sources).await?;
+        } else {
+            sending.in_runs(&sources).await?;
         }
         sending.bar.finish_and_clear();
         Ok(SendReport::of(sending.items))
+    }
+
+    /// How long is waited for what becomes of the files.
+    const fn patience(&self) -> Duration {
+        Duration::from_secs(self.wait)
     }
 
     fn wants_proof(&self) -> bool {
@@ -153,6 +214,24 @@ impl Options {
 }
 
 impl Sending<'_> {
+    /// Sends each file by the protocol of its kind.
+    async fn in_runs(&mut self, sources: &[Source]) -> anyhow::Result<()> {
+        // Runs of files of one kind go together, so that the order of the names is the order of sending.
+        for run in sources.chunk_by(|a, b| a.kind == b.kind) {
+            match run.first().map(|s| s.kind) {
+                Some(Kind::Json) => grpc::send(self, run).await?,
+                Some(Kind::Hl7) => mllp::send(self, run).await?,
+                Some(Kind::Message) => fhir::send(self, run).await?,
+                Some(Kind::Csv | Kind::Fhir | Kind::Other) | None => {
+                    for source in run {
+                        self.done(source, Outcome::Refused(source::not_taken(source)))?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The connection to the gateway, made at first use.
     async fn channel(&mut self) -> anyhow::Result<Channel> {
         match &self.channel {

@@ -15,7 +15,7 @@ use waymark_core::alarm::{AlarmKind, NewAlarm};
 use waymark_core::delivery::Why;
 use waymark_core::directory::Endpoint;
 use waymark_core::id::{DeliveryId, EndpointId};
-use waymark_core::port::{Collected, Deadline, Intake, StoreError};
+use waymark_core::port::{AsksAfter, Collected, Deadline, Intake, StoreError};
 use waymark_core::time::Timestamp;
 
 use super::AdapterFor;
@@ -57,6 +57,8 @@ struct Round {
     endpoint: EndpointId,
     every: Duration,
     asked: Option<DeliveryId>,
+    /// Whether the next page of what is asked after is asked for at once: every open case is asked for in each pause.
+    pages_on: bool,
     collected: Collected,
 }
 
@@ -95,16 +97,15 @@ impl Collector {
         while running.join_next().await.is_some() {}
     }
 
-    /// Starts a round at every endpoint that is due, as far as there is room.
+    /// Starts a round at every endpoint that is due, as far as there is room: those that have waited longest first, so that
+    /// endpoints that take their whole time delay the others and never keep them out.
     fn start(&self, standing: &mut BTreeMap<EndpointId, Standing>, running: &mut JoinSet<Round>) {
         let now = self.service.now();
         let today = now.london_date();
         let in_force = self.service.in_force();
         standing.retain(|id, at| at.collecting || in_force.directory.endpoint(id, today).is_some());
+        let mut due = Vec::new();
         for endpoint in in_force.directory.endpoints.values() {
-            if running.len() >= COLLECTING_MAX {
-                return;
-            }
             if !endpoint.validity.holds_on(today) {
                 continue;
             }
@@ -112,12 +113,19 @@ impl Collector {
                 continue;
             };
             let at = standing.entry(endpoint.id.clone()).or_default();
-            if at.collecting || at.due.is_some_and(|due| due > now) {
-                continue;
+            if !at.collecting && at.due.is_none_or(|due| due <= now) {
+                due.push((at.due, endpoint.id.clone(), every));
             }
+        }
+        due.sort();
+        for (_, id, every) in due {
+            if running.len() >= COLLECTING_MAX {
+                return;
+            }
+            let at = standing.entry(id.clone()).or_default();
             at.collecting = true;
             let (collector, asked) = (self.clone(), at.asked);
-            let (in_force, id) = (Arc::clone(&in_force), endpoint.id.clone());
+            let in_force = Arc::clone(&in_force);
             running.spawn(async move { collector.round(&in_force, id, every, asked).await });
         }
     }
@@ -139,7 +147,12 @@ impl Collector {
                 }
             },
         };
+        let cases = |endpoint: &Endpoint| {
+            (self.adapters)(endpoint.adapter).asks_after() == AsksAfter::Cases
+        };
+        let endpoint = in_force.directory.endpoints.get(&id);
         Round {
+            pages_on: asked.is_some() && endpoint.is_some_and(cases),
             endpoint: id,
             every,
             asked,
@@ -152,9 +165,10 @@ impl Collector {
         endpoint: &Endpoint,
         asked: Option<DeliveryId>,
     ) -> Result<(Option<DeliveryId>, Collected), StoreError> {
-        let page = self.service.store().sent(&endpoint.id, asked, SENT_PAGE);
-        let page = page.await?;
         let adapter = (self.adapters)(endpoint.adapter);
+        let store = self.service.store();
+        let page = store.sent(&endpoint.id, adapter.asks_after(), asked, SENT_PAGE);
+        let page = page.await?;
         let within = endpoint.attempt_timeout;
         let collecting = adapter.collect(endpoint, &page.sent, &*self.intake, Deadline { within });
         let limited = tokio::time::timeout(within + GRACE, collecting);
@@ -183,7 +197,7 @@ impl Collector {
         }
         at.collecting = false;
         at.asked = round.asked;
-        at.due = Some(if round.collected.more {
+        at.due = Some(if round.collected.more || round.pages_on {
             now
         } else {
             now.plus(round.every)

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
+use aws_lc_rs::digest::{Context, SHA256};
 use waymark_core::access::{Action, Principal, Role};
 use waymark_core::audit::{CommitmentTag, EntryKind};
-use waymark_core::delivery::Evidence;
+use waymark_core::delivery::{DeliveryState, Evidence};
 use waymark_core::error::{ErrorKind, Violation};
 use waymark_core::id::{Reference, ReferralId, WireId};
 use waymark_core::leg::{LegState, Reception, referral_state};
@@ -125,7 +126,7 @@ impl Intake for IntakeService {
                 }
                 let version = status
                     .source_version
-                    .unwrap_or_else(|| version_of(&message.message_key));
+                    .unwrap_or_else(|| version_of(&message.message_key, &message.fingerprint));
                 self.service
                     .inbound_status(
                         &caller,
@@ -236,12 +237,15 @@ fn state_of(view: &ReferralView) -> Option<LegState> {
     referral_state(&legs)
 }
 
-/// A version for a wire that has none: the first 63 bits of the message key's digest, so that the same message is
-/// seen to be the same and no order is claimed.
-fn version_of(key: &str) -> u64 {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, key.as_bytes());
+/// A version for a wire that has none: the first 63 bits of a digest over the message's key and content, so that the same
+/// message is seen to be the same, another under a key that was used before is not lost, and no order is claimed.
+fn version_of(key: &str, content: &Payload) -> u64 {
+    let mut context = Context::new(&SHA256);
+    for part in [key.as_bytes(), &[0], content.expose()] {
+        context.update(part);
+    }
     let mut first = [0u8; 8];
-    for (slot, byte) in first.iter_mut().zip(digest.as_ref()) {
+    for (slot, byte) in first.iter_mut().zip(context.finish().as_ref()) {
         *slot = *byte;
     }
     u64::from_be_bytes(first) >> 1
@@ -442,7 +446,11 @@ impl Service {
                 "is not the id of a delivery of this referral to you: echo MSH-10 of the message that it answers",
             )]));
         };
-        if status.grade <= delivery.evidence || delivery.attempts == 0 {
+        // A receiver that had the message before the first answer arrived says only now under which reference.
+        let named = status.receiver_reference.is_some()
+            && delivery.receiver_reference.is_none()
+            && delivery.state != DeliveryState::Attempting;
+        if delivery.attempts == 0 || (status.grade <= delivery.evidence && !named) {
             return Ok(());
         }
         let now = self.now();

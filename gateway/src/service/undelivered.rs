@@ -3,13 +3,14 @@
 
 use waymark_core::access::Principal;
 use waymark_core::alarm::{AlarmKind, NewAlarm};
-use waymark_core::audit::{CommitmentTag, EntryKind};
+use waymark_core::audit::{CommitmentTag, EntryDraft, EntryKind};
 use waymark_core::delivery::{DeliveryState, Kind};
 use waymark_core::error::ErrorKind;
 use waymark_core::leg::{LegState, Owner};
+use waymark_core::personal::Payload;
 use waymark_core::port::{
-    Act, Channel, DeliveryView, EventKind, IntakeAnswer, NewEvent, Operation, StatusNotice,
-    StoreError, Undelivered,
+    Act, Channel, DeliveryView, EventKind, IntakeAnswer, MessageKey, NewBody, NewDelivery,
+    NewEvent, Opening, Operation, ReferralChange, StatusNotice, StoreError, Undelivered,
 };
 
 use super::draft::NOTE;
@@ -17,7 +18,7 @@ use super::{Service, ServiceError, Telling, tell_sender};
 
 impl Service {
     /// Parks a delivery that did not arrive after all, alarms its owner and tells its sender. One that had ended
-    /// already stays as it is, and its owner is alarmed all the same: somebody was told that it had arrived.
+    /// already stays as it is, and all the rest is done all the same: somebody was told that it had arrived.
     pub(super) async fn undelivered(
         &self,
         caller: &Principal,
@@ -39,25 +40,17 @@ impl Service {
         if view.delivery.kind == Kind::Guidance && view.state != DeliveryState::Done {
             return self.family_undelivered(caller, view, &undelivered).await;
         }
-        let live = view.state.blocks_lane();
-        let repeated = if live {
+        let repeated = if view.state.blocks_lane() {
             match store
                 .operate(self.parking(caller, &view, &undelivered))
                 .await
             {
                 Ok(()) => false,
-                // An attempt is under way, or somebody else ended it meanwhile: the news is asked for again.
-                Err(StoreError::Stale) => {
-                    return Err(ServiceError::new(
-                        ErrorKind::Unavailable,
-                        "CHANGED_MEANWHILE",
-                    ));
-                }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(later(error)),
             }
         } else {
-            let alarm = self.undelivered_alarm(&view, &undelivered);
-            !store.raise_alarm(&alarm, self.now()).await?
+            let change = self.noting(caller, &view, &undelivered).await?;
+            store.change(change).await.map_err(later)?.repeated
         };
         Ok(IntakeAnswer {
             referral: view.referral,
@@ -79,7 +72,7 @@ impl Service {
             owner: owner.agency,
             role: owner.role,
             text: format!(
-                "{} says that this did not arrive: {}: speak with the receiver, then resume or redirect it",
+                "{} says that this did not arrive: {}: speak with the receiver, then resend or redirect it",
                 view.delivery.endpoint, undelivered.why.text
             ),
         }
@@ -104,12 +97,8 @@ impl Service {
         )
     }
 
-    fn parking(
-        &self,
-        caller: &Principal,
-        view: &DeliveryView,
-        undelivered: &Undelivered,
-    ) -> Operation {
+    /// What is recorded and told, whatever becomes of the delivery.
+    fn news(&self, caller: &Principal, view: &DeliveryView, undelivered: &Undelivered) -> News {
         let now = self.now();
         let draft = self.drafter();
         let id = view.delivery.id;
@@ -139,29 +128,88 @@ impl Service {
         let tell = (view.delivery.kind != Kind::Status)
             .then(|| tell_sender(&draft, &self.in_force().directory, &telling))
             .flatten();
+        let event = NewEvent {
+            leg: view.delivery.leg,
+            delivery: Some(id),
+            source: view.delivery.recipient.clone(),
+            text: Some(note.id),
+            ..NewEvent::of(&entry, EventKind::Delivery, &undelivered.why.code)
+        };
+        News {
+            event,
+            note,
+            tell,
+            alarm: self.undelivered_alarm(view, undelivered),
+            entry,
+            opening,
+        }
+    }
+
+    fn parking(
+        &self,
+        caller: &Principal,
+        view: &DeliveryView,
+        undelivered: &Undelivered,
+    ) -> Operation {
+        let news = self.news(caller, view, undelivered);
+        let id = view.delivery.id;
         Operation {
             delivery: id,
             act: Act::Park(undelivered.reason),
-            at: now,
+            at: news.entry.at,
             deadline: view.delivery.deadline,
-            event: NewEvent {
-                id: entry.event,
-                kind: EventKind::Delivery,
-                leg: view.delivery.leg,
-                delivery: Some(id),
-                source: view.delivery.recipient.clone(),
-                source_version: None,
-                state: None,
-                reception: None,
-                code: undelivered.why.code.clone(),
-                text: Some(note.id),
-            },
-            note,
-            tell,
-            alarms: vec![self.undelivered_alarm(view, undelivered)],
+            event: news.event,
+            note: news.note,
+            tell: news.tell,
+            alarms: vec![news.alarm],
             resolve: vec![(AlarmKind::EvidenceOverdue, id.to_string())],
-            entry,
-            openings: vec![opening],
+            entry: news.entry,
+            openings: vec![news.opening],
         }
     }
+
+    /// The change of a referral one of whose deliveries had ended; the same news again changes nothing.
+    async fn noting(
+        &self,
+        caller: &Principal,
+        view: &DeliveryView,
+        undelivered: &Undelivered,
+    ) -> Result<ReferralChange, ServiceError> {
+        let referral = self.parts.store.referral(view.referral).await?;
+        let referral =
+            referral.ok_or_else(|| ServiceError::new(ErrorKind::Internal, "REFERRAL_GONE"))?;
+        let news = self.news(caller, view, undelivered);
+        let (why, wire) = (&undelivered.why, &view.delivery.wire_id);
+        let (tell, deliveries) = news.tell.into_iter().unzip::<_, _, Vec<_>, Vec<_>>();
+        Ok(ReferralChange {
+            message_key: Some(MessageKey {
+                sender: view.delivery.recipient.clone(),
+                key: format!("undelivered:{wire}:{}", why.code).into(),
+                content: Payload::new(why.text.clone().into_bytes()),
+            }),
+            bodies: std::iter::once(news.note).chain(tell).collect(),
+            deliveries,
+            alarms: vec![news.alarm],
+            openings: vec![news.opening],
+            ..ReferralChange::of((referral.id, referral.version), news.event, news.entry)
+        })
+    }
+}
+
+/// An attempt is under way, or somebody else ended it meanwhile: the news is asked for again.
+fn later(error: StoreError) -> ServiceError {
+    match error {
+        StoreError::Stale => ServiceError::new(ErrorKind::Unavailable, "CHANGED_MEANWHILE"),
+        error => error.into(),
+    }
+}
+
+/// What is recorded of a delivery that did not arrive after all.
+struct News {
+    entry: EntryDraft,
+    opening: Opening,
+    event: NewEvent,
+    note: NewBody,
+    tell: Option<(NewBody, NewDelivery)>,
+    alarm: NewAlarm,
 }

@@ -42,7 +42,7 @@ async fn delivered(
 }
 
 /// The agency's server, and the directory that leads to it and knows its key.
-async fn agency(gateway: &Gateway, script: &str) -> anyhow::Result<Peer> {
+pub(super) async fn agency(gateway: &Gateway, script: &str) -> anyhow::Result<Peer> {
     let papers = Papers::of(gateway, AGENCY)?;
     let seed = papers.folder.path().join("seed");
     std::fs::write(&seed, hex::encode(SEED))?;

@@ -19,7 +19,7 @@ mod server;
 const SERVER: &str = "fhir_medplum.js";
 const SENDER: &str = "fhir_send.py";
 const TARGET: &str = "https://fhir.nhs.uk/Id/dos-service-id|2000011147";
-const PATHWAY: &str = "neurodevelopment";
+pub(super) const PATHWAY: &str = "neurodevelopment";
 const FAR_SIDE: &str = "waymark:test:agency:FHR01";
 
 /// A service that is reached by FHIR, in one of its two modes.
@@ -73,15 +73,15 @@ poll_seconds = 1
 }
 
 /// A gateway that serves FHIR and delivers to a Medplum server.
-struct Place {
-    gateway: Gateway,
+pub(super) struct Place {
+    pub(super) gateway: Gateway,
     papers: Papers,
     peer: Peer,
     client: reqwest::Client,
 }
 
 impl Place {
-    async fn new(mode: &str, script: &str) -> anyhow::Result<Self> {
+    pub(super) async fn new(mode: &str, script: &str) -> anyhow::Result<Self> {
         let mut gateway = Gateway::make(Engine::Sqlite, &area(mode, 1), Duty::Serve).await?;
         gateway.config.listen.fhir = Some(FhirListener {
             address: ([127, 0, 0, 1], 0).into(),

@@ -31,7 +31,7 @@ waymark_tests::both_engines! {
 }
 
 /// OpenSSH's server, with the folder that it shows.
-struct Server {
+pub(super) struct Server {
     peer: Peer,
     ground: TempDir,
 }
@@ -372,18 +372,15 @@ async fn comes_to(
     .await
 }
 
-async fn a_spreadsheet_school_refers_to_a_team_over_sftp_and_hears_back(
-    engine: Engine,
-) -> anyhow::Result<()> {
+/// A gateway, the server of a team whose files it writes over SFTP, and the ground of a school's own folder.
+pub(super) async fn over_sftp(engine: Engine) -> anyhow::Result<(Gateway, Server, TempDir)> {
     let server = Server::start().await?;
     let tables = format!(
         "{TABLES}{}\n",
         server.settings(&server.beside("fingerprint")?)?
     );
     let ground = tempfile::tempdir()?;
-    let school = Side(ground.path().join("agencies/school"));
-    fs::create_dir_all(&school.0)?;
-    let team = Side(server.folder());
+    fs::create_dir_all(ground.path().join("agencies/school"))?;
     let mut gateway = Gateway::make(engine, &Area::with(tables), Duty::Serve).await?;
     gateway.config.files.root = Some(ground.path().to_owned());
     fs::write(
@@ -391,6 +388,17 @@ async fn a_spreadsheet_school_refers_to_a_team_over_sftp_and_hears_back(
         format!("{}\n", server.beside("key")?),
     )?;
     gateway.restart().await?;
+    Ok((gateway, server, ground))
+}
+
+async fn a_spreadsheet_school_refers_to_a_team_over_sftp_and_hears_back(
+    engine: Engine,
+) -> anyhow::Result<()> {
+    let (gateway, server, ground) = over_sftp(engine).await?;
+    let (school, team) = (
+        Side(ground.path().join("agencies/school")),
+        Side(server.folder()),
+    );
     let admin = gateway.client("admin-LA882").await?;
 
     // There: nothing that matters to safety is lost on the way, and the receipt is the team's word.

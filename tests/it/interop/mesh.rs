@@ -18,9 +18,9 @@ const WORKFLOW: &str = "TEST_WORKFLOW";
 const LIMITS: &str = "retry = { first = \"50ms\", cap = \"200ms\" }\nattempt_timeout = \"10s\"";
 
 /// The gateway and the sandbox, over mutual TLS unless a fault is played.
-struct Ground {
+pub(super) struct Ground {
     hub: Peer,
-    gateway: Gateway,
+    pub(super) gateway: Gateway,
     papers: Papers,
     url: String,
     school: Client,
@@ -28,7 +28,7 @@ struct Ground {
 }
 
 impl Ground {
-    async fn new(secured: bool, settings: &str, args: &[&str]) -> anyhow::Result<Self> {
+    pub(super) async fn new(secured: bool, settings: &str, args: &[&str]) -> anyhow::Result<Self> {
         let area = Area::default();
         let mut gateway = Gateway::make(Engine::Sqlite, &area, Duty::Serve).await?;
         let papers = Papers::of(&gateway, "waymark:test:mesh:hub")?;

@@ -35,7 +35,11 @@ receivers! {
 }
 
 /// A gateway whose hospital is a peer.
-async fn hospital(script: &str, tls: bool, args: &[&str]) -> anyhow::Result<(Gateway, Peer)> {
+pub(super) async fn hospital(
+    script: &str,
+    tls: bool,
+    args: &[&str],
+) -> anyhow::Result<(Gateway, Peer)> {
     if !tls {
         let peer = Peer::start(script, args).await?;
         let area = Area::hospital(peer.port());

@@ -91,7 +91,7 @@ struct Far(Notify);
 
 impl Far {
     async fn start() -> anyhow::Result<Self> {
-        let notify = Notify::start().await?;
+        let notify = Notify::start(Arc::new(SystemClock)).await?;
         let family = sample::family();
         let fields: Vec<&str> = family.fields.keys().copied().collect();
         notify.template(&family.remote, "email", &fields);

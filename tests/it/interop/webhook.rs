@@ -20,12 +20,21 @@ const BOTH: &str = "signing_secrets = [\"secret:therapy-next\", \"secret:therapy
 const NEXT: &str = "signing_secrets = [\"secret:therapy-next\"]";
 
 /// A therapy service at work: the gateway, its papers and the area it stands in.
-struct Service {
-    gateway: Gateway,
+pub(super) struct Service {
+    pub(super) gateway: Gateway,
     papers: Papers,
 }
 
 impl Service {
+    /// A service that takes whatever comes.
+    pub(super) async fn serving() -> anyhow::Result<(Self, Peer)> {
+        let service = Self::new().await?;
+        let secret = service.gateway.secret("therapy-webhook")?;
+        let peer = service.receiver(&secret, &[]).await?;
+        service.signs_with(peer.port(), OLD).await?;
+        Ok((service, peer))
+    }
+
     async fn new() -> anyhow::Result<Self> {
         let gateway = Gateway::start(Engine::Sqlite, &Area::default()).await?;
         let papers = Papers::of(&gateway, "waymark:test:agency:THER1")?;

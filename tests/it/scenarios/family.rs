@@ -67,7 +67,7 @@ struct Scene {
 
 impl Scene {
     async fn new(engine: Engine, poll_seconds: u32, state: &str) -> anyhow::Result<Self> {
-        let notify = Notify::start().await?;
+        let notify = Notify::start(std::sync::Arc::new(waymark::clock::SystemClock)).await?;
         notify.template(EMAIL, "email", &["service", "reference", "contact"]);
         notify.template(SMS, "sms", &["service"]);
         notify.template(LETTER, "letter", &["reference"]);

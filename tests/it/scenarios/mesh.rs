@@ -25,6 +25,7 @@ waymark_tests::both_engines! {
     two_messages_of_one_id_ask_a_person,
     what_is_not_collected_alarms_on_our_own_clock_and_a_report_parks_it_within_one_poll,
     what_is_collected_and_acknowledged_is_known_in_two_steps,
+    a_refusal_after_the_message_was_done_is_on_record_once,
     a_referral_by_mesh_is_accepted_and_its_sender_is_told_by_mesh,
 }
 
@@ -225,6 +226,39 @@ async fn what_is_collected_and_acknowledged_is_known_in_two_steps(
         Ok((leg.state() == v1::LegState::Accepted).then_some(()))
     })
     .await?;
+    Ok(())
+}
+
+async fn a_refusal_after_the_message_was_done_is_on_record_once(
+    engine: Engine,
+) -> anyhow::Result<()> {
+    let ground = Ground::new(engine, FAST).await?;
+    let (receipt, queued) = ground.submit(307).await?;
+    let held = ground.held(&queued.wire_id).await?;
+    ground.hub.collect(&held.id);
+    let id = &queued.delivery_id;
+    ground.admin.delivery_is(id, DeliveryState::Done).await?;
+    let ack = format!("{WORKFLOW}_ACK");
+    let headers = [("mex-localid", queued.wire_id.as_str())];
+    for _ in 0..2 {
+        let body = br#"{"code": "NOT_OURS"}"#;
+        let refusal = ground.hub.put(THEIRS, OURS, &ack, &headers, &[body]);
+        wait_until("the refusal is acknowledged", PATIENCE, || async {
+            let mut held = ground.hub.held().into_iter();
+            let taken = held.find(|h| h.id == refusal && h.stage == Stage::Acknowledged);
+            Ok(taken.map(|_| ()))
+        })
+        .await?;
+    }
+    let alarms = ground.admin.alarms("parked").await?;
+    let alarm = alarms.iter().find(|a| a.subject == *id);
+    let alarm = alarm.context("its owner is alarmed")?;
+    assert!(alarm.message.contains("NOT_OURS"), "{}", alarm.message);
+    assert!(alarm.message.contains("resend"), "{}", alarm.message);
+    let store = ground.gateway.store()?;
+    let timeline = store.timeline(receipt.referral_id.parse()?, 100).await?;
+    let refused = timeline.iter().filter(|e| e.event.code == "mesh.refused");
+    assert_eq!(refused.count(), 1);
     Ok(())
 }
 

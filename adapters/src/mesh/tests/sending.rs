@@ -5,7 +5,7 @@ use waymark_core::delivery::ParkReason;
 use waymark_core::port::Reconciliation;
 
 use super::*;
-use crate::hub::Stage;
+use crate::stand_in::mesh::Stage;
 
 /// A message of the sample, and a hub's worth of faults.
 struct Sending {
@@ -121,6 +121,35 @@ async fn a_lost_answer_is_settled_by_our_own_id_and_the_message_is_not_sent_agai
         let posts = format!("POST /messageexchange/{OURS}/outbox");
         assert_eq!(sending.ground.asked(&posts), 1);
     }
+}
+
+#[tokio::test]
+async fn whatever_ended_the_first_attempt_a_later_one_asks_before_it_sends() {
+    let mut sending = Sending::new("").await;
+    sending.ground.hub.play(&[Fault::DropTaken]);
+    assert!(matches!(sending.deliver().await, Outcome::Unknown { .. }));
+    // While the directory was wrong nothing was found out.
+    let bound = sending.endpoint.agency.clone();
+    sending.endpoint.agency = "X9X".parse().unwrap();
+    let unclear = sending.reconcile().await;
+    assert!(matches!(unclear, Reconciliation::StillUnknown(_)));
+    sending.endpoint.agency = bound;
+    // As when a person had resumed it.
+    let again = sample::outbound(&sending.source, &sending.rendered, &sending.endpoint, 2);
+    let outcome = sending.ground.adapter.deliver(&again, PATIENCE).await;
+    assert!(sent(&outcome), "{outcome:?}");
+    assert_eq!(sending.stages(), [Stage::Accepted]);
+    let id = sending.ground.hub.held().remove(0).id;
+    sending.ground.hub.expire(&id);
+    let outcome = sending.ground.adapter.deliver(&again, PATIENCE).await;
+    assert_eq!(outcome.word(), "park", "{outcome:?}");
+    let ours = |held: &crate::hub::Held| held.to == THEIRS;
+    let held = sending.ground.hub.held();
+    assert_eq!(
+        held.iter().filter(|h| ours(h)).count(),
+        1,
+        "one message of one id"
+    );
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ const REPLY_TO: &str = "8e222534-7f05-4972-86e3-17c5d9f894e2";
 
 fn endpoint() -> Endpoint {
     let settings = format!(
-        "url = \"https://notify.example\"\napi_key = \"secret:new\"\nemail_reply_to_id = \"{REPLY_TO}\"\n\
+        "url = \"https://notify.example\"\nprivate_network = true\napi_key = \"secret:new\"\nemail_reply_to_id = \"{REPLY_TO}\"\n\
          sms_sender_id = \"{REPLY_TO}\""
     );
     Endpoint {
@@ -121,7 +121,8 @@ fn each_error_is_later_never_a_person_or_not_known_by_its_code_and_word() {
         (429, "TooManyRequestsError", ("retry", "notify.day_limit")),
         (500, "Exception", ("unknown", "notify.broke")),
         (502, "", ("unknown", "notify.broke")),
-        (503, "", ("retry", "notify.later")),
+        (408, "", ("unknown", "notify.broke")),
+        (503, "", ("unknown", "notify.broke")),
         (302, "", ("park", "notify.refused")),
     ] {
         assert_eq!(

@@ -289,6 +289,17 @@ fn what_was_entered_in_error_and_what_has_no_template_is_not_told() {
 }
 
 #[test]
+fn what_is_no_longer_so_is_not_told_where_the_new_state_is_told_by_itself() {
+    let mut case = Case::new();
+    case.standing = LegState::InAssessment;
+    assert!(case.told().is_ok(), "nothing else is told of it");
+    case.tables += &template("declined", "email", "").replace("accepted", "declined");
+    case.standing = LegState::Declined;
+    assert_eq!(case.told(), Err(Untold::MovedOn));
+    assert!(!Untold::MovedOn.needs_a_person());
+}
+
+#[test]
 fn only_numbers_that_take_texts_and_addresses_that_can_be_mailed_are_used() {
     for number in [
         "07700 900123",

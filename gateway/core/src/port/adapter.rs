@@ -183,6 +183,17 @@ pub struct Sent {
     pub queued: Timestamp,
 }
 
+/// What an adapter asks after when it collects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AsksAfter {
+    /// Nothing that was sent.
+    Nothing,
+    /// Deliveries that await evidence.
+    Evidence,
+    /// Those, and new referrals whose leg is open: their far side says how they stand only when it is asked.
+    Cases,
+}
+
 /// What one round of collecting came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
@@ -263,9 +274,13 @@ pub trait Adapter: Send + Sync {
     fn collect_every(&self, _endpoint: &Endpoint) -> Option<Duration> {
         None
     }
+    /// What of that which was sent it asks after when it collects.
+    fn asks_after(&self) -> AsksAfter {
+        AsksAfter::Nothing
+    }
     /// Collects what waits at the far side (a MESH inbox, a folder, a Task to be asked for): hands each message to the
     /// intake, and acknowledges it to the far side only once the intake answered. `sent` is a page of what was sent to
-    /// this endpoint and may have news; rounds go through all of it in turn.
+    /// this endpoint and may have news, as [`Adapter::asks_after`] says; rounds go through all of it in turn.
     async fn collect(
         &self,
         _endpoint: &Endpoint,

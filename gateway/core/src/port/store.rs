@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use waymark_tlog::TileId;
 use waymark_tlog::note::SigningKey;
 
+use super::AsksAfter;
 use crate::alarm::{Alarm, AlarmKind, NewAlarm};
 use crate::delivery::{DeliveryState, Evidence, Kind, ParkReason, Why};
 use crate::error::ErrorKind;
@@ -210,11 +211,11 @@ pub trait DeliveryStore: Send + Sync {
     async fn delivery_by_wire_id(&self, id: &WireId) -> Result<Option<DeliveryView>, StoreError>;
     /// Deliveries, oldest first.
     async fn deliveries(&self, query: &DeliveryQuery) -> Result<Vec<DeliveryView>, StoreError>;
-    /// One page of what was sent to an endpoint and may have news, newest first, looking at no more than `limit`
-    /// deliveries after the page's cursor.
+    /// One page of what was sent to an endpoint and may have news, newest first, at most `limit` of them.
     async fn sent(
         &self,
         endpoint: &EndpointId,
+        which: AsksAfter,
         before: Option<DeliveryId>,
         limit: u32,
     ) -> Result<SentPage, StoreError>;

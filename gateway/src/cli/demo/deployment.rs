@@ -8,22 +8,23 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::ClientConfig;
 use tempfile::TempDir;
 use toml::{Table, Value};
 use tonic::transport::Channel;
+use waymark_adapters::stand_in::mesh;
+use waymark_adapters::stand_in::notify::{Callbacks, Notify};
 use waymark_adapters::webhook::sign::WebhookSecret;
 use waymark_core::directory::Directory;
 use waymark_core::time::Clock as _;
 
+use super::papers::{Callers, Papers};
 use super::therapy::{self, Trust};
-use super::{hospital, post, samples};
+use super::{families, post, samples};
 use crate::app::{App, read_folder};
 use crate::cli::client::{ClientArgs, ClientDuty, PROFILE_FILE};
 use crate::cli::init::{Deployment, InitOptions, Ports, init_deployment};
-use crate::cli::pki::{Authority, CertificateAsk};
+use crate::cli::pki::Authority;
 use crate::clock::SystemClock;
 use crate::config::Config;
 
@@ -40,12 +41,19 @@ const SIGNING_SECRET: &str = "therapy-webhook";
 const CALLBACK_SECRET: &str = "therapy-callback";
 /// The identity that the therapy service's certificate proves.
 const THERAPY_IDENTITY: &str = "waymark:test:agency:THER1";
-/// Days that its certificate holds.
-const CERTIFICATE_DAYS: u32 = 7;
+/// What the provider of family messages bears when it reports.
+const REPORTS_SECRET: &str = "notify-receipts";
+/// What the MESH mailbox proves itself by.
+pub(super) const MESH_PASSWORD: &str = "mesh-password";
+pub(super) const MESH_KEY: &str = "mesh-key";
+/// The portage team's folder, below the gateway's folder for files.
+const PORTAGE_FOLDER: &str = "portage";
+/// Endpoints of the sample directory that are pointed at the demo's agencies.
+const ENDPOINTS: usize = 8;
 /// Where samples for the reader stand in the deployment.
 const SAMPLES_FOLDER: &str = "referrals";
 /// Paths within the configuration, by section and key.
-const PATHS: [(&str, &str); 9] = [
+const PATHS: [(&str, &str); 10] = [
     ("keys", "keyring"),
     ("keys", "log"),
     ("tls", "cert"),
@@ -55,6 +63,7 @@ const PATHS: [(&str, &str); 9] = [
     ("outbound", "key"),
     ("outbound", "roots"),
     ("secrets", "dir"),
+    ("files", "root"),
 ];
 
 /// Where the demo's agencies are, and what the directory must know of them besides.
@@ -63,6 +72,14 @@ pub(super) struct FarSides {
     pub(super) hospital: SocketAddr,
     /// The therapy service's HTTPS listener.
     pub(super) therapy: SocketAddr,
+    /// The mental health service's gRPC listener.
+    pub(super) push: SocketAddr,
+    /// The occupational therapy service's BaRS receiver.
+    pub(super) bars: SocketAddr,
+    /// The MESH hub.
+    pub(super) hub: SocketAddr,
+    /// The provider that writes to families.
+    pub(super) families: SocketAddr,
     /// The key that the specialist team signs receipts with.
     pub(super) receipt_key: String,
 }
@@ -99,7 +116,8 @@ impl Place {
             },
         )?;
         point_at(&made.dir.join(SERVICES_FILE), far)?;
-        write_spare(&made.dir)?;
+        write_spares(&made.dir)?;
+        write_keys(&made.dir)?;
         let mut settings = read_table(&made.config)?;
         make_absolute(&mut settings, &made.dir)?;
         let text = toml::to_string(&settings).context("write the demo's configuration")?;
@@ -122,9 +140,9 @@ impl Place {
         &self.made.config
     }
 
-    /// The sample that is left for the reader to send.
-    pub(super) fn spare(&self) -> PathBuf {
-        self.made.dir.join(SAMPLES_FOLDER).join(samples::SPARE)
+    /// A sample that is left for the reader to send.
+    pub(super) fn spare(&self, name: &str) -> PathBuf {
+        self.made.dir.join(SAMPLES_FOLDER).join(name)
     }
 
     /// The log's public key as `init` gave it out, before the gateway first ran.
@@ -144,50 +162,89 @@ impl Place {
         })
     }
 
+    /// A certificate of an agency of this machine.
+    ///
+    /// # Errors
+    /// When the development authority cannot sign.
+    pub(super) fn papers(&self, name: &str, identity: &str) -> anyhow::Result<Papers> {
+        Papers::issue(&Authority::load(&self.made.dir)?, name, identity)
+    }
+
+    /// How one of the directory's identities speaks TLS with others.
+    ///
+    /// # Errors
+    /// When its certificate cannot be read.
+    pub(super) fn client(&self, name: &str) -> anyhow::Result<Arc<ClientConfig>> {
+        self.as_client(name, None)
+            .resolve(ClientDuty::Agency)?
+            .rustls()
+    }
+
     /// What the therapy service trusts and is trusted by.
     ///
     /// # Errors
     /// When the development authority cannot sign, or a secret is missing.
     pub(super) fn therapy_trust(&self) -> anyhow::Result<Trust> {
-        let authority = Authority::load(&self.made.dir)?;
-        let ask = CertificateAsk {
-            common_name: "Southmere Children's Therapies".to_owned(),
-            uris: vec![THERAPY_IDENTITY.to_owned()],
-            names: vec!["127.0.0.1".to_owned(), "localhost".to_owned()],
-            days: CERTIFICATE_DAYS,
+        let papers = self.papers("Southmere Children's Therapies", THERAPY_IDENTITY)?;
+        let webhook = |name: &str| {
+            let text = self.secret(name)?;
+            WebhookSecret::parse(&text).with_context(|| format!("read the secret {name}"))
         };
-        let issued = authority.issue(&ask, SystemClock.now().london_date())?;
-        let chain: Vec<_> =
-            CertificateDer::pem_slice_iter(issued.cert_pem.as_bytes()).collect::<Result<_, _>>()?;
-        let key = PrivateKeyDer::from_pem_slice(issued.key_pem.as_bytes())?;
-        let provider = || Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let server = ServerConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .context("use the therapy service's certificate")?;
-        let mut roots = RootCertStore::empty();
-        for root in CertificateDer::pem_slice_iter(authority.cert_pem().as_bytes()) {
-            roots.add(root?)?;
-        }
-        let client = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
         Ok(Trust {
-            server: Arc::new(server),
-            client: Arc::new(client),
-            signing: self.secret(SIGNING_SECRET)?,
-            callback: self.secret(CALLBACK_SECRET)?,
+            server: papers.server(Callers::Anybody)?,
+            client: self.client(therapy::AGENCY)?,
+            signing: webhook(SIGNING_SECRET)?,
+            callback: webhook(CALLBACK_SECRET)?,
         })
     }
 
-    fn secret(&self, name: &str) -> anyhow::Result<WebhookSecret> {
-        let path = self.made.dir.join("secrets").join(name);
-        let text = zeroize::Zeroizing::new(
-            std::fs::read(&path).with_context(|| format!("read {}", path.display()))?,
-        );
-        WebhookSecret::parse(&text).with_context(|| format!("read {}", path.display()))
+    /// Where the provider of family messages reports to.
+    ///
+    /// # Errors
+    /// When its token is missing.
+    pub(super) fn reports(
+        &self,
+        callback: SocketAddr,
+        papers: &Papers,
+    ) -> anyhow::Result<Callbacks> {
+        let token = self.secret(REPORTS_SECRET)?;
+        let token = std::str::from_utf8(token.trim_ascii()).context("a token is text")?;
+        Ok(Callbacks {
+            url: format!("https://{callback}/callbacks/{}", families::ENDPOINT),
+            token: token.to_owned(),
+            ca: papers.ca_pem.clone().into_bytes(),
+        })
+    }
+
+    /// The folder of the portage team.
+    ///
+    /// # Errors
+    /// When the deployment has no folder for files.
+    pub(super) fn portage_folder(&self) -> anyhow::Result<PathBuf> {
+        let root = self.config.files.root.as_ref();
+        Ok(root.context("no files.root")?.join(PORTAGE_FOLDER))
+    }
+
+    /// Where a secret's file is.
+    pub(super) fn secret_path(&self, name: &str) -> PathBuf {
+        self.made.dir.join("secrets").join(name)
+    }
+
+    fn secret(&self, name: &str) -> anyhow::Result<zeroize::Zeroizing<Vec<u8>>> {
+        let path = self.secret_path(name);
+        let read = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+        Ok(zeroize::Zeroizing::new(read))
+    }
+
+    fn as_client(&self, name: &str, gateway: Option<SocketAddr>) -> ClientArgs {
+        ClientArgs {
+            config: self.made.config.clone(),
+            identity: Some(name.to_owned()),
+            target: gateway.map(|gateway| gateway.to_string()),
+            ca: None,
+            cert: None,
+            key: None,
+        }
     }
 
     /// Connects to the gateway as one of the directory's identities.
@@ -195,15 +252,8 @@ impl Place {
     /// # Errors
     /// When the gateway does not answer.
     pub(super) async fn connect(&self, name: &str, gateway: SocketAddr) -> anyhow::Result<Channel> {
-        let args = ClientArgs {
-            config: self.made.config.clone(),
-            identity: Some(name.to_owned()),
-            target: Some(gateway.to_string()),
-            ca: None,
-            cert: None,
-            key: None,
-        };
-        args.connect(ClientDuty::Agency)
+        self.as_client(name, Some(gateway))
+            .connect(ClientDuty::Agency)
             .await
             .with_context(|| format!("connect as {name}"))
     }
@@ -220,6 +270,11 @@ impl Place {
             if let Some(address) = address {
                 listen.insert(key.to_owned(), Value::String(address.to_string()));
             }
+        }
+        if let (Some(fhir), Some(address)) = (listen.get_mut("fhir"), app.fhir)
+            && let Some(fhir) = fhir.as_table_mut()
+        {
+            fhir.insert("address".to_owned(), Value::String(address.to_string()));
         }
         for listener in listen
             .get_mut("mllp")
@@ -269,6 +324,8 @@ fn point_at(path: &Path, far: &FarSides) -> anyhow::Result<()> {
         .get_mut("endpoint")
         .and_then(Value::as_array_mut)
         .context("no endpoints")?;
+    let url = |address: SocketAddr| ("url", Value::String(format!("https://{address}")));
+    let each_second = |key: &'static str| (key, Value::Integer(1));
     let mut found = 0;
     for endpoint in endpoints.iter_mut().filter_map(Value::as_table_mut) {
         let id = endpoint
@@ -289,6 +346,11 @@ fn point_at(path: &Path, far: &FarSides) -> anyhow::Result<()> {
                 ("private_network", Value::Boolean(true)),
                 ("peer_identity", Value::String(THERAPY_IDENTITY.to_owned())),
             ],
+            "cam01-grpc" => vec![url(far.push)],
+            "ot001-fhir" => vec![url(far.bars)],
+            "aud01-mesh" => vec![url(far.hub), each_second("poll_seconds")],
+            "portage-files" => vec![each_second("every_s")],
+            families::ENDPOINT => vec![url(far.families)],
             SPECIALIST_ENDPOINT => {
                 let mut key = Table::new();
                 key.insert("id".to_owned(), Value::String(post::KEY_ID.to_owned()));
@@ -308,12 +370,8 @@ fn point_at(path: &Path, far: &FarSides) -> anyhow::Result<()> {
         retry.insert("first".to_owned(), Value::String("200ms".to_owned()));
         retry.insert("cap".to_owned(), Value::String("1s".to_owned()));
     }
-    if found != 3 {
-        bail!(
-            "the sample directory has not the endpoints of {}, {} and the specialist team",
-            hospital::AGENCY,
-            therapy::AGENCY
-        );
+    if found != ENDPOINTS {
+        bail!("the sample directory has {found} of the {ENDPOINTS} endpoints that the demo plays");
     }
     write_table(
         path,
@@ -322,11 +380,32 @@ fn point_at(path: &Path, far: &FarSides) -> anyhow::Result<()> {
     )
 }
 
-fn write_spare(dir: &Path) -> anyhow::Result<()> {
+fn write_spares(dir: &Path) -> anyhow::Result<()> {
     let folder = dir.join(SAMPLES_FOLDER);
     std::fs::create_dir(&folder).with_context(|| format!("make {}", folder.display()))?;
-    let path = folder.join(samples::SPARE);
-    std::fs::write(&path, samples::SPARE_JSON).with_context(|| format!("write {}", path.display()))
+    let message = samples::spare_message(SystemClock.now().london_date())?;
+    for (name, bytes) in [
+        (samples::SPARE, samples::SPARE_JSON.as_bytes()),
+        (samples::SPARE_MESSAGE, &message),
+    ] {
+        let path = folder.join(name);
+        std::fs::write(&path, bytes).with_context(|| format!("write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Puts the keys that the hub and the provider gave out where `init` drew some of its own.
+fn write_keys(dir: &Path) -> anyhow::Result<()> {
+    let key = Notify::key();
+    for (name, secret) in [
+        ("notify-key", &*key),
+        (MESH_PASSWORD, mesh::PASSWORD),
+        (MESH_KEY, mesh::SHARED_KEY),
+    ] {
+        let path = dir.join("secrets").join(name);
+        std::fs::write(&path, secret).with_context(|| format!("write {}", path.display()))?;
+    }
+    Ok(())
 }
 
 /// Makes every path of a configuration absolute, the database's included.
@@ -383,6 +462,10 @@ mod tests {
         FarSides {
             hospital: "127.0.0.1:40001".parse().unwrap(),
             therapy: "127.0.0.1:40002".parse().unwrap(),
+            push: "127.0.0.1:40003".parse().unwrap(),
+            bars: "127.0.0.1:40004".parse().unwrap(),
+            hub: "127.0.0.1:40005".parse().unwrap(),
+            families: "127.0.0.1:40006".parse().unwrap(),
             receipt_key: post::ReceiptKey::generate().unwrap().public(),
         }
     }
@@ -425,7 +508,15 @@ mod tests {
             );
         }
         place.therapy_trust().unwrap();
-        assert!(place.spare().exists());
+        assert_eq!(
+            setting("aud01-mesh", "url").as_str(),
+            Some("https://127.0.0.1:40005")
+        );
+        assert!(
+            place.spare(samples::SPARE).exists() && place.spare(samples::SPARE_MESSAGE).exists()
+        );
+        let folder = place.portage_folder().unwrap();
+        assert!(folder.starts_with(&dir) && folder.is_dir());
     }
 
     #[test]

@@ -35,6 +35,7 @@ use waymark_core::port::InboundBody;
 use waymark_core::time::Clock as _;
 
 use super::ANSWERED_PATHWAY;
+use super::answer;
 use super::ledger::{Arrival, Ledger, Taken};
 use crate::clock::SystemClock;
 use crate::lifecycle::{FailureEffect, Lifecycle};
@@ -46,12 +47,6 @@ pub(super) const AGENCY: &str = "R1L";
 const BACKLOG: u32 = 64;
 /// How long a connection may be silent.
 const IDLE: Duration = Duration::from_mins(1);
-/// How long sending an answer may take.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-/// How often an answer is sent before it counts as refused.
-const ANSWERS_MAX: u64 = 8;
-/// The pause before an answer is sent again, longer each time.
-const ANSWER_PAUSE: Duration = Duration::from_millis(100);
 /// How long the hospital may take to go down or come back.
 const TURN_WITHIN: Duration = Duration::from_secs(10);
 
@@ -292,43 +287,18 @@ impl Desk {
 
     fn answer_later(self: &Arc<Self>, arrival: Arrival) {
         let desk = Arc::clone(self);
-        self.lifecycle
-            .spawn("demo hospital answer", FailureEffect::Log, async move {
-                if let Err(why) = desk.answer(&arrival).await {
-                    desk.ledger.fault(format!(
-                        "the answer to {} was not taken: {why:#}",
-                        arrival.wire_id
-                    ));
-                }
-                Ok::<(), std::convert::Infallible>(())
-            });
-    }
-
-    /// Sends the answer until the gateway has taken it, under one control id.
-    async fn answer(&self, arrival: &Arrival) -> anyhow::Result<()> {
-        let mut gateway = self.gateway.clone();
-        let gateway = timeout(ANSWER_WITHIN, gateway.wait_for(Option::is_some))
-            .await??
-            .context("no gateway")?;
+        let what = format!("the answer to {}", arrival.wire_id);
         let control_id = format!("R1LR{}", self.written.fetch_add(1, Ordering::Relaxed));
-        let mut last = anyhow::anyhow!("it was never sent");
-        for attempt in 1..=ANSWERS_MAX {
-            match timeout(
-                ANSWER_WITHIN,
-                self.send_answer(arrival, &control_id, gateway),
-            )
-            .await
-            {
-                Ok(Ok(())) => return Ok(()),
-                Ok(Err(why)) => last = why,
-                Err(_) => last = anyhow::anyhow!("no acknowledgement in time"),
+        let said = Arc::new((arrival, control_id));
+        answer::later(&self.lifecycle, &self.ledger, what, move || {
+            let (desk, said) = (Arc::clone(&desk), Arc::clone(&said));
+            async move {
+                let mut gateway = desk.gateway.clone();
+                let known = *gateway.wait_for(Option::is_some).await?;
+                let gateway = known.context("no gateway")?;
+                desk.send_answer(&said.0, &said.1, gateway).await
             }
-            tokio::time::sleep(
-                ANSWER_PAUSE.saturating_mul(u32::try_from(attempt).unwrap_or(u32::MAX)),
-            )
-            .await;
-        }
-        Err(last)
+        });
     }
 
     async fn send_answer(

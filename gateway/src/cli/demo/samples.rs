@@ -5,6 +5,8 @@ use jiff::civil::Date;
 use waymark_core::personal::Personal;
 use waymark_core::referral::{LocalId, NhsVerification, Referral};
 
+use super::{bars, hearing, portage, school};
+
 /// When a referral is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -50,7 +52,7 @@ macro_rules! sample {
     };
 }
 
-const SAMPLES: [Sample; 12] = [
+const SAMPLES: [Sample; 16] = [
     sample!(
         "autism-toddler",
         3,
@@ -59,6 +61,10 @@ const SAMPLES: [Sample; 12] = [
     ),
     sample!("speech-language", 4, ["speech-language-therapy"], Open),
     sample!("specialist-teaching", 8, ["specialist-teaching"], Open),
+    sample!("mental-health", 14, ["mental-health"], Open),
+    sample!("occupational-therapy", 7, ["occupational-therapy"], Open),
+    sample!("hearing-assessment", 5, ["hearing-assessment"], Open),
+    sample!("portage", 3, ["portage"], Open),
     sample!("speech-language-out-of-area", 4, ["send-triage"], Open),
     sample!("autism-no-consent-for-health", 9, ["send-triage"], Open),
     sample!(
@@ -91,12 +97,60 @@ const SAMPLES: [Sample; 12] = [
     sample!("autism-aged-26", 26, ["send-triage"], Outage),
 ];
 
+/// What somebody else than the school refers, in the language of its own system.
+struct Other {
+    name: &'static str,
+    from: &'static str,
+    /// As its system writes it; its child's date of birth is that of the sample's age.
+    bytes: &'static str,
+    /// How its system names the date of birth.
+    born: &'static str,
+    age: i16,
+    to: &'static [&'static str],
+}
+
+macro_rules! other {
+    ($name:literal, $from:expr, $born:literal, $age:literal, $to:expr) => {
+        Other {
+            name: $name,
+            from: $from,
+            bytes: include_str!(concat!("../../../../deploy/referrals/", $name, ".json")),
+            born: $born,
+            age: $age,
+            to: &$to,
+        }
+    };
+}
+
+const OTHERS: [Other; 3] = [
+    other!("portage-by-fhir", bars::AGENCY, "birthDate", 2, ["portage"]),
+    other!(
+        "hearing-from-portage",
+        portage::AGENCY,
+        "date_of_birth",
+        3,
+        ["hearing-assessment"]
+    ),
+    other!(
+        "mental-health-from-hearing",
+        hearing::AGENCY,
+        "date_of_birth",
+        13,
+        ["mental-health"]
+    ),
+];
+
+/// How many referrals others than the school send.
+#[cfg(test)]
+pub(super) const OTHERS_COUNT: usize = OTHERS.len();
 /// How many samples there are.
 pub(super) const SAMPLES_COUNT: usize = SAMPLES.len();
 /// The most referrals that one demo sends.
 pub(super) const REFERRALS_MAX: usize = 1_000;
 /// The name of the sample that is left for the reader to send.
 pub(super) const SPARE: &str = "another-autism.json";
+/// The name of the one to send by FHIR.
+pub(super) const SPARE_MESSAGE: &str = "another-portage.fhir.json";
 /// That sample.
 pub(super) const SPARE_JSON: &str =
     include_str!("../../../../deploy/referrals/another-autism.json");
@@ -106,7 +160,9 @@ pub(super) const SPARE_JSON: &str =
 pub(super) struct Planned {
     /// What the demo calls it.
     pub(super) name: String,
-    /// Its message key.
+    /// Who sends it.
+    pub(super) from: &'static str,
+    /// Its message key, from the school.
     pub(super) request_id: String,
     /// What is sent.
     pub(super) referral: Referral,
@@ -150,6 +206,7 @@ fn planned(sample: &Sample, round: usize, today: Date) -> anyhow::Result<Planned
         "sample {name} is refused: {violations:?}"
     );
     Ok(Planned {
+        from: school::AGENCY,
         request_id: format!("demo-{name}"),
         name,
         referral,
@@ -162,6 +219,82 @@ fn planned(sample: &Sample, round: usize, today: Date) -> anyhow::Result<Planned
             Afterwards::Nothing
         },
     })
+}
+
+/// A referral that somebody else than the school is about to send.
+#[derive(Clone)]
+pub(super) struct Referred {
+    /// What it is, and where it must go.
+    pub(super) planned: Planned,
+    /// What its system sends.
+    pub(super) bytes: Vec<u8>,
+}
+
+/// Plans what others than the school refer.
+///
+/// # Errors
+/// When a sample does not read, or does not meet the rules of a referral.
+pub(super) fn others(today: Date) -> anyhow::Result<Vec<Referred>> {
+    OTHERS.iter().map(|other| referred(other, today)).collect()
+}
+
+fn referred(other: &Other, today: Date) -> anyhow::Result<Referred> {
+    let name = other.name;
+    let before = format!("\"{}\": \"", other.born);
+    let (_, rest) = other
+        .bytes
+        .split_once(&before)
+        .with_context(|| format!("sample {name} has no date of birth"))?;
+    let (born, _) = rest.split_once('"').context("a date of birth")?;
+    let moved = aged(born.parse().context("a date of birth")?, other.age, today)?;
+    let bytes = other
+        .bytes
+        .replacen(&format!("{before}{born}"), &format!("{before}{moved}"), 1)
+        .into_bytes();
+    let referral: Referral = if other.from == bars::AGENCY {
+        bars::referral_in(&bytes)?
+    } else {
+        Referral::from_canonical(&bytes).with_context(|| format!("read sample {name}"))?
+    };
+    let violations = referral.violations(today);
+    anyhow::ensure!(
+        violations.is_empty(),
+        "sample {name} is refused: {violations:?}"
+    );
+    let planned = Planned {
+        name: name.to_owned(),
+        from: other.from,
+        request_id: String::new(),
+        referral,
+        to: other.to,
+        stage: Stage::Open,
+        afterwards: Afterwards::Nothing,
+    };
+    Ok(Referred { planned, bytes })
+}
+
+/// The message that is left for the reader to send by FHIR: the sample of another child, under ids of its own.
+pub(super) fn spare_message(today: Date) -> anyhow::Result<Vec<u8>> {
+    let all = others(today)?;
+    let sample = all.iter().find(|one| one.planned.from == bars::AGENCY);
+    let text = String::from_utf8(sample.context("a FHIR sample")?.bytes.clone())?;
+    let mut message: serde_json::Value =
+        serde_json::from_str(&text.replace("OT-2026-0001", "OT-2026-0002"))?;
+    let entries = message
+        .get_mut("entry")
+        .and_then(serde_json::Value::as_array_mut);
+    for entry in entries.into_iter().flatten() {
+        let is_child = entry.pointer("/resource/resourceType") == Some(&"Patient".into());
+        if let Some(child) = entry
+            .get_mut("resource")
+            .and_then(serde_json::Value::as_object_mut)
+            && is_child
+        {
+            let number = serde_json::json!([{ "system": "urn:waymark:namespace:THERAPY", "value": "child-2" }]);
+            child.insert("identifier".to_owned(), number);
+        }
+    }
+    Ok(serde_json::to_vec_pretty(&message)?)
 }
 
 /// Makes the referral one of another child, whom the school alone has a number for, under a reference of its own.
@@ -226,9 +359,14 @@ mod tests {
     #[test]
     fn every_sample_goes_where_the_sample_directory_sends_it_in_any_year() {
         let directory = directory();
-        let sender = "EE123456".parse().unwrap();
         for today in DAYS {
-            for planned in plan(SAMPLES_COUNT, today).unwrap() {
+            let others = others(today).unwrap().into_iter().map(|one| one.planned);
+            for planned in plan(SAMPLES_COUNT, today)
+                .unwrap()
+                .into_iter()
+                .chain(others)
+            {
+                let sender = planned.from.parse().unwrap();
                 let decision = decide(
                     &directory,
                     &Facts::of(&planned.referral, &sender, today),
@@ -266,6 +404,20 @@ mod tests {
             taken
                 .iter()
                 .all(|p| p.referral.sender_reference != spare.sender_reference)
+        );
+    }
+
+    #[test]
+    fn the_spare_message_is_a_referral_of_its_own() {
+        let spare = bars::referral_in(&spare_message(DAYS[0]).unwrap()).unwrap();
+        assert_eq!(spare.violations(DAYS[0]), []);
+        let others = others(DAYS[0]).unwrap();
+        assert_eq!(others.len(), OTHERS_COUNT);
+        let own = |r: &Referral| r.sender_reference.clone().unwrap().value;
+        assert!(
+            others
+                .iter()
+                .all(|one| own(&one.planned.referral) != own(&spare))
         );
     }
 

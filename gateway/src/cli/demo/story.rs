@@ -8,11 +8,13 @@ use waymark_core::leg::LegState;
 use waymark_proto::v1;
 
 use super::board::{Board, Row};
+use super::cast::Cast;
 use super::hospital::{self, Power};
-use super::samples::{Afterwards, Planned, Stage};
+use super::log;
+use super::samples::{Afterwards, Planned, Referred, Stage};
+use super::school;
 use super::verdict::{self, Expected, LogSummary, Submitted, Summary};
 use super::wait::until;
-use super::{Cast, log};
 use crate::cli::failure::Refusal;
 use crate::cli::output::word;
 
@@ -44,10 +46,15 @@ impl<'c> Story<'c> {
     ///
     /// # Errors
     /// When the gateway or an agency of the demo does not answer at all.
-    pub(super) async fn play(&mut self, planned: Vec<Planned>) -> anyhow::Result<Summary> {
+    pub(super) async fn play(
+        &mut self,
+        planned: Vec<Planned>,
+        others: Vec<Referred>,
+    ) -> anyhow::Result<Summary> {
         let (open, outage): (Vec<_>, Vec<_>) =
             planned.into_iter().partition(|p| p.stage == Stage::Open);
         self.submit_open(open).await?;
+        self.refer(others).await?;
         if !outage.is_empty() {
             self.outage(outage).await?;
         }
@@ -118,6 +125,41 @@ impl<'c> Story<'c> {
             self.board.say(&format!(
                 "everything that the {count} referrals bring about has arrived, once"
             ))?;
+        }
+        Ok(())
+    }
+
+    /// Others than the school refer, each in the language of its own system; the receipt is fetched over gRPC.
+    async fn refer(&mut self, others: Vec<Referred>) -> anyhow::Result<()> {
+        let mut sent = Vec::new();
+        for one in others {
+            let (name, by) = (&one.planned.name, one.planned.from);
+            match self.cast.refer(&one).await {
+                Ok(()) => sent.push(one),
+                Err(why) => self
+                    .faults
+                    .push(format!("{name} was not taken from {by}: {why:#}")),
+            }
+        }
+        for one in sent {
+            let (name, by) = (one.planned.name.clone(), one.planned.from);
+            let receipt = until(self.patience(), async || self.cast.receipt_of(&one).await);
+            match receipt.await? {
+                Some(receipt) => self.submitted.push(Submitted {
+                    planned: one.planned,
+                    receipt,
+                    is_cancelled: false,
+                }),
+                None => self.faults.push(format!(
+                    "{name} of {by} has no receipt: the gateway has not taken it in"
+                )),
+            }
+        }
+        self.settle().await?;
+        if self.faults.is_empty() {
+            self.board.say(
+                "the therapists referred a child by FHIR, the portage team by files, the hearing service by MESH",
+            )?;
         }
         Ok(())
     }
@@ -300,11 +342,15 @@ impl<'c> Story<'c> {
         let deliveries = self.cast.admin.deliveries().await?;
         let mut faults = verdict::faults(&expected, &ledgers, &deliveries);
         faults.extend(verdict::out_of_order(&ledgers));
+        let turned_away = self.cast.hub.refused().into_iter();
+        faults.extend(turned_away.map(|why| format!("the MESH hub turned a request away: {why}")));
         let seen = self.cast.school.saw_accepted();
         let accepted = leg_state_to_proto(LegState::Accepted);
+        let of_school = |s: &&Submitted| s.planned.from == school::AGENCY;
         for one in self
             .submitted
             .iter()
+            .filter(of_school)
             .filter(|s| !seen.contains(&s.receipt.reference))
         {
             faults.push(format!(
@@ -312,7 +358,8 @@ impl<'c> Story<'c> {
                 one.planned.name
             ));
         }
-        for one in expected.iter().filter(|e| e.kind == Kind::Status) {
+        let told = |e: &&Expected| e.kind == Kind::Status && e.agency == school::AGENCY;
+        for one in expected.iter().filter(told) {
             if !self
                 .cast
                 .school
@@ -386,7 +433,7 @@ impl<'c> Story<'c> {
             faults: std::mem::take(&mut self.faults),
             ..Summary::default()
         };
-        summary.count(&deliveries);
+        summary.count(&deliveries, &self.cast.directory);
         if log.holds {
             let tree = log.tree.display();
             self.board.say(&format!(

@@ -8,12 +8,13 @@ use waymark_adapters::grpc::convert::{evidence_to_proto, kind_to_proto};
 use waymark_core::delivery::{Evidence, Kind};
 use waymark_core::directory::Directory;
 use waymark_core::id::ServiceId;
-use waymark_core::referral::Referral;
+use waymark_core::leg::LegState;
+use waymark_core::referral::{ConsentScope, Referral};
 use waymark_proto::v1;
 
 use super::ledger::{Arrival, Ledger};
 use super::samples::Planned;
-use super::{ANSWERED_PATHWAY, hospital, school, therapy};
+use super::{ANSWERED_PATHWAY, bars, families, hearing, hospital, portage, push, therapy};
 use crate::cli::output::word;
 
 /// The specialist team's code in the directory: it signs its receipts.
@@ -112,12 +113,20 @@ pub(super) fn expected(
                 all.push(one(agency, Kind::Cancel, evidence_of(agency, false), None));
             }
             if answers {
-                all.push(one(
-                    school::AGENCY,
-                    Kind::Status,
-                    Evidence::ApplicationAck,
-                    None,
-                ));
+                let told = planned.from;
+                all.push(one(told, Kind::Status, Evidence::ApplicationAck, None));
+            }
+            if answers && is_told_to_family(directory, &planned.referral) {
+                let service = directory.services.get(&id);
+                all.push(Expected {
+                    service: service.map(|s| s.name.clone()).unwrap_or_default(),
+                    ..one(
+                        families::AGENCY,
+                        Kind::Guidance,
+                        Evidence::TransportAck,
+                        None,
+                    )
+                });
             }
         }
     }
@@ -126,8 +135,22 @@ pub(super) fn expected(
 
 /// Whether an agency of the demo answers a referral with a status.
 fn is_answered(agency: &str, referral: &Referral) -> bool {
-    [hospital::AGENCY, therapy::AGENCY].contains(&agency)
-        && referral.pathway.as_str() == ANSWERED_PATHWAY
+    let always = [push::AGENCY, bars::AGENCY, hearing::AGENCY, portage::AGENCY];
+    always.contains(&agency)
+        || ([hospital::AGENCY, therapy::AGENCY].contains(&agency)
+            && referral.pathway.as_str() == ANSWERED_PATHWAY)
+}
+
+/// Whether a family is told that its child's referral was accepted.
+fn is_told_to_family(directory: &Directory, referral: &Referral) -> bool {
+    let mut templates = directory.templates.iter();
+    referral
+        .consent
+        .scope
+        .contains(&ConsentScope::FamilyMessages)
+        && templates.any(|t| {
+            t.states.contains(&LegState::Accepted) && t.pathways.contains(&referral.pathway)
+        })
 }
 
 fn evidence_of(agency: &str, answered: bool) -> Evidence {
@@ -235,9 +258,9 @@ fn carries(one: &Expected, arrival: &Arrival) -> bool {
     match (&one.content, &arrival.content) {
         (None, _) => true,
         (Some(_), None) => false,
-        (Some(sent), Some(came)) if one.agency == hospital::AGENCY => {
-            // RF1-6 has the gateway's reference, so the sender's own stands among the others in RF1-11; PRD-7 has
-            // the service that it goes to, whether the sender asked for it by name or not.
+        (Some(sent), Some(came)) if [hospital::AGENCY, bars::AGENCY].contains(&&*one.agency) => {
+            // RF1-6, as the placer's identifier of BaRS, has the gateway's reference, so the sender's own stands among
+            // the others; PRD-7 has the service that it goes to, whether the sender asked for it by name or not.
             let reference = sent.sender_reference.as_ref().map(|r| r.value.as_str());
             let comparable = |referral: &Referral| {
                 let mut referral = Referral {
@@ -306,6 +329,8 @@ pub(super) struct Summary {
     pub(super) deliveries: BTreeMap<String, usize>,
     /// Deliveries by evidence.
     pub(super) evidence: BTreeMap<String, usize>,
+    /// Deliveries that arrived, by the adapter that they went by.
+    pub(super) adapters: BTreeMap<String, usize>,
     /// The delivery log.
     pub(super) log: LogSummary,
     /// What is wrong.
@@ -323,9 +348,16 @@ pub(super) struct LogSummary {
 }
 
 impl Summary {
-    /// Counts deliveries by state and evidence.
-    pub(super) fn count(&mut self, deliveries: &[v1::Delivery]) {
+    /// Counts deliveries by state, evidence and adapter.
+    pub(super) fn count(&mut self, deliveries: &[v1::Delivery], directory: &Directory) {
         for delivery in deliveries {
+            let endpoint = delivery.endpoint_id.parse().ok();
+            let endpoint = endpoint.and_then(|id| directory.endpoints.get(&id));
+            if let Some(endpoint) = endpoint.filter(|_| delivery.state() == v1::DeliveryState::Done)
+            {
+                let adapter = endpoint.adapter.as_str().to_owned();
+                *self.adapters.entry(adapter).or_default() += 1;
+            }
             *self.deliveries.entry(state(delivery)).or_default() += 1;
             *self.evidence.entry(evidence(delivery)).or_default() += 1;
         }
@@ -343,11 +375,20 @@ pub(super) fn words(summary: &Summary) -> String {
     if summary.ok {
         let deliveries: usize = summary.deliveries.values().sum();
         return format!(
-            "ok: {} referrals became {deliveries} deliveries, and each arrived exactly once",
-            summary.referrals
+            "ok: {} referrals became {deliveries} deliveries, and each arrived exactly once: {}",
+            summary.referrals,
+            by_adapter(summary)
         );
     }
     format!("NOT ok:\n  {}", summary.faults.join("\n  "))
+}
+
+fn by_adapter(summary: &Summary) -> String {
+    let counts = summary.adapters.iter();
+    let counts: Vec<String> = counts
+        .map(|(name, count)| format!("{count} by {name}"))
+        .collect();
+    counts.join(", ")
 }
 
 #[cfg(test)]

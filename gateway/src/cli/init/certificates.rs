@@ -76,7 +76,7 @@ pub(super) fn write_certificates(
 /// Whether an identity is proved by a certificate's URI: the others name a listener, an endpoint or a folder of ours.
 pub(super) fn is_certificate(name: &str) -> bool {
     let scheme = name.split(':').next().unwrap_or_default();
-    !["mllp", "webhook", "mailbox", "file"].contains(&scheme)
+    !["mllp", "webhook", "mailbox", "mesh", "file"].contains(&scheme)
 }
 
 /// A client's folder: the id of an agency's system, `<kind>-<id>` of any other identity.

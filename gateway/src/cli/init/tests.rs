@@ -32,8 +32,12 @@ fn every_certificate_identity_gets_a_client_that_proves_it() {
     assert_eq!(
         names,
         [
+            "AUD01",
+            "CAM01",
             "EE123456",
             "LA882",
+            "OT001",
+            "PORT1",
             "R1L",
             "SC882",
             "SPEC1",
@@ -105,6 +109,12 @@ fn the_configuration_names_files_that_can_be_used() {
             .collect::<Vec<_>>(),
         ["r1l"]
     );
+    let fhir = config.listen.fhir.as_ref().unwrap();
+    assert_eq!(
+        fhir.targets,
+        ["https://fhir.nhs.uk/Id/dos-service-id|2000099999"]
+    );
+    assert!(config.files.root.as_ref().unwrap().join("portage").is_dir());
     let files = read_folder(config.directory.initial.as_deref().unwrap()).unwrap();
     let directory = Directory::load(&files).unwrap();
     let errors = check(&directory, jiff::civil::date(2026, 3, 2))
@@ -244,6 +254,8 @@ fn client_names_are_plain_folder_names() {
     assert!(
         !is_certificate("mllp:r1l")
             && !is_certificate("webhook:x")
+            && !is_certificate("mesh:X26ABC2")
+            && !is_certificate("file:x")
             && is_certificate("waymark:test:agency:X")
     );
 }

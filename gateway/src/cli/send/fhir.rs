@@ -1,22 +1,20 @@
 //! FHIR message bundles by `$process-message` over mutual TLS: one at a time, each answered before the next goes.
 
-use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::Bytes;
 use http_body_util::Full;
-use hyper::header::{CONTENT_TYPE, HOST, HeaderMap};
-use hyper::{Request, StatusCode};
-use hyper_util::rt::TokioIo;
-use rustls_pki_types::ServerName;
-use tokio::net::TcpStream;
+use hyper::Request;
+use hyper::header::{CONTENT_TYPE, HeaderMap};
+use rustls::ClientConfig;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 use waymark_adapters::fhir::send::{Answered, answer_of};
 
 use super::super::client::{ClientDuty, host_and_port};
 use super::super::failure::Failure;
+use super::super::https;
 use super::outcome::Refused;
 use super::{Accepted, Content, Options, Outcome, Sending, Source, source};
 use crate::config::Config;
@@ -33,10 +31,15 @@ const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// Sends FHIR files; each gets its outcome.
 pub(super) async fn send(sending: &mut Sending<'_>, sources: &[Source]) -> anyhow::Result<()> {
     let address = listener(sending.options)?;
+    let tls = sending
+        .options
+        .client
+        .resolve(ClientDuty::Agency)?
+        .rustls()?;
     for source in sources {
         let outcome = match source::read(source) {
             Ok(Content::Fhir(bytes, headers)) => {
-                exchange(sending.options, &address, bytes.into(), &headers).await?
+                exchange(&tls, &address, &bytes.into(), &headers).await?
             }
             Ok(Content::Referral(..) | Content::Hl7(..)) => continue,
             Err(refused) => Outcome::Refused(refused),
@@ -66,9 +69,9 @@ fn listener(options: &Options) -> anyhow::Result<String> {
 
 /// Sends one message until it is answered for good: the same bytes under the same ids, which the gateway recognises.
 async fn exchange(
-    options: &Options,
+    tls: &Arc<ClientConfig>,
     address: &str,
-    bytes: Bytes,
+    bytes: &Bytes,
     headers: &HeaderMap,
 ) -> anyhow::Result<Outcome> {
     let mut why = "it was not sent".to_owned();
@@ -76,9 +79,13 @@ async fn exchange(
         if attempt > 0 {
             tokio::time::sleep(PAUSE).await;
         }
-        let asking = ask(options, address, bytes.clone(), headers);
+        let mut request = Request::post("/$process-message")
+            .header(CONTENT_TYPE, "application/fhir+json")
+            .body(Full::new(bytes.clone()))?;
+        request.headers_mut().extend(headers.clone());
+        let asking = https::ask(Arc::clone(tls), address, request, ANSWER_BYTES_MAX);
         let (status, body) = match timeout(EXCHANGE_TIMEOUT, asking).await {
-            Ok(Ok(answer)) => answer,
+            Ok(Ok(answer)) => (answer.status(), answer.into_body()),
             Ok(Err(error)) => {
                 why = format!("{error:#}");
                 continue;
@@ -108,36 +115,4 @@ async fn exchange(
         }
     }
     Ok(Outcome::Unanswered { why })
-}
-
-async fn ask(
-    options: &Options,
-    address: &str,
-    bytes: Bytes,
-    headers: &HeaderMap,
-) -> anyhow::Result<(StatusCode, Bytes)> {
-    let (host, port) = host_and_port(address)?;
-    let tls = options.client.resolve(ClientDuty::Agency)?.rustls()?;
-    let stream = TcpStream::connect((host.as_str(), port))
-        .await
-        .context("connect to the FHIR listener")?;
-    let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
-    let stream = TlsConnector::from(tls).connect(name, stream).await?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let mut request = Request::post("/$process-message")
-        .header(HOST, address)
-        .header(CONTENT_TYPE, "application/fhir+json")
-        .body(Full::new(bytes))?;
-    request.headers_mut().extend(headers.clone());
-    let asking = async {
-        let answer = sender.send_request(request).await?;
-        let status = answer.status();
-        let body = to_bytes(Body::new(answer.into_body()), ANSWER_BYTES_MAX).await?;
-        Ok::<_, anyhow::Error>((status, body))
-    };
-    tokio::select! {
-        answer = asking => answer,
-        ended = connection => Err(ended.err().map_or_else(|| anyhow::anyhow!("the connection ended early"), Into::into)),
-    }
 }

@@ -28,6 +28,8 @@ pub(super) enum Kind {
     Json,
     /// HL7 v2.
     Hl7,
+    /// A table, for a folder alone.
+    Csv,
     /// A FHIR resource as JSON.
     Message,
     /// FHIR as XML.
@@ -41,6 +43,7 @@ impl Kind {
         match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
             "json" => Some(Self::Json),
             "hl7" => Some(Self::Hl7),
+            "csv" => Some(Self::Csv),
             "xml" => Some(Self::Fhir),
             _ => None,
         }
@@ -77,8 +80,9 @@ pub(super) enum Content {
     Fhir(Vec<u8>, Box<hyper::HeaderMap>),
 }
 
-/// Lists the files behind paths: a file as itself, a folder as its files of known kinds in the order of their names.
-pub(super) fn collect(paths: &[PathBuf]) -> anyhow::Result<Vec<Source>> {
+/// Lists the files behind paths: a file as itself, a folder as its files of known kinds in the order of their names,
+/// tables only where they can go.
+pub(super) fn collect(paths: &[PathBuf], tables: bool) -> anyhow::Result<Vec<Source>> {
     let mut sources = Vec::new();
     for path in paths {
         let unread = |error: std::io::Error| Failure::usage(format!("{}: {error}", path.display()));
@@ -86,7 +90,8 @@ pub(super) fn collect(paths: &[PathBuf]) -> anyhow::Result<Vec<Source>> {
             let mut inside = BTreeMap::new();
             for entry in std::fs::read_dir(path).map_err(unread)? {
                 let file = entry.map_err(unread)?.path();
-                if let Some(kind) = Kind::of_name(&file).filter(|_| file.is_file()) {
+                let kind = Kind::of_name(&file).filter(|kind| tables || *kind != Kind::Csv);
+                if let Some(kind) = kind.filter(|_| file.is_file()) {
                     inside.insert(file, kind);
                 }
             }
@@ -154,7 +159,20 @@ pub(super) fn read(source: &Source) -> Result<Content, Refused> {
         Kind::Message => message(bytes),
         Kind::Json => referral(&bytes),
         Kind::Hl7 => hl7(&bytes).map_err(|fault| Refused::of_fault(&fault)),
-        Kind::Fhir | Kind::Other => Err(not_taken(source)),
+        Kind::Csv | Kind::Fhir | Kind::Other => Err(not_taken(source)),
+    }
+}
+
+/// The bytes of a file as they go where a message is carried as it is; HL7 v2 with each segment ended by CR alone.
+pub(super) fn wire(source: &Source) -> Result<Vec<u8>, Refused> {
+    let bytes = bounded(&source.path)?;
+    if source.kind != Kind::Hl7 {
+        return Ok(bytes);
+    }
+    match hl7(&bytes) {
+        Ok(Content::Hl7(wire, _)) => Ok(wire),
+        Ok(Content::Referral(..) | Content::Fhir(..)) => Ok(bytes),
+        Err(fault) => Err(Refused::of_fault(&fault)),
     }
 }
 
@@ -162,6 +180,13 @@ pub(super) fn read(source: &Source) -> Result<Content, Refused> {
 pub(super) fn not_taken(source: &Source) -> Refused {
     match source.kind {
         Kind::Fhir => fhir(),
+        Kind::Csv => Refused::local(
+            "CSV",
+            vec![Violation::new(
+                "file",
+                "is a table: it goes by --folder alone",
+            )],
+        ),
         Kind::Json | Kind::Message | Kind::Hl7 | Kind::Other => Refused::local(
             "UNKNOWN_KIND",
             vec![Violation::new(
@@ -271,7 +296,7 @@ mod tests {
 
     fn only(name: &str, bytes: &[u8]) -> Result<Content, Refused> {
         let dir = folder(&[(name, bytes)]);
-        let sources = collect(&[dir.path().join(name)]).unwrap();
+        let sources = collect(&[dir.path().join(name)], false).unwrap();
         read(sources.first().unwrap())
     }
 
@@ -292,7 +317,7 @@ mod tests {
             (".d.json", b""),
         ]);
         std::fs::create_dir(dir.path().join("z.json")).unwrap();
-        let found = collect(&[dir.path().to_owned()]).unwrap();
+        let found = collect(&[dir.path().to_owned()], false).unwrap();
         let names: Vec<_> = found
             .iter()
             .map(|s| (s.path.file_name().unwrap().to_str().unwrap(), s.kind))
@@ -318,7 +343,7 @@ mod tests {
         ] {
             let dir = folder(&[("message", bytes)]);
             assert_eq!(
-                collect(&[dir.path().join("message")])
+                collect(&[dir.path().join("message")], false)
                     .unwrap()
                     .first()
                     .unwrap()
@@ -331,8 +356,8 @@ mod tests {
     #[test]
     fn nothing_to_send_is_a_mistake_on_the_command_line() {
         let dir = folder(&[("README.md", b"")]);
-        assert!(collect(&[dir.path().to_owned()]).is_err());
-        assert!(collect(&[dir.path().join("none.json")]).is_err());
+        assert!(collect(&[dir.path().to_owned()], false).is_err());
+        assert!(collect(&[dir.path().join("none.json")], false).is_err());
     }
 
     #[test]

@@ -140,6 +140,7 @@ CREATE TABLE delivery (
     deadline_ms INTEGER NOT NULL,
     evidence_due_ms INTEGER,
     urgent INTEGER NOT NULL,
+    followed INTEGER NOT NULL,
     lane_seq INTEGER NOT NULL,
     queued_ms INTEGER NOT NULL,
     replaces BLOB,
@@ -151,6 +152,7 @@ CREATE INDEX delivery_referral ON delivery (referral_id, id);
 CREATE INDEX delivery_lane ON delivery (endpoint_id, subject_id, lane_seq) WHERE state IN ('queued', 'attempting', 'retry_wait', 'unknown', 'held', 'awaiting_evidence');
 CREATE INDEX delivery_state ON delivery (state, id);
 CREATE INDEX delivery_endpoint ON delivery (endpoint_id, id);
+CREATE INDEX delivery_news ON delivery (endpoint_id, id) WHERE state = 'awaiting_evidence' OR (state = 'done' AND followed = 1);
 CREATE INDEX delivery_evidence ON delivery (state, evidence_due_ms) WHERE state = 'awaiting_evidence';
 CREATE INDEX delivery_urgent ON delivery (state, urgent, id) WHERE state = 'queued' AND urgent = 1;
 

@@ -19,7 +19,7 @@ use super::subject::{OpenedBody, SealedBody, load_subject, open_body, seal_bodie
 use super::write::{
     Happened, Write, append_entry, insert_deliveries, insert_events, note_receiver_reference,
 };
-use super::{Backend, group};
+use super::{Backend, change, group};
 use crate::error::{internal, sql};
 use crate::seal::{Seal, Subject};
 
@@ -328,6 +328,7 @@ async fn reopen(w: &mut Write, referral: ReferralId, leg: &LegChange) -> Result<
         .await
         .map_err(sql)?;
     if reopened.rows_affected() == 1 {
+        change::follow_leg(w, referral, leg).await?;
         sqlx::query(MOVED_ON)
             .bind(referral.as_bytes().as_slice())
             .execute(w.conn())

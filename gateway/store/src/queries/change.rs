@@ -234,10 +234,29 @@ async fn move_leg(
         .await
         .map_err(sql)?;
     if moved.rows_affected() == 1 {
-        Ok(())
+        follow_leg(w, referral, change).await
     } else {
         Err(StoreError::NotFound("leg"))
     }
+}
+
+const FOLLOW: &str = "UPDATE delivery SET followed = $3 WHERE referral_id = $1 AND leg_id = $2 AND kind = 'new' \
+     AND followed <> $3";
+
+/// What brought a leg to its receiver is followed as long as the leg is open.
+pub(super) async fn follow_leg(
+    w: &mut Write,
+    referral: ReferralId,
+    leg: &LegChange,
+) -> Result<(), StoreError> {
+    sqlx::query(FOLLOW)
+        .bind(referral.as_bytes().as_slice())
+        .bind(leg.leg.as_bytes().as_slice())
+        .bind(i64::from(leg.clock.is_some()))
+        .execute(w.conn())
+        .await
+        .map_err(sql)?;
+    Ok(())
 }
 
 const UPDATE: &str = "UPDATE referral SET version = version + 1, content_body = COALESCE($2, content_body), \

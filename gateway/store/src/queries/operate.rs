@@ -29,8 +29,9 @@ const OVERTAKEN: &str = "UPDATE attempt SET closed_ms = $3, outcome = 'evidence'
 const RESUME: &str =
     "UPDATE delivery SET state = $2, parked = NULL, due_ms = $3, deadline_ms = $4, failures = 0,
     soft_rejects = 0, unfinished = 0 WHERE id = $1";
-const LAST_OUTCOME: &str =
-    "SELECT outcome, delivery_id FROM attempt WHERE delivery_id = $1 ORDER BY number DESC LIMIT 1";
+const ATTEMPTS: &str = "SELECT COUNT(*) AS attempts,
+    COUNT(CASE WHEN outcome IS NULL OR outcome = 'unknown' THEN 1 END) AS unknown
+    FROM attempt WHERE delivery_id = $1";
 const PARKED_BEFORE: &str =
     "SELECT COUNT(*) FROM delivery WHERE referral_id = $1 AND endpoint_id = $2
     AND subject_id = $3 AND state = 'parked'
@@ -243,19 +244,19 @@ async fn resume(
     Ok(state)
 }
 
-/// An attempt whose end is not known stays one, however long a person thought about it.
+/// What an attempt of unknown end may have left stays unknown, whatever was found out about others since, and however long
+/// a person thought about it.
 async fn resumed_state(w: &mut Write, parked: &Member) -> Result<DeliveryState, StoreError> {
-    let last = sqlx::query(LAST_OUTCOME)
+    let row = sqlx::query(ATTEMPTS)
         .bind(parked.id.as_bytes().as_slice())
-        .fetch_optional(w.conn())
+        .fetch_one(w.conn())
         .await
         .map_err(sql)?;
-    let Some(last) = last else {
-        return Ok(DeliveryState::Queued);
-    };
-    let outcome = Fields::new(&last, "attempt", "delivery_id").opt_text("outcome")?;
-    Ok(match outcome.as_deref() {
-        None | Some("unknown") => DeliveryState::Unknown,
-        Some(_) => DeliveryState::RetryWait,
+    let row = Fields::new(&row, "attempt", "attempts");
+    let (attempts, unknown): (i64, i64) = (row.int("attempts")?, row.int("unknown")?);
+    Ok(match (attempts, unknown) {
+        (0, _) => DeliveryState::Queued,
+        (_, 0) => DeliveryState::RetryWait,
+        _ => DeliveryState::Unknown,
     })
 }

@@ -4,10 +4,11 @@ use waymark_core::alarm::AlarmKind;
 use waymark_core::audit::EntryKind;
 use waymark_core::delivery::{DeliveryState, Evidence, Kind, Next, ParkReason};
 use waymark_core::id::DeliveryId;
+use waymark_core::leg::LegState;
 use waymark_core::port::{
-    Act, CloseAttempt, DeliveryStore as _, EventKind, LogStore as _, NewDelivery, NewEvent,
-    OpenOnly, Operation, RaiseEvidence, ReferralStore as _, StoreError, UpkeepStore as _,
-    WorkClass,
+    Act, AsksAfter, CloseAttempt, DeliveryStore as _, EventKind, LogStore as _, NewDelivery,
+    NewEvent, OpenOnly, Operation, RaiseEvidence, ReferralStore as _, SentPage, StoreError,
+    UpkeepStore as _, WorkClass,
 };
 
 use super::fixture::{Bench, Sent, alarm, bench, due, ms, next};
@@ -312,7 +313,7 @@ async fn a_delivery_that_did_not_arrive_after_all_is_parked_and_its_sender_told_
 }
 
 #[tokio::test]
-async fn what_was_sent_and_may_have_news_is_paged_newest_first_and_its_cursor_passes_the_rest() {
+async fn what_was_sent_and_may_have_news_is_paged_newest_first() {
     let Some(b) = bench().await else { return };
     let ends = [
         Some(next(DeliveryState::Done, Evidence::ApplicationAck)),
@@ -321,34 +322,53 @@ async fn what_was_sent_and_may_have_news_is_paged_newest_first_and_its_cursor_pa
         None,
     ];
     let mut made = Vec::new();
+    let mut referrals = Vec::new();
     for (child, end) in ["1", "2", "3", "4"].into_iter().zip(ends) {
-        made.push(b.send(child, &["mesh"]).await.deliveries[0]);
+        let sent = b.send(child, &["mesh"]).await;
+        made.push(sent.deliveries[0]);
+        referrals.push(sent);
         if let Some(end) = end {
             let head = b.head(FRESH, "mesh", 1).await;
             b.attempt(&head, end, 1).await;
         }
     }
     let endpoint = "mesh".parse().unwrap();
-    let all = b.store.sent(&endpoint, None, 10).await.unwrap();
+    let all = b
+        .store
+        .sent(&endpoint, AsksAfter::Cases, None, 10)
+        .await
+        .unwrap();
     let ids: Vec<DeliveryId> = all.sent.iter().map(|sent| sent.delivery).collect();
     // Done with an open leg, and awaiting evidence; neither what was refused nor what was never sent.
     assert_eq!((ids, all.next), (vec![made[1], made[0]], None));
     let mut paged = Vec::new();
     let mut cursor = None;
-    for _ in 0..4 {
-        let page = b.store.sent(&endpoint, cursor, 1).await.unwrap();
+    loop {
+        let page = b.store.sent(&endpoint, AsksAfter::Cases, cursor, 1);
+        let page = page.await.unwrap();
         paged.extend(page.sent.iter().map(|sent| sent.delivery));
         cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
     }
     assert_eq!(paged, [made[1], made[0]]);
-    let end = b.store.sent(&endpoint, cursor, 1).await.unwrap();
-    assert_eq!((end.sent.len(), end.next), (0, None));
     let other = b
         .store
-        .sent(&"mllp".parse().unwrap(), None, 10)
+        .sent(&"mllp".parse().unwrap(), AsksAfter::Cases, None, 10)
         .await
         .unwrap();
     assert!(other.sent.is_empty(), "of another endpoint");
+    // What is closed has no news any more, and has again once it is open.
+    for (version, state, cases) in [(1, LegState::Closed, 1), (2, LegState::OnHold, 2)] {
+        b.move_leg(&referrals[0], version, state).await;
+        let page = b.store.sent(&endpoint, AsksAfter::Cases, None, 10);
+        assert_eq!(page.await.unwrap().sent.len(), cases, "{state:?}");
+    }
+    let awaiting = b.store.sent(&endpoint, AsksAfter::Evidence, None, 10);
+    assert_eq!(awaiting.await.unwrap().sent.len(), 1, "evidence alone");
+    let none = b.store.sent(&endpoint, AsksAfter::Nothing, None, 10);
+    assert_eq!(none.await.unwrap(), SentPage::default());
 }
 
 #[tokio::test]

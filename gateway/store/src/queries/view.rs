@@ -7,7 +7,7 @@ use waymark_core::id::{
     BodyId, DeliveryId, EndpointId, LegId, ReferralId, StreamId, SubjectId, WireId,
 };
 use waymark_core::port::{
-    AttemptView, DeliveryQuery, DeliveryView, NewDelivery, Sent, SentPage, StoreError,
+    AsksAfter, AttemptView, DeliveryQuery, DeliveryView, NewDelivery, Sent, SentPage, StoreError,
 };
 
 use super::row::{Fields, Row};
@@ -66,10 +66,21 @@ pub(super) async fn delivery_by_wire_id(
     with_attempts(store, row).await
 }
 
-const SENT: &str = "SELECT d.id, d.kind, d.recipient, d.wire_id, d.state, d.evidence, d.queued_ms,
-    d.receiver_reference, (SELECT r.reference FROM referral r WHERE r.id = d.referral_id) AS reference,
-    (SELECT g.clock FROM leg g WHERE g.referral_id = d.referral_id AND g.id = d.leg_id) AS clock
-    FROM delivery d WHERE d.endpoint_id = $1 AND d.id < $2 ORDER BY d.id DESC LIMIT $3";
+/// The condition is that of the index `delivery_news`, or a part of it.
+macro_rules! sent {
+    ($news:literal) => {
+        concat!(
+            "SELECT d.id, d.kind, d.recipient, d.wire_id, d.evidence, d.queued_ms, d.receiver_reference,
+    (SELECT r.reference FROM referral r WHERE r.id = d.referral_id) AS reference
+    FROM delivery d WHERE d.endpoint_id = $1 AND d.id < $2 AND ",
+            $news,
+            " ORDER BY d.id DESC LIMIT $3"
+        )
+    };
+}
+const AWAITING: &str = sent!("d.state = 'awaiting_evidence'");
+const CASES: &str =
+    sent!("(d.state = 'awaiting_evidence' OR (d.state = 'done' AND d.followed = 1))");
 /// Above every delivery's id: the cursor of the first page.
 const BEYOND: [u8; 16] = [0xff; 16];
 
@@ -77,12 +88,18 @@ const BEYOND: [u8; 16] = [0xff; 16];
 pub(super) async fn sent(
     store: &Backend,
     endpoint: &EndpointId,
+    which: AsksAfter,
     before: Option<DeliveryId>,
     limit: u32,
 ) -> Result<SentPage, StoreError> {
+    let query = match which {
+        AsksAfter::Nothing => return Ok(SentPage::default()),
+        AsksAfter::Evidence => AWAITING,
+        AsksAfter::Cases => CASES,
+    };
     let limit = limit.min(PAGE_MAX);
     let before = before.map_or(BEYOND, |id| *id.as_bytes());
-    let rows = sqlx::query(SENT)
+    let rows = sqlx::query(query)
         .bind(endpoint.as_str())
         .bind(before.as_slice())
         .bind(i64::from(limit))
@@ -92,30 +109,19 @@ pub(super) async fn sent(
     let mut page = SentPage::default();
     for row in &rows {
         let row = Fields::new(row, "delivery", "id");
-        let delivery = row.id("id", DeliveryId::from_bytes)?;
-        page.next = Some(delivery);
-        let state: DeliveryState = row.word("state", DeliveryState::parse)?;
-        let open = row.opt_text("clock")?.is_some();
-        let news = match state {
-            DeliveryState::AwaitingEvidence => true,
-            DeliveryState::Done => open,
-            _ => false,
-        };
-        if news {
-            page.sent.push(Sent {
-                delivery,
-                wire_id: row.code("wire_id")?,
-                kind: row.word("kind", Kind::parse)?,
-                recipient: row.code("recipient")?,
-                reference: row.code("reference")?,
-                receiver_reference: row.opt_text("receiver_reference")?,
-                evidence: row.word("evidence", Evidence::parse)?,
-                queued: row.at("queued_ms")?,
-            });
-        }
+        page.sent.push(Sent {
+            delivery: row.id("id", DeliveryId::from_bytes)?,
+            wire_id: row.code("wire_id")?,
+            kind: row.word("kind", Kind::parse)?,
+            recipient: row.code("recipient")?,
+            reference: row.code("reference")?,
+            receiver_reference: row.opt_text("receiver_reference")?,
+            evidence: row.word("evidence", Evidence::parse)?,
+            queued: row.at("queued_ms")?,
+        });
     }
-    if rows.len() < usize::try_from(limit).unwrap_or(usize::MAX) {
-        page.next = None;
+    if rows.len() == usize::try_from(limit).unwrap_or(usize::MAX) {
+        page.next = page.sent.last().map(|sent| sent.delivery);
     }
     Ok(page)
 }

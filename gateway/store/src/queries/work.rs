@@ -5,7 +5,7 @@ use waymark_core::alarm::NewAlarm;
 use waymark_core::id::{DeliveryId, DocumentId, EndpointId, WireId};
 use waymark_core::personal::Payload;
 use waymark_core::port::{
-    CloseAttempt, DeliveryContent, DeliveryQuery, DeliveryStore, DeliveryView, LeaseAsk,
+    AsksAfter, CloseAttempt, DeliveryContent, DeliveryQuery, DeliveryStore, DeliveryView, LeaseAsk,
     LeaseToken, Leased, OpenAttempt, Operation, RaiseEvidence, SentPage, StoreError, WorkClass,
 };
 use waymark_core::time::Timestamp;
@@ -81,10 +81,11 @@ impl DeliveryStore for Backend {
     async fn sent(
         &self,
         endpoint: &EndpointId,
+        which: AsksAfter,
         before: Option<DeliveryId>,
         limit: u32,
     ) -> Result<SentPage, StoreError> {
-        view::sent(self, endpoint, before, limit).await
+        view::sent(self, endpoint, which, before, limit).await
     }
 
     async fn overdue(&self, now: Timestamp, limit: u32) -> Result<Vec<NewAlarm>, StoreError> {

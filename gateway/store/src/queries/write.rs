@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sqlx::Transaction;
 use waymark_core::alarm::{AlarmKind, NewAlarm};
 use waymark_core::audit::{ENTRY_BYTES_MAX, EntryDraft, LogEntry, leaf_hash};
-use waymark_core::delivery::{DeliveryState, Evidence};
+use waymark_core::delivery::{DeliveryState, Evidence, Kind};
 use waymark_core::id::{AgencyId, EndpointId, EventId, ReferralId, ServiceId, StreamId, SubjectId};
 use waymark_core::leg::{LegState, Reception};
 use waymark_core::port::{NewDelivery, NewEvent, Opening, StoreError};
@@ -315,7 +315,7 @@ const LANES: (&str, &str) = (
 const DELIVERY: (&str, &str) = (
     "INSERT INTO delivery (id, referral_id, leg_id, kind, endpoint_id, recipient, service, subject_id, wire_id, version, \
      content_body, note_body, rendered_body, state, evidence, parked, attempts, failures, soft_rejects, unfinished, \
-     due_ms, deadline_ms, evidence_due_ms, urgent, lane_seq, queued_ms, replaces, receiver_reference, traceparent)",
+     due_ms, deadline_ms, evidence_due_ms, urgent, followed, lane_seq, queued_ms, replaces, receiver_reference, traceparent)",
     "",
 );
 const WIRE: (&str, &str) = ("INSERT INTO wire (wire_id, delivery_id)", "");
@@ -403,6 +403,7 @@ async fn insert_deliveries_at(
             .push_bind(d.deadline.as_ms())
             .push_bind(None::<i64>)
             .push_bind(i64::from(d.urgent))
+            .push_bind(i64::from(d.kind == Kind::New && d.leg.is_some()))
             .push_bind(*seq)
             .push_bind(q.at.as_ms())
             .push_bind(d.replaces.as_ref().map(|id| id.as_bytes().as_slice()))

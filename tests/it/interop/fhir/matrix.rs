@@ -8,6 +8,7 @@ use super::*;
 
 mod documents;
 mod everybody;
+mod outage;
 mod refusals;
 mod told;
 mod withdrawal;

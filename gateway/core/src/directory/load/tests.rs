@@ -27,7 +27,7 @@ fn the_sample_directory_loads_and_has_no_findings() {
             sample.services.len(),
             sample.rules.len()
         ),
-        (6, 8, 13)
+        (10, 12, 18)
     );
     assert_eq!(sample.area.environment, Environment::Test);
 }
@@ -202,9 +202,19 @@ fn a_secret_name_holds_its_length_limit() {
 }
 
 #[test]
-fn the_sample_needs_two_secrets() {
+fn the_sample_needs_the_secrets_of_its_adapters() {
     let names: Vec<String> = secret_names(&directory()).into_keys().collect();
-    assert_eq!(names, ["therapy-callback", "therapy-webhook"]);
+    assert_eq!(
+        names,
+        [
+            "mesh-key",
+            "mesh-password",
+            "notify-key",
+            "notify-receipts",
+            "therapy-callback",
+            "therapy-webhook"
+        ]
+    );
 }
 
 #[test]

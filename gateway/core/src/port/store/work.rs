@@ -366,7 +366,7 @@ pub struct KeyEpoch {
 /// One page of what was sent to an endpoint and may have news.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SentPage {
-    /// Those that await evidence, or whose leg is still open.
+    /// Those that await evidence, and those whose leg is still open where they were asked for.
     pub sent: Vec<Sent>,
     /// The next page's cursor; `None` at the end.
     pub next: Option<DeliveryId>,

@@ -1,6 +1,7 @@
 use jiff::civil::date;
 
 use super::super::samples::plan;
+use super::super::school;
 use super::*;
 
 const REFERENCE: &str = "WM-AAAAA-BBBBB-CCCCC";
@@ -179,7 +180,7 @@ fn a_summary_is_ok_only_without_faults_and_with_a_verified_log() {
     let text = serde_json::to_string(&summary.clone().decide()).unwrap();
     assert_eq!(
         text,
-        r#"{"ok":true,"referrals":2,"deliveries":{},"evidence":{},"log":{"size":9,"verified":true}}"#
+        r#"{"ok":true,"referrals":2,"deliveries":{},"evidence":{},"adapters":{},"log":{"size":9,"verified":true}}"#
     );
     let unverified = Summary {
         log: LogSummary {

@@ -1,7 +1,5 @@
 //! A MESH hub that is stricter than NHS England's sandbox: a header is taken once and within two hours, an
 //! acknowledged message is gone, a message sent twice is two, and answers get lost when it is told so.
-//!
-//! The adapters' own tests include this file too, so that there is one such hub.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -14,7 +12,6 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use waymark_core::time::{Clock, Timestamp};
 
-#[path = "mesh/serve.rs"]
 mod serve;
 
 /// The mailbox of the gateway.
@@ -109,9 +106,9 @@ impl Shared {
 
 /// The hub.
 pub struct Hub {
-    address: SocketAddr,
+    address: Option<SocketAddr>,
     shared: Arc<Shared>,
-    _serving: JoinSet<()>,
+    serving: JoinSet<()>,
 }
 
 impl std::fmt::Debug for Hub {
@@ -123,33 +120,42 @@ impl std::fmt::Debug for Hub {
 }
 
 impl Hub {
+    /// A hub that whoever wants one serves: its [`Hub::routes`] are all of it.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        let inner = Mutex::default();
+        Self {
+            address: None,
+            shared: Arc::new(Shared { inner, clock }),
+            serving: JoinSet::new(),
+        }
+    }
+
+    /// What it answers.
+    pub fn routes(&self) -> Router {
+        Router::new()
+            .fallback(serve::serve)
+            .with_state(Arc::clone(&self.shared))
+    }
+
     /// Opens a hub over plain HTTP on this machine.
     ///
     /// # Errors
     /// When there is no port.
     pub async fn open(clock: Arc<dyn Clock>) -> std::io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let address = listener.local_addr()?;
-        let inner = Mutex::default();
-        let shared = Arc::new(Shared { inner, clock });
-        let app = Router::new()
-            .fallback(serve::serve)
-            .with_state(Arc::clone(&shared));
-        let mut serving = JoinSet::new();
-        serving.spawn(async move {
-            // It ends with the test.
-            let _ended = axum::serve(listener, app).await;
+        let mut hub = Self::new(clock);
+        hub.address = Some(listener.local_addr()?);
+        let routes = hub.routes();
+        hub.serving.spawn(async move {
+            // It ends with the hub.
+            let _ended = axum::serve(listener, routes).await;
         });
-        Ok(Self {
-            address,
-            shared,
-            _serving: serving,
-        })
+        Ok(hub)
     }
 
-    /// Its port.
+    /// Its port; 0 where it has none of its own.
     pub fn port(&self) -> u16 {
-        self.address.port()
+        self.address.map_or(0, |address| address.port())
     }
 
     /// What it does with the next requests to send, one each.

@@ -2,10 +2,11 @@
 //! client checks that it is one (`tests/it/interop/notify.rs`).
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use anyhow::Context as _;
 use aws_lc_rs::hmac;
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -18,12 +19,14 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use waymark_core::time::Clock as _;
+use waymark_core::time::Clock;
 
 /// Bytes of the longest request.
 const BODY_BYTES_MAX: usize = 256 * 1024;
 /// Messages of one page of a list.
 const PAGE: usize = 250;
+/// How long a receipt may take to be heard.
+const CALLBACK_WITHIN: Duration = Duration::from_secs(10);
 /// Seconds that a token may be old or early.
 const CLOCK_SECONDS: i64 = 30;
 /// The service that the stand-in knows.
@@ -75,20 +78,23 @@ struct Seen {
     asked: usize,
 }
 
-#[derive(Clone, Default)]
-struct Shared(Arc<Mutex<Seen>>);
+#[derive(Clone)]
+struct Shared {
+    seen: Arc<Mutex<Seen>>,
+    clock: Arc<dyn Clock>,
+}
 
 impl Shared {
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The stand-in.
 pub struct Notify {
-    address: SocketAddr,
+    address: Option<SocketAddr>,
     shared: Shared,
-    _serving: JoinSet<()>,
+    serving: JoinSet<()>,
 }
 
 impl std::fmt::Debug for Notify {
@@ -100,35 +106,46 @@ impl std::fmt::Debug for Notify {
 }
 
 impl Notify {
-    /// Listens on a port of its own.
-    ///
-    /// # Errors
-    /// When there is no port.
-    pub async fn start() -> anyhow::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let address = listener.local_addr()?;
-        let shared = Shared::default();
-        let routes = Router::new()
+    /// A provider that whoever wants one serves: its [`Notify::routes`] are all of it.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        let seen = Arc::default();
+        Self {
+            address: None,
+            shared: Shared { seen, clock },
+            serving: JoinSet::new(),
+        }
+    }
+
+    /// What it answers.
+    pub fn routes(&self) -> Router {
+        Router::new()
             .route("/v2/notifications", get(list))
             .route("/v2/notifications/{id}", get(one).post(take))
             .route("/v2/template/{id}", get(template))
             .route("/v2/templates", get(templates))
-            .with_state(shared.clone());
-        let mut serving = JoinSet::new();
-        serving.spawn(async move {
-            // It ends with the test.
-            let _ended: std::io::Result<()> = axum::serve(listener, routes).await;
-        });
-        Ok(Self {
-            address,
-            shared,
-            _serving: serving,
-        })
+            .with_state(self.shared.clone())
     }
 
-    /// Where it is.
+    /// Listens over plain HTTP on a port of its own.
+    ///
+    /// # Errors
+    /// When there is no port.
+    pub async fn start(clock: Arc<dyn Clock>) -> io::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let mut notify = Self::new(clock);
+        notify.address = Some(listener.local_addr()?);
+        let routes = notify.routes();
+        notify.serving.spawn(async move {
+            // It ends with the provider.
+            let _ended: io::Result<()> = axum::serve(listener, routes).await;
+        });
+        Ok(notify)
+    }
+
+    /// Where it is; empty where it has no port of its own.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        let url = |address| format!("http://{address}");
+        self.address.map(url).unwrap_or_default()
     }
 
     /// A key that it takes.
@@ -193,15 +210,18 @@ impl Notify {
         to: &Callbacks,
         reference: &str,
         status: &str,
-    ) -> anyhow::Result<u16> {
+    ) -> io::Result<u16> {
         let messages = self.messages();
         let message = messages.iter().find(|m| m.reference == reference);
-        let message = message.context("no such message")?;
+        let message = message.ok_or_else(|| io::Error::other("no such message"))?;
+        let ca = reqwest::Certificate::from_pem(&to.ca).map_err(io::Error::other)?;
         let client = reqwest::Client::builder()
             .tls_backend_rustls()
-            .tls_certs_only([reqwest::Certificate::from_pem(&to.ca)?])
+            .tls_certs_only([ca])
             .no_proxy()
-            .build()?;
+            .timeout(CALLBACK_WITHIN)
+            .build()
+            .map_err(io::Error::other)?;
         let receipt = json!({
             "id": message.id, "reference": message.reference, "to": recipient(&message.body), "status": status,
             "created_at": "2026-11-25T10:00:00.000000Z", "completed_at": "2026-11-25T10:01:00.000000Z",
@@ -214,7 +234,8 @@ impl Notify {
             .header(header::CONTENT_TYPE, "application/json")
             .body(receipt.to_string())
             .send()
-            .await?;
+            .await
+            .map_err(io::Error::other)?;
         Ok(response.status().as_u16())
     }
 }
@@ -287,7 +308,7 @@ fn admitted(shared: &Shared, headers: &HeaderMap) -> Result<(), Box<Response>> {
         return no(StatusCode::UNAUTHORIZED, why);
     };
     token.clone_into(&mut shared.seen().token);
-    let now = waymark::clock::SystemClock.now().as_ms() / 1_000;
+    let now = shared.clock.now().as_ms() / 1_000;
     match token_fault(token, now) {
         Some(why) => no(StatusCode::FORBIDDEN, why),
         None => Ok(()),

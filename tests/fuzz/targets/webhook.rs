@@ -1,0 +1,7 @@
+//! The `webhook` adapter: see the library.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use waymark_core::directory::AdapterKind;
+
+fuzz_target!(|data: &[u8]| waymark_fuzz::adapter(AdapterKind::Webhook, data));

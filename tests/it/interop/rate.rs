@@ -1,0 +1,121 @@
+//! How fast referrals arrive end to end, adapter by adapter, at software that we did not write. No test: it is run by
+//! `tests/bench`, in a release build, and prints what it measured.
+//!
+//! The limit of the same run is how fast the same gateway accepts the same referrals from one sender, one after another:
+//! nothing arrives that was not accepted.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use waymark_proto::v1;
+use waymark_proto::v1::EvidenceGrade;
+use waymark_tests::engine::Engine;
+use waymark_tests::gateway::{Area, Child, Gateway, wait_until};
+
+use super::{agency, fhir, file, mesh, mllp, webhook};
+
+/// Referrals of one measurement, of children of their own.
+const CHILDREN: std::ops::Range<u32> = 1_000..1_200;
+/// The longest that they may take.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// One adapter's figures.
+struct Rate {
+    accepted: f64,
+    arrived: f64,
+}
+
+async fn there(gateway: &Gateway, endpoint: &str) -> anyhow::Result<usize> {
+    let admin = gateway.client("admin-LA882").await?;
+    let mut count = 0;
+    let mut token = String::new();
+    loop {
+        let page = admin
+            .admin()
+            .list_deliveries(v1::ListDeliveriesRequest {
+                page_size: 200,
+                page_token: token,
+                endpoint_id: endpoint.to_owned(),
+                ..v1::ListDeliveriesRequest::default()
+            })
+            .await?
+            .into_inner();
+        let arrived = |d: &&v1::Delivery| d.evidence() != EvidenceGrade::None;
+        count += page.deliveries.iter().filter(arrived).count();
+        if page.next_page_token.is_empty() {
+            return Ok(count);
+        }
+        token = page.next_page_token;
+    }
+}
+
+async fn measure(gateway: &Gateway, pathway: &str, endpoint: &str) -> anyhow::Result<Rate> {
+    let school = gateway.client("EE123456").await?;
+    // The first makes the connections.
+    school.submit("rate", &Child(999).referral(pathway)).await?;
+    let one = || async { Ok((there(gateway, endpoint).await? == 1).then_some(())) };
+    wait_until("the first has arrived", PATIENCE, one).await?;
+    let begun = Instant::now();
+    for n in CHILDREN {
+        let referral = Child(n).referral(pathway);
+        school.submit(&format!("rate-{n}"), &referral).await?;
+    }
+    let accepted = begun.elapsed();
+    let all = CHILDREN.len() + 1;
+    let every = || async { Ok((there(gateway, endpoint).await? == all).then_some(())) };
+    wait_until("all have arrived", PATIENCE, every).await?;
+    let arrived = begun.elapsed();
+    let count = f64::from(CHILDREN.end - CHILDREN.start);
+    Ok(Rate {
+        accepted: count / accepted.as_secs_f64(),
+        arrived: count / arrived.as_secs_f64(),
+    })
+}
+
+fn say(adapter: &str, peer: &str, rate: &Rate) -> anyhow::Result<()> {
+    let (arrived, accepted) = (rate.arrived, rate.accepted);
+    writeln!(
+        std::io::stdout(),
+        "rate: {adapter:<8} {peer:<28} arrived {arrived:>7.1}/s  limit (accepted) {accepted:>7.1}/s  ratio {:.2}",
+        arrived / accepted
+    )?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a benchmark: tests/bench runs it"]
+async fn end_to_end_rate_of_each_adapter() -> anyhow::Result<()> {
+    let (gateway, peer) = mllp::hospital("mllp_python_hl7.py", true, &[]).await?;
+    let rate = measure(&gateway, "adhd-assessment", "r1l-mllp").await?;
+    say("hl7v2", "python-hl7, mutual TLS", &rate)?;
+    drop((gateway, peer));
+
+    let gateway = Gateway::start(Engine::Sqlite, &Area::default()).await?;
+    let peer = agency::agency(&gateway, "OK").await?;
+    let rate = measure(&gateway, "mental-health", "cam01-grpc").await?;
+    say("grpc", "grpcio, mutual TLS", &rate)?;
+    drop((gateway, peer));
+
+    let (service, peer) = webhook::Service::serving().await?;
+    let rate = measure(&service.gateway, "speech-language", "therapy-webhook").await?;
+    say("webhook", "standardwebhooks, TLS", &rate)?;
+    drop((service, peer));
+
+    for mode in ["bars", "plain"] {
+        let place = fhir::Place::new(mode, "").await?;
+        let rate = measure(&place.gateway, fhir::PATHWAY, "fhr-fhir").await?;
+        say("fhir", &format!("Medplum, {mode}, mutual TLS"), &rate)?;
+    }
+
+    let ground = mesh::Ground::new(true, "", &[]).await?;
+    let rate = measure(&ground.gateway, "autism-assessment", "comm1-mesh").await?;
+    say("mesh", "mesh-sandbox, mutual TLS", &rate)?;
+    drop(ground);
+
+    let (gateway, server, folder) = file::over_sftp(Engine::Sqlite).await?;
+    let rate = measure(&gateway, "sensory-support", "sens1-files").await?;
+    say("file", "OpenSSH, SFTP", &rate)?;
+    drop((gateway, server, folder));
+    Ok(())
+}
