@@ -5,9 +5,9 @@ mod stop;
 mod store;
 
 pub use adapter::{
-    Adapter, AsksAfter, Attachment, Channel, Collected, Conversation, Deadline, Identification, Inbound,
-    InboundBody, InboundDocument, InboundStatus, Intake, IntakeAnswer, IntakeError, Outbound,
-    Probe, ProbeStage, Reconciliation, RenderError, Rendered, Sent, Source, StatusNotice,
+    Adapter, AsksAfter, Attachment, Channel, Collected, Conversation, Deadline, Identification,
+    Inbound, InboundBody, InboundDocument, InboundStatus, Intake, IntakeAnswer, IntakeError,
+    Outbound, Probe, ProbeStage, Reconciliation, RenderError, Rendered, Sent, Source, StatusNotice,
     Undelivered,
 };
 pub use stop::{CancelCode, StopNotice, Withdrawal};
