@@ -2,7 +2,7 @@
 
 use super::collecting::{code, referral};
 use super::*;
-use crate::hub::Held;
+use crate::stand_in::mesh::Held;
 
 const ASKED: &str = "acknowledges = true";
 

@@ -143,7 +143,7 @@ async fn whatever_ended_the_first_attempt_a_later_one_asks_before_it_sends() {
     sending.ground.hub.expire(&id);
     let outcome = sending.ground.adapter.deliver(&again, PATIENCE).await;
     assert_eq!(outcome.word(), "park", "{outcome:?}");
-    let ours = |held: &crate::hub::Held| held.to == THEIRS;
+    let ours = |held: &crate::stand_in::mesh::Held| held.to == THEIRS;
     let held = sending.ground.hub.held();
     assert_eq!(
         held.iter().filter(|h| ours(h)).count(),
