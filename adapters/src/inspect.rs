@@ -226,7 +226,9 @@ impl Inspector {
         if !referral.violations(source.at.london_date()).is_empty() {
             return Ok(());
         }
-        source.sender_reference = referral.sender_reference.clone();
+        source
+            .sender_reference
+            .clone_from(&referral.sender_reference);
         source.content = Some(referral.clone());
         let Ok(rendered) = self.write(kind, &source) else {
             return Ok(());

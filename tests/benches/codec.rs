@@ -1,6 +1,6 @@
 //! What each adapter's writing and reading cost: messages a second, allocations and bytes allocated of one message.
 //!
-//! `cargo bench -p waymark-tests --bench codec`. The limit of the same run is serde_json over the same referral: what any
+//! `cargo bench -p waymark-tests --bench codec`. The limit of the same run is `serde_json` over the same referral: what any
 //! writer or reader of the whole of it must do at least.
 
 use std::hint::black_box;

@@ -8,7 +8,7 @@ use waymark_core::id::WireId;
 use waymark_core::leg::LegState;
 use waymark_core::port::{InboundBody, InboundStatus, Undelivered};
 
-use super::inbox::{Files, ROUND_MESSAGES_MAX, Round, Stop};
+use super::inbox::{Holding, ROUND_MESSAGES_MAX, Round, Stop};
 use super::name::Name;
 use super::outbox::{NOTE_BYTES_MAX, RECEIPT_SUFFIXES, REJECTED_SUFFIX, refusal};
 use super::package::MANIFEST_SUFFIX;
@@ -17,7 +17,7 @@ use crate::receipt::Receipt;
 
 impl Round<'_> {
     pub(super) async fn receipts(&mut self) -> Result<usize, Stop> {
-        let Files {
+        let Holding {
             files, unusable, ..
         } = self.listed(Sub::Receipts).await?;
         self.collected.more |= files.len() > ROUND_MESSAGES_MAX;
@@ -74,7 +74,7 @@ impl Round<'_> {
     }
 
     pub(super) async fn rejected(&mut self) -> Result<usize, Stop> {
-        let Files {
+        let Holding {
             files, unusable, ..
         } = self.listed(Sub::Rejected).await?;
         let refusals = |suffix: &'static str| {

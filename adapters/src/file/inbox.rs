@@ -88,7 +88,7 @@ pub(super) struct Round<'a> {
 }
 
 /// What a folder holds.
-pub(super) struct Files {
+pub(super) struct Holding {
     pub(super) files: Vec<Entry>,
     /// Whether these are all.
     pub(super) is_all: bool,
@@ -143,13 +143,13 @@ impl Round<'_> {
     }
 
     /// The files of a folder. Those that come into one with too many for one listing may wait unseen: somebody is told.
-    pub(super) async fn listed(&mut self, sub: Sub) -> Result<Files, Stop> {
+    pub(super) async fn listed(&mut self, sub: Sub) -> Result<Holding, Stop> {
         let listing = self.place.list(sub, LISTED_FILES_MAX).await?;
         self.crowded |= listing.more;
         let whole = |file: &Entry| !file.name.as_str().ends_with(PART_SUFFIX);
         let files: Vec<Entry> = listing.files.into_iter().filter(whole).collect();
         self.since = self.seen.note(&self.endpoint.id, sub, &files, self.now);
-        Ok(Files {
+        Ok(Holding {
             files,
             is_all: !listing.more,
             unusable: listing.unusable,
@@ -163,7 +163,7 @@ impl Round<'_> {
     }
 
     async fn inbox(&mut self) -> Result<usize, Stop> {
-        let Files {
+        let Holding {
             mut files,
             is_all,
             unusable,

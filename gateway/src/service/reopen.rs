@@ -27,7 +27,8 @@ impl Service {
             return Ok(None);
         };
         let leg = view.legs.iter().find(|leg| leg.leg.id == id);
-        let Some(leg) = leg.filter(|leg| leg.state == LegState::Cancelled) else {
+        let ends = |state| matches!(state, LegState::Cancelled | LegState::EnteredInError);
+        let Some(leg) = leg.filter(|leg| ends(leg.state)) else {
             return Ok(None);
         };
         let timeline = store.timeline(leased.referral, TIMELINE_MAX).await?;
@@ -35,7 +36,7 @@ impl Service {
             let of_leg = seen.event.leg == Some(id) && seen.event.kind == EventKind::Status;
             seen.event.state.filter(|_| of_leg)
         });
-        let state = replayed(reports.filter(|state| *state != LegState::Cancelled));
+        let state = replayed(reports.filter(|state| !ends(*state)));
         let receiver = Owner {
             agency: leg.leg.agency.clone(),
             role: leg.leg.owner.role.clone(),

@@ -12,9 +12,7 @@ fn server() -> Server {
     let targets = ["2000011147", "2000099999"];
     Server::new(ServerOptions {
         environment: Environment::Test,
-        targets: targets
-            .map(|id| format!("{}|{id}", name::DOS_SERVICE))
-            .into(),
+        targets: targets.map(|id| format!("{DOS_SERVICE}|{id}")).into(),
         assumptions: assumptions(),
     })
 }

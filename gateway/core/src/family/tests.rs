@@ -282,6 +282,7 @@ fn what_was_entered_in_error_and_what_has_no_template_is_not_told() {
     assert_eq!(case.told(), Err(Untold::EnteredInError));
     let mut case = Case::new();
     case.notice.state = LegState::Declined;
+    case.standing = LegState::Declined;
     assert_eq!(case.told(), Err(Untold::NoTemplate));
     let mut case = Case::new();
     case.tables = template("email", "email", "pathways = \"q\"");

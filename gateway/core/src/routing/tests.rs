@@ -99,7 +99,7 @@ fn a_service_asked_for_by_name_does_not_steer() {
 fn unknown_words_are_refused_with_the_known_ones() {
     let sample = directory();
     let refused = decide(&sample, &facts("dentistry", 5), TODAY).unwrap_err();
-    assert_snapshot!(refused.violation(), @"pathway: is not taken by any service of this area: use one of adhd-assessment, autism-assessment, ehc-advice, specialist-teaching, speech-language");
+    assert_snapshot!(refused.violation(), @"pathway: is not taken by any service of this area: use one of adhd-assessment, autism-assessment, ehc-advice, hearing-assessment, mental-health, occupational-therapy, portage, specialist-teaching, speech-language");
     let mut asked = facts("ehc-advice", 5);
     asked.requested_service = Some("dentist".parse().unwrap());
     let refused = decide(&sample, &asked, TODAY).unwrap_err();
@@ -326,6 +326,11 @@ fn explanation_says_why_each_rule_did_not_fire() {
       11. specialist-teaching-schools (rules.toml:66): pathway is adhd-assessment, the rule asks for specialist-teaching; setting is unknown, the rule asks for one of early_years, primary, secondary, special
       12. specialist-teaching-elsewhere (rules.toml:72): pathway is adhd-assessment, the rule asks for specialist-teaching
       13. ehc-advice (rules.toml:77): pathway is adhd-assessment, the rule asks for ehc-advice
+      14. mental-health (rules.toml:82): pathway is adhd-assessment, the rule asks for mental-health
+      15. occupational-therapy (rules.toml:87): pathway is adhd-assessment, the rule asks for occupational-therapy
+      16. hearing-assessment (rules.toml:92): pathway is adhd-assessment, the rule asks for hearing-assessment
+      17. portage-under-5 (rules.toml:97): pathway is adhd-assessment, the rule asks for portage; age is 12, the rule asks for 0 to 4
+      18. portage-from-5 (rules.toml:103): pathway is adhd-assessment, the rule asks for portage
     "#);
 }
 

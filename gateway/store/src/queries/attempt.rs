@@ -46,7 +46,7 @@ const WAIT: &str = "UPDATE lane SET class = 1, due_ms = $4, worker = NULL, fence
 const REFERRAL: &str = locked!("SELECT id FROM referral WHERE id = $1");
 const REOPEN: &str =
     "UPDATE leg SET state = $2, owner_agency = $3, owner_role = $4, clock = $5, next_action = $6
-    WHERE referral_id = $7 AND id = $1 AND state = 'cancelled'";
+    WHERE referral_id = $7 AND id = $1 AND state IN ('cancelled', 'entered_in_error')";
 const MOVED_ON: &str = "UPDATE referral SET version = version + 1 WHERE id = $1";
 const TRACE: &str = "SELECT id, traceparent FROM delivery WHERE id = $1";
 
