@@ -18,7 +18,7 @@ use super::{agency, fhir, file, mesh, mllp, webhook};
 /// Referrals of one measurement, of children of their own.
 const CHILDREN: std::ops::Range<u32> = 1_000..1_200;
 /// The longest that they may take.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// One adapter's figures.
 struct Rate {

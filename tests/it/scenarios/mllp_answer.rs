@@ -111,11 +111,12 @@ async fn a_status_of_another_referral_moves_neither_and_asks_for_a_person(
     }
     assert_eq!(hospital.commits(), ["CE"], "it is told to send it again");
     let alarms = admin.alarms("answer_unread").await?;
-    let second = admin.deliveries(&ids[1].referral_id).await?.remove(0);
+    let other = ids.pop().expect("two referrals");
+    let second = admin.deliveries(&other.referral_id).await?.remove(0);
     let subjects: Vec<&str> = alarms.iter().map(|a| a.subject.as_str()).collect();
     assert_eq!(subjects, [second.delivery_id.as_str()]);
     assert_eq!(second.evidence(), EvidenceGrade::ApplicationAck);
-    let timeline = gateway.store()?.timeline(ids[1].referral_id.parse()?, 100);
+    let timeline = gateway.store()?.timeline(other.referral_id.parse()?, 100);
     let shown = timeline.await?;
     assert!(
         shown
@@ -126,7 +127,7 @@ async fn a_status_of_another_referral_moves_neither_and_asks_for_a_person(
 
     // Once the hospital says where it stands, nobody need ask any more.
     let listener = *gateway.app()?.mllp.get("r1l").expect("the listener");
-    let answer = send(listener, &rri("LATER1", &ids[1].reference, "A")).await?;
+    let answer = send(listener, &rri("LATER1", &other.reference, "A")).await?;
     assert!(answer.contains("MSA|AA|LATER1"), "{answer}");
     assert!(admin.alarms("answer_unread").await?.is_empty());
     Ok(())
