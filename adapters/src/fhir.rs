@@ -10,7 +10,7 @@
 //! Carried: safeguarding and adjustments as flags, allergies, consent and its scope, unsafe contact and the format that
 //! somebody reads as resources of their own, and all of them in words in the request's first note.
 //!
-//! Inward: what has no field goes into the narrative in words ([`wire`]), kinds of resource that nobody here reads by name;
+//! Inward: what has no field goes into the narrative in words (`fhir/wire`), kinds of resource that nobody here reads by name;
 //! what would change the meaning of what is read is refused. A withdrawal of consent that comes in is read as a cancel with
 //! the words that say so: BaRS has no message for it.
 

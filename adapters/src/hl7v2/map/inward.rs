@@ -3,7 +3,7 @@
 //! Segments are read first; notes of our own form ([`super::note`]) then put back what segments have no
 //! field for. What a foreign message cannot say comes from the agreement with its sender
 //! ([`Assumptions`]). What a field of a segment says and the referral has no field for goes into its narrative in words
-//! ([`super::leftover`]). Who is too old or too young is not judged here: routing sends them to triage.
+//! (`map/leftover.rs`). Who is too old or too young is not judged here: routing sends them to triage.
 
 use serde_json::{Map, Value, json};
 use waymark_core::directory::CodeMap;

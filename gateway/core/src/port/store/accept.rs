@@ -93,7 +93,7 @@ pub struct Accept {
     pub body: NewBody,
     /// The message as it came, where that is not the canonical content.
     pub original: Option<NewBody>,
-    /// The ids that answers to it repeat, as JSON ([`super::Conversation`]).
+    /// The ids that answers to it repeat, as JSON ([`super::super::Conversation`]).
     pub conversation: Option<NewBody>,
     /// What its deliveries say besides the content.
     pub notes: Vec<NewBody>,
