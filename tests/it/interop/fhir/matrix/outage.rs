@@ -58,7 +58,9 @@ async fn a_dead_and_a_silent_far_side_keep_nobody_else_waiting(
         fetched += posts.len();
     }
     let stuck = arrived(&everybody).await?;
-    assert_eq!((stuck.get(DEAD), stuck.get(SILENT)), (Some(&0), Some(&0)));
+    assert_eq!(stuck.get(DEAD), Some(&0));
+    // What the silent one took is found by asking it, once an attempt has waited its time; it may have begun to be.
+    assert!(stuck.get(SILENT).is_some_and(|n| *n < all));
     // And once they are back they get everything, once.
     everybody.hospital.up()?;
     everybody.hub.always(None);
