@@ -473,7 +473,6 @@ impl Gateway {
     pub async fn export(&self, folder: &Path) -> anyhow::Result<PathBuf> {
         self.sequenced().await?;
         let store = self.store()?;
-        let entries = self.entries().await?;
         let mut checkpoints = Vec::new();
         let mut after = 0;
         loop {
@@ -482,6 +481,8 @@ impl Gateway {
             after = last.size;
             checkpoints.extend(page);
         }
+        // After the checkpoints: what was signed is there, and more may have come.
+        let entries = self.entries().await?;
         let tree = folder.join("tree");
         let mut writer = TreeWriter::create(&tree)?;
         writer.key(&self.verifier()?)?;
