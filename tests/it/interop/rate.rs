@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use waymark_proto::v1;
 use waymark_proto::v1::EvidenceGrade;
 use waymark_tests::engine::Engine;
-use waymark_tests::gateway::{Area, Child, Gateway, wait_until};
+use waymark_tests::gateway::{Area, Child, Client, Gateway, wait_until};
 
 use super::{agency, fhir, file, mesh, mllp, webhook};
 
@@ -26,8 +26,7 @@ struct Rate {
     arrived: f64,
 }
 
-async fn there(gateway: &Gateway, endpoint: &str) -> anyhow::Result<usize> {
-    let admin = gateway.client("admin-LA882").await?;
+async fn there(admin: &Client, endpoint: &str) -> anyhow::Result<usize> {
     let mut count = 0;
     let mut token = String::new();
     loop {
@@ -51,10 +50,10 @@ async fn there(gateway: &Gateway, endpoint: &str) -> anyhow::Result<usize> {
 }
 
 async fn measure(gateway: &Gateway, pathway: &str, endpoint: &str) -> anyhow::Result<Rate> {
-    let school = gateway.client("EE123456").await?;
+    let [school, admin] = gateway.clients(["EE123456", "admin-LA882"]).await?;
     // The first makes the connections.
     school.submit("rate", &Child(999).referral(pathway)).await?;
-    let one = || async { Ok((there(gateway, endpoint).await? == 1).then_some(())) };
+    let one = || async { Ok((there(&admin, endpoint).await? == 1).then_some(())) };
     wait_until("the first has arrived", PATIENCE, one).await?;
     let begun = Instant::now();
     for n in CHILDREN {
@@ -63,7 +62,7 @@ async fn measure(gateway: &Gateway, pathway: &str, endpoint: &str) -> anyhow::Re
     }
     let accepted = begun.elapsed();
     let all = CHILDREN.len() + 1;
-    let every = || async { Ok((there(gateway, endpoint).await? == all).then_some(())) };
+    let every = || async { Ok((there(&admin, endpoint).await? == all).then_some(())) };
     wait_until("all have arrived", PATIENCE, every).await?;
     let arrived = begun.elapsed();
     let count = f64::from(CHILDREN.end - CHILDREN.start);
