@@ -1,7 +1,7 @@
 //! Reading an appointment message: SIU^S12 (booked), S13 and S14 (moved or changed), S15 (cancelled), S26 (the child was
 //! not brought).
 
-use super::content::{Coded, EntityId, Envelope, Note, filled_text, opaque_debug};
+use super::content::{Coded, EntityId, Envelope, Note, Repeated, filled_text, opaque_debug};
 use super::fault::{ErrorCode, FieldFault};
 use super::message::{Message, Segment};
 

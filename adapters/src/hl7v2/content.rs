@@ -31,6 +31,23 @@ pub(super) fn filled_text(segment: Segment<'_>, field: usize, component: usize) 
     filled(&segment.text(field, component))
 }
 
+/// What one repetition of a field holds.
+pub(super) trait Repeated: Sized {
+    /// Reads it; none where it is blank.
+    fn read(repetition: Repetition<'_>) -> Option<Self>;
+
+    /// What the first repetition of a field holds.
+    fn first(segment: Segment<'_>, field: usize) -> Option<Self> {
+        Self::read(segment.field(field).first())
+    }
+
+    /// What every repetition of a field holds, without blank ones.
+    fn all(segment: Segment<'_>, field: usize) -> Vec<Self> {
+        let repetitions = segment.field(field).repetitions();
+        repetitions.filter_map(Self::read).collect()
+    }
+}
+
 /// A coded value: code, text and the table it is from.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Coded {
@@ -42,7 +59,7 @@ pub struct Coded {
     pub system: String,
 }
 
-impl Coded {
+impl Repeated for Coded {
     fn read(repetition: Repetition<'_>) -> Option<Self> {
         let part = |n| filled(&repetition.text(n)).unwrap_or_default();
         let coded = Self {
@@ -55,18 +72,6 @@ impl Coded {
         } else {
             Some(coded)
         }
-    }
-
-    pub(super) fn first(segment: Segment<'_>, field: usize) -> Option<Self> {
-        Self::read(segment.field(field).first())
-    }
-
-    pub(super) fn all(segment: Segment<'_>, field: usize) -> Vec<Self> {
-        segment
-            .field(field)
-            .repetitions()
-            .filter_map(Self::read)
-            .collect()
     }
 }
 
@@ -81,7 +86,7 @@ pub struct EntityId {
     pub universal_id: String,
 }
 
-impl EntityId {
+impl Repeated for EntityId {
     fn read(repetition: Repetition<'_>) -> Option<Self> {
         let part = |n| filled(&repetition.text(n)).unwrap_or_default();
         let id = part(1);
@@ -90,14 +95,6 @@ impl EntityId {
             namespace: part(2),
             universal_id: part(3),
         })
-    }
-
-    pub(super) fn all(segment: Segment<'_>, field: usize) -> Vec<Self> {
-        segment
-            .field(field)
-            .repetitions()
-            .filter_map(Self::read)
-            .collect()
     }
 }
 
@@ -336,19 +333,7 @@ pub struct Name {
     pub prefix: String,
 }
 
-impl Name {
-    pub(super) fn first(segment: Segment<'_>, field: usize) -> Option<Self> {
-        Self::read(segment.field(field).first())
-    }
-
-    pub(super) fn all(segment: Segment<'_>, field: usize) -> Vec<Self> {
-        segment
-            .field(field)
-            .repetitions()
-            .filter_map(Self::read)
-            .collect()
-    }
-
+impl Repeated for Name {
     fn read(repetition: Repetition<'_>) -> Option<Self> {
         let part = |n| filled(&repetition.text(n)).unwrap_or_default();
         let name = Self {

@@ -12,7 +12,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use waymark_core::personal::Payload;
 use waymark_core::referral::limits::DOCUMENTS_MAX;
 
-use super::content::{Coded, filled_text, opaque_debug};
+use super::content::{Coded, Repeated, filled_text, opaque_debug};
 use super::fault::{ErrorCode, FieldFault};
 use super::message::{Message, Segment};
 

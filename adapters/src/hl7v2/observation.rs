@@ -1,6 +1,6 @@
 //! What a message observes in words, numbers and codes: every OBX that is no document.
 
-use super::content::{Coded, filled, filled_text, opaque_debug};
+use super::content::{Coded, Repeated, filled, filled_text, opaque_debug};
 use super::message::{Message, Segment};
 
 /// One observation as it was sent.

@@ -6,8 +6,8 @@
 use std::fmt;
 
 use super::content::{
-    Allergy, Coded, Envelope, Identifier, KeptSegment, Name, Note, Provider, Rf1, contacts, filled,
-    filled_text, opaque_debug,
+    Allergy, Coded, Envelope, Identifier, KeptSegment, Name, Note, Provider, Repeated, Rf1,
+    contacts, filled, filled_text, opaque_debug,
 };
 use super::document::Document;
 use super::fault::{ErrorCode, FieldFault};
@@ -222,16 +222,7 @@ pub struct Address {
     pub postcode: String,
 }
 
-impl Address {
-    fn first(segment: Segment<'_>, field: usize) -> Option<Self> {
-        Self::read(segment.field(field).first())
-    }
-
-    fn all(segment: Segment<'_>, field: usize) -> Vec<Self> {
-        let repetitions = segment.field(field).repetitions();
-        repetitions.filter_map(Self::read).collect()
-    }
-
+impl Repeated for Address {
     fn read(repetition: Repetition<'_>) -> Option<Self> {
         let part = |n| filled(&repetition.text(n)).unwrap_or_default();
         let address = Self {

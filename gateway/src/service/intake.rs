@@ -463,16 +463,17 @@ impl Service {
         }
         let now = self.now();
         let draft = self.drafter();
+        let grade = status.grade.max(delivery.evidence);
         let mut entry = draft
             .entry(EntryKind::Receipt, view.stream, caller, now)
             .code("delivery", delivery.id.to_string())
-            .code("evidence", status.grade.as_str());
+            .code("evidence", grade.as_str());
         let opening = draft.commit(&mut entry, CommitmentTag::Answer, original.expose());
         let in_force = self.in_force();
         let endpoint = in_force.directory.endpoints.get(&delivery.endpoint);
         let raise = RaiseEvidence {
             delivery: delivery.id,
-            grade: status.grade,
+            grade,
             releases_at: endpoint.map_or(Evidence::ApplicationAck, |e| e.releases_at),
             at: now,
             receiver_reference: status.receiver_reference.clone(),

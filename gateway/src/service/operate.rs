@@ -20,6 +20,7 @@ mod redirect;
 
 pub use lane::LANE_ACT_MAX;
 pub use redirect::{Redirect, RedirectTarget};
+use redirect::{Redirecting, told_of};
 
 /// The reason of a refusal that a delivery's state decides.
 pub const DELIVERY_STATE: &str = "DELIVERY_STATE";
@@ -122,6 +123,11 @@ impl Service {
             .collect();
         already.sort_by_key(|(id, grade)| (std::cmp::Reverse(*grade), *id));
         let (allowed, warning) = match view.state {
+            DeliveryState::Parked if view.came_back() => (
+                true,
+                "a new, linked delivery with a new id is made: the far side gave this one back"
+                    .to_owned(),
+            ),
             DeliveryState::Parked => (
                 true,
                 "the same bytes go out again under the same id".to_owned(),
@@ -145,7 +151,8 @@ impl Service {
         })
     }
 
-    /// Sends again: a parked delivery under its own id, an ended one as a new, linked delivery.
+    /// Sends again: a parked delivery under its own id; as a new, linked delivery one that ended, and one that the far
+    /// side had and gave back, whose id it may not take a second time.
     ///
     /// # Errors
     /// `Precondition` while an outcome is unknown.
@@ -157,6 +164,22 @@ impl Service {
     ) -> Result<DeliveryView, ServiceError> {
         let (view, referral, permit) = self.operated(caller, id, reason).await?;
         match view.state {
+            DeliveryState::Parked if view.came_back() => {
+                let in_force = self.in_force();
+                let today = self.now().london_date();
+                let endpoint = in_force.directory.endpoint(&view.delivery.endpoint, today);
+                let endpoint = endpoint.ok_or_else(|| {
+                    let why = "is bound to an endpoint that is not in force: redirect it";
+                    ServiceError::field("delivery_id", why)
+                })?;
+                let again = Redirecting {
+                    permit: &permit,
+                    view: &view,
+                    referral: &referral,
+                    reason,
+                };
+                self.moved_to(&again, endpoint, "resend").await
+            }
             DeliveryState::Parked => {
                 self.resume(caller, id, reason).await?;
                 self.seen(id).await
@@ -176,6 +199,7 @@ impl Service {
                 };
                 self.operator_change(&permit, &referral, "resend", reason, |change| {
                     change.deliveries.push(delivery.clone());
+                    change.resolve.extend(told_of(id));
                     change.event.delivery = Some(fresh);
                     say(
                         change,

@@ -4,7 +4,6 @@ use anyhow::Context as _;
 use waymark::app::Duty;
 use waymark_adapters::contract::sample;
 use waymark_adapters::hl7v2::build::Version;
-use waymark_adapters::hl7v2::config::Settings;
 use waymark_adapters::hl7v2::map::outward;
 use waymark_core::delivery::Kind;
 use waymark_proto::v1::LegState;
@@ -38,17 +37,7 @@ async fn secured() -> anyhow::Result<Gateway> {
 
 /// A referral message of the hospital's own, as its system writes it.
 fn own(kind: Kind, version: Version, id: &str) -> anyhow::Result<String> {
-    let mut endpoint = strict::endpoint(version, "");
-    for (key, value) in [
-        ("sending_app", "EPR"),
-        ("sending_facility", "R1L"),
-        ("receiving_app", "WAYMARK"),
-        ("receiving_facility", "SOUTHMERE"),
-        ("ack_mode", "original"),
-    ] {
-        endpoint.settings.insert(key.to_owned(), value.into());
-    }
-    let settings = Settings::read(&endpoint).expect("the settings are right");
+    let settings = strict::hospital(version);
     let mut source = sample::source(kind);
     if let Some(content) = &mut source.content {
         content.pathway = "adhd-assessment".parse()?;

@@ -27,6 +27,21 @@ use super::{changed, shown};
 
 const VALIDATOR: &str = "hl7_strict.py";
 
+/// The settings of a hospital that sends to the gateway.
+pub(super) fn hospital(version: Version) -> Settings {
+    let mut endpoint = endpoint(version, "");
+    for (key, value) in [
+        ("sending_app", "EPR"),
+        ("sending_facility", "R1L"),
+        ("receiving_app", "WAYMARK"),
+        ("receiving_facility", "SOUTHMERE"),
+        ("ack_mode", "original"),
+    ] {
+        endpoint.settings.insert(key.to_owned(), value.into());
+    }
+    Settings::read(&endpoint).expect("the settings are right")
+}
+
 /// Settings of an endpoint of a version.
 pub(super) fn endpoint(version: Version, more: &str) -> Endpoint {
     let settings = format!(

@@ -190,6 +190,26 @@ async fn what_is_not_collected_alarms_on_our_own_clock_and_a_report_parks_it_wit
     let leg = ground.school.leg(&receipt.referral_id).await?;
     assert_eq!(leg.evidence(), EvidenceGrade::Sent, "nobody says received");
     assert_eq!(leg.delivery_state(), DeliveryState::Parked);
+
+    // The hub has made up its mind about that id: what is sent again has one of its own, and arrives.
+    let (parked, _) = ground.admin.delivery(&id).await?;
+    let resend = v1::ResendRequest {
+        delivery_id: id.clone(),
+        reason: "they say that they will look".to_owned(),
+        expected_version: parked.version,
+    };
+    let again = ground.admin.admin().resend(resend).await?.into_inner();
+    let again = again.delivery.context("a delivery")?;
+    assert_ne!(again.wire_id, queued.wire_id);
+    let held = ground.held(&again.wire_id).await?;
+    ground.hub.collect(&held.id);
+    let done = ground
+        .admin
+        .delivery_is(&again.delivery_id, DeliveryState::Done);
+    assert_eq!(done.await?.evidence(), EvidenceGrade::TransportAck);
+    let alarms = ground.admin.alarms("parked").await?;
+    assert!(alarms.iter().all(|a| a.subject != id), "nobody need act");
+    assert!(ground.admin.conservation().await?.balanced);
     Ok(())
 }
 
@@ -255,6 +275,15 @@ async fn a_refusal_after_the_message_was_done_is_on_record_once(
     let alarm = alarm.context("its owner is alarmed")?;
     assert!(alarm.message.contains("NOT_OURS"), "{}", alarm.message);
     assert!(alarm.message.contains("resend"), "{}", alarm.message);
+    let (refused, _) = ground.admin.delivery(id).await?;
+    let resend = v1::ResendRequest {
+        delivery_id: id.clone(),
+        reason: "it is theirs after all".to_owned(),
+        expected_version: refused.version,
+    };
+    ground.admin.admin().resend(resend).await?;
+    let alarms = ground.admin.alarms("parked").await?;
+    assert!(alarms.iter().all(|a| a.subject != *id), "it was dealt with");
     let store = ground.gateway.store()?;
     let timeline = store.timeline(receipt.referral_id.parse()?, 100).await?;
     let refused = timeline.iter().filter(|e| e.event.code == "mesh.refused");

@@ -188,9 +188,8 @@ impl Service {
         of: &Redirecting<'_>,
         endpoint: &EndpointId,
     ) -> Result<DeliveryView, ServiceError> {
-        let now = self.now();
         let in_force = self.in_force();
-        let today = now.london_date();
+        let today = self.now().london_date();
         let bound = &of.view.delivery;
         let refused = |why: &str| Err(ServiceError::field("endpoint_id", why));
         let Some(endpoint) = in_force.directory.endpoint(endpoint, today) else {
@@ -203,6 +202,17 @@ impl Service {
         if endpoint.agency != bound.recipient && endpoint.agency != heir {
             return refused("is another agency's: name the service that shall take it");
         }
+        self.moved_to(of, endpoint, "redirect").await
+    }
+
+    /// Sends a delivery, and what waits behind it for the same leg, to an endpoint as new, linked ones.
+    pub(super) async fn moved_to(
+        &self,
+        of: &Redirecting<'_>,
+        endpoint: &Endpoint,
+        word: &str,
+    ) -> Result<DeliveryView, ServiceError> {
+        let bound = &of.view.delivery;
         self.check_consent(of.referral, bound.kind, &endpoint.agency)?;
         let mut moved = vec![self.bound_anew(bound, endpoint)];
         let mut gone = vec![bound.id];
@@ -220,7 +230,7 @@ impl Service {
             gone.push(later.id);
         }
         let fresh = moved.first().map_or(bound.id, |first| first.id);
-        self.operator_change(of.permit, of.referral, "redirect", of.reason, |change| {
+        self.operator_change(of.permit, of.referral, word, of.reason, |change| {
             of.replace(change, bound.id);
             for later in gone.iter().skip(1) {
                 replace(change, *later);
@@ -262,11 +272,11 @@ impl Service {
 }
 
 /// What a redirect is decided on.
-struct Redirecting<'a> {
-    permit: &'a Permit,
-    view: &'a DeliveryView,
-    referral: &'a ReferralView,
-    reason: &'a str,
+pub(super) struct Redirecting<'a> {
+    pub(super) permit: &'a Permit,
+    pub(super) view: &'a DeliveryView,
+    pub(super) referral: &'a ReferralView,
+    pub(super) reason: &'a str,
 }
 
 impl Redirecting<'_> {
@@ -283,12 +293,16 @@ impl Redirecting<'_> {
     /// Replaces the delivery itself, which may have ended.
     fn replace(&self, change: &mut ReferralChange, id: DeliveryId) {
         if self.view.state.is_terminal() {
-            let rejected = (AlarmKind::Rejected, id.to_string());
-            change.resolve.push(rejected);
+            change.resolve.extend(told_of(id));
         } else {
             replace(change, id);
         }
     }
+}
+
+/// What may have been said of a delivery that ended: that it was refused, or that it did not arrive after all.
+pub(super) fn told_of(id: DeliveryId) -> [(AlarmKind, String); 2] {
+    [AlarmKind::Rejected, AlarmKind::Parked].map(|kind| (kind, id.to_string()))
 }
 
 /// Supersedes a delivery that has not ended, and resolves what was said of it.

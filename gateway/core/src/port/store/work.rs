@@ -259,6 +259,14 @@ pub struct DeliveryView {
 }
 
 impl DeliveryView {
+    /// Whether the far side had it, as far as is known, and said later that it did not arrive: nothing is open of it.
+    pub fn came_back(&self) -> bool {
+        let had = |attempt: &AttemptView| attempt.outcome.as_deref() == Some("delivered");
+        let mut known = self.attempts.iter().rev();
+        let last = known.find(|attempt| had(attempt) || attempt.may_have_arrived());
+        self.state == DeliveryState::Parked && last.is_some_and(had)
+    }
+
     /// The delivery as the holder of a lease names it; the store checks the fence, and counts failures by itself.
     pub fn leased(&self, fence: i64) -> Leased {
         Leased {

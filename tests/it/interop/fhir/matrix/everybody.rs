@@ -8,19 +8,17 @@ use base64::engine::general_purpose::STANDARD;
 use waymark::clock::SystemClock;
 use waymark_adapters::contract::sample;
 use waymark_adapters::hl7v2::build::Version;
-use waymark_adapters::hl7v2::config::Settings;
 use waymark_adapters::hl7v2::map::outward;
-use waymark_adapters::{AdapterContext, Adapters, EgressPolicy, Peers, Secrets};
+use waymark_adapters::inspect::Inspector;
 use waymark_core::delivery::Kind;
-use waymark_core::directory::{AdapterKind, Directory, Environment, SourceFile};
-use waymark_core::id::{AgencyId, DeliveryId, DocumentId, Reference, ReferralId, WireId};
+use waymark_core::directory::{AdapterKind, SourceFile};
+use waymark_core::id::{DeliveryId, DocumentId, Reference, ReferralId, WireId};
 use waymark_core::personal::Payload;
 use waymark_core::port::{Attachment, Source};
 use waymark_core::referral::{DocumentRef, Referral};
 use waymark_tests::actors::mesh::{Hub, OURS, PASSWORD, SHARED_KEY, THEIRS, WORKFLOW};
 use waymark_tests::actors::{Hospital, MentalHealth, Therapy, send};
 use waymark_tests::gateway::{Client, Post, field_violations};
-use zeroize::Zeroizing;
 
 use super::*;
 
@@ -168,18 +166,10 @@ pub(super) fn message(n: u8, paper: Option<&Paper>) -> anyhow::Result<Source> {
     })
 }
 
-struct Nothing;
-
-impl Secrets for Nothing {
-    fn secret(&self, _name: &str) -> Option<Zeroizing<Vec<u8>>> {
-        None
-    }
-}
-
-impl Peers for Nothing {
-    fn agency_of(&self, _identity: &str) -> Option<AgencyId> {
-        None
-    }
+/// A message as BaRS has it.
+pub(super) fn bundle(source: &Source) -> anyhow::Result<Value> {
+    let rendered = Inspector::new()?.write(AdapterKind::Fhir, source)?;
+    Ok(serde_json::from_slice(rendered.bytes.expose())?)
 }
 
 /// A gateway with a far side of every protocol.
@@ -192,7 +182,6 @@ pub(super) struct Everybody {
     pub(super) camhs: MentalHealth,
     pub(super) peer: Peer,
     pub(super) files: Vec<SourceFile>,
-    directory: Directory,
     ground: tempfile::TempDir,
     place: Papers,
 }
@@ -254,14 +243,11 @@ impl Everybody {
         let peer = Peer::start(SERVER, &["--tls", &cert, &key, &ca]).await?;
         let files = files(peer.port());
         gateway.apply(&files).await?;
-        let directory = Directory::load(&files)
-            .map_err(|findings| anyhow::anyhow!("the directory: {findings:?}"))?;
         Ok(Self {
             admin: gateway.client("admin-LA882").await?,
             place: Papers::of(&gateway, "waymark:test:agency:EE123456")?,
             gateway,
             files,
-            directory,
             hub,
             hospital,
             therapy,
@@ -281,7 +267,7 @@ impl Everybody {
         match way {
             "grpc" => self.by_grpc(n, paper).await,
             "hl7v2" => self.by_hl7v2(&hl7v2(n, paper)?).await,
-            "fhir" => self.by_fhir(self.fhir(n, paper)?.to_string()).await,
+            "fhir" => self.by_fhir(Self::fhir(n, paper)?.to_string()).await,
             "mesh" => {
                 self.by_mesh(&mesh(n, paper)?.to_string());
                 Ok(Said::Taken)
@@ -333,13 +319,13 @@ impl Everybody {
     }
 
     /// The message that a system of the Booking and Referral Standard sends.
-    pub(super) fn fhir(&self, n: u8, paper: Option<&Paper>) -> anyhow::Result<Value> {
+    pub(super) fn fhir(n: u8, paper: Option<&Paper>) -> anyhow::Result<Value> {
         let mut source = message(n, paper)?;
         let large = paper.filter(|paper| paper.bytes.len() > FHIR_INLINE_BYTES);
         if large.is_some() {
             source.attachments.clear();
         }
-        let mut bundle = self.bundle(&source)?;
+        let mut bundle = bundle(&source)?;
         if let Some(paper) = large {
             let entries = bundle["entry"].as_array_mut().context("entries")?;
             let document = entries
@@ -354,29 +340,6 @@ impl Everybody {
             attachment.insert("data".to_owned(), STANDARD.encode(&paper.bytes).into());
         }
         Ok(bundle)
-    }
-
-    /// A message as BaRS has it.
-    pub(super) fn bundle(&self, source: &Source) -> anyhow::Result<Value> {
-        let adapters = Adapters::new(&AdapterContext {
-            profiles: BTreeMap::new(),
-            secrets: Arc::new(Nothing),
-            peers: Arc::new(Nothing),
-            environment: Environment::Test,
-            egress: EgressPolicy::AsFlagged,
-            clock: Arc::new(SystemClock),
-            intake: None,
-            files_root: None,
-        })?;
-        let endpoint = self
-            .directory
-            .endpoints
-            .get(&"fhr-fhir".parse()?)
-            .context("the endpoint")?;
-        let rendered = adapters
-            .adapter(AdapterKind::Fhir)
-            .render(source, endpoint)?;
-        Ok(serde_json::from_slice(rendered.bytes.expose())?)
     }
 
     pub(super) async fn by_fhir(&self, bundle: String) -> anyhow::Result<Said> {
@@ -449,26 +412,24 @@ impl Everybody {
         Ok(())
     }
 
+    /// Every delivery there is.
+    pub(super) async fn all(&self) -> anyhow::Result<Vec<v1::Delivery>> {
+        let ask = v1::ListDeliveriesRequest {
+            page_size: 200,
+            ..v1::ListDeliveriesRequest::default()
+        };
+        let all = self.admin.admin().list_deliveries(ask).await?;
+        Ok(all.into_inner().deliveries)
+    }
+
     /// The deliveries of the referral that came last, once each of them is with its far side, and what lay in the
     /// mailbox.
     pub(super) async fn delivered(
         &self,
         known: &[String],
     ) -> anyhow::Result<(String, Vec<v1::Delivery>, Post)> {
-        let all = || async {
-            let all = self
-                .admin
-                .admin()
-                .list_deliveries(v1::ListDeliveriesRequest {
-                    page_size: 200,
-                    ..v1::ListDeliveriesRequest::default()
-                })
-                .await?
-                .into_inner();
-            anyhow::Ok(all.deliveries)
-        };
         let new = wait_until("a referral is taken in", PATIENCE, || async {
-            let found = all().await?;
+            let found = self.all().await?;
             let mut new = found.iter().map(|d| &d.referral_id);
             Ok(new.find(|id| !known.contains(id)).cloned())
         })
@@ -476,7 +437,7 @@ impl Everybody {
         let team = self.gateway.client("SPEC1").await?;
         let post = team.fetch_one(&new).await?;
         let (id, deliveries) = wait_until("each far side has it", PATIENCE, || async {
-            let found: Vec<_> = all().await?;
+            let found = self.all().await?;
             let of: Vec<_> = found
                 .into_iter()
                 .filter(|d| d.referral_id == new && d.kind() == v1::MessageKind::New)
@@ -498,18 +459,7 @@ pub(super) fn hl7v2(n: u8, paper: Option<&Paper>) -> anyhow::Result<String> {
 
 /// A message as HL7 v2 has it.
 pub(super) fn er7(source: &Source) -> anyhow::Result<String> {
-    let mut endpoint = strict::endpoint(Version::V25, "");
-    for (key, value) in [
-        ("sending_app", "EPR"),
-        ("sending_facility", "R1L"),
-        ("receiving_app", "WAYMARK"),
-        ("receiving_facility", "SOUTHMERE"),
-        ("ack_mode", "original"),
-    ] {
-        endpoint.settings.insert(key.to_owned(), value.into());
-    }
-    let settings = Settings::read(&endpoint).expect("the settings are right");
-    Ok(outward::render(source, &settings)?)
+    Ok(outward::render(source, &strict::hospital(Version::V25))?)
 }
 
 /// A later message of a kind about the referral of `n`, with an id of its own and, where it amends, words of its own.

@@ -4,7 +4,7 @@ use waymark_core::delivery::Kind;
 use waymark_tests::actors::mesh::{Stage, THEIRS};
 use waymark_tests::gateway::Child;
 
-use super::everybody::{MORE_WORDS, er7, later};
+use super::everybody::{MORE_WORDS, bundle, er7, later};
 use super::*;
 
 waymark_tests::both_engines! {
@@ -31,10 +31,7 @@ impl Everybody {
                 Ok(())
             }
             ("hl7v2", _) => self.by_hl7v2(&er7(&source)?).await?.taken(),
-            ("fhir", _) => self
-                .by_fhir(self.bundle(&source)?.to_string())
-                .await?
-                .taken(),
+            ("fhir", _) => self.by_fhir(bundle(&source)?.to_string()).await?.taken(),
             ("mesh", Kind::Amend) => {
                 let event = json!({"type": "referral.amended", "environment": "test",
                     "data": {"referral": source.content}});

@@ -43,18 +43,10 @@ impl Everybody {
 
     /// How much the gateway holds: referrals' deliveries, and documents that no referral took.
     async fn holds(&self) -> anyhow::Result<(usize, usize)> {
-        let all = self
-            .admin
-            .admin()
-            .list_deliveries(v1::ListDeliveriesRequest {
-                page_size: 200,
-                ..v1::ListDeliveriesRequest::default()
-            })
-            .await?
-            .into_inner();
+        let all = self.all().await?;
         let ever = Timestamp::from_ms(i64::MAX / 2);
         let untaken = self.gateway.store()?.untaken_documents(ever, 100).await?;
-        Ok((all.deliveries.len(), untaken.len()))
+        Ok((all.len(), untaken.len()))
     }
 }
 
@@ -165,9 +157,9 @@ async fn at_limit(everybody: &Everybody, way: &str, n: u8, above: usize) -> anyh
                 .await
         }
         "fhir" => {
-            let small = everybody.fhir(n, Some(&Paper::pdf(n, 3)))?.to_string();
+            let small = Everybody::fhir(n, Some(&Paper::pdf(n, 3)))?.to_string();
             let size = within(BODY_BYTES_MAX, small.len() + 100);
-            let text = everybody.fhir(n, Some(&Paper::pdf(n, size)))?.to_string();
+            let text = Everybody::fhir(n, Some(&Paper::pdf(n, size)))?.to_string();
             everybody
                 .by_fhir(filled(text, BODY_BYTES_MAX + above)?)
                 .await

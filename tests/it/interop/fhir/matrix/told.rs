@@ -93,7 +93,7 @@ async fn a_status_names_the_referral_as_its_sender_does_whatever_it_goes_by(
     changed(&mut files, TO[0], TO[1]);
     everybody.gateway.apply(&files).await?;
     let team = everybody.gateway.client("SPEC1").await?;
-    let bundle = everybody.fhir(241, None)?;
+    let bundle = Everybody::fhir(241, None)?;
     let mut known = Vec::new();
     for (n, way) in (240..).zip(["hl7v2", "fhir", "mesh", "file", "webhook"]) {
         match way {
