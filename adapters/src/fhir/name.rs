@@ -4,6 +4,7 @@
 //! national list names is ours, under `urn:waymark:`, and says so: a receiver that does not know it reads the words.
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use waymark_core::id::WireId;
 use waymark_core::identifier::OdsCode;
 
 /// NHS number.
@@ -146,9 +147,88 @@ pub(super) fn uuid_of(parts: &[&str]) -> uuid::Uuid {
     uuid::Builder::from_sha1_bytes(bytes).into_uuid()
 }
 
+/// Twenty-six letters and ten digits, and one for none.
+const SYMBOLS: u128 = 37;
+
+/// The id of a delivery's bundle: a UUID, version 8 (RFC 9562, 5.8), that holds the wire id itself, because BaRS answers
+/// a message by this id and need not say more (`MessageHeader.response.identifier`).
+pub(super) fn bundle_id(wire: &WireId) -> uuid::Uuid {
+    // At most 20 of 36 signs: 105 of the 122 bits that the version leaves.
+    let number = wire.as_str().bytes().fold(0, |number: u128, sign| {
+        let digit = match sign {
+            b'0'..=b'9' => sign - b'0',
+            _ => sign - b'A' + 10,
+        };
+        number * SYMBOLS + u128::from(digit) + 1
+    });
+    let (high, middle, low) = (
+        (number >> 74) << 80,
+        ((number >> 62) & 0xfff) << 64,
+        number & LOW,
+    );
+    uuid::Builder::from_custom_bytes((high | middle | low).to_be_bytes()).into_uuid()
+}
+
+/// The last 62 bits of a UUID, which its variant leaves.
+const LOW: u128 = (1 << 62) - 1;
+
+/// The delivery whose bundle has that id; none for an id that we did not make.
+pub(super) fn delivery_of(bundle: &str) -> Option<WireId> {
+    let id = uuid::Uuid::try_parse(bundle).ok()?;
+    let bits = id.as_u128();
+    let mut number = ((bits >> 80) << 74) | (((bits >> 64) & 0xfff) << 62) | (bits & LOW);
+    let mut signs = Vec::with_capacity(WireId::LENGTH_MAX);
+    while number > 0 && signs.len() < WireId::LENGTH_MAX {
+        let digit = u8::try_from(number % SYMBOLS).ok()?.checked_sub(1)?;
+        signs.push(if digit < 10 {
+            b'0' + digit
+        } else {
+            b'A' + digit - 10
+        });
+        number /= SYMBOLS;
+    }
+    signs.reverse();
+    let wire: WireId = String::from_utf8(signs).ok()?.parse().ok()?;
+    (bundle_id(&wire) == id).then_some(wire)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_id_of_a_bundle_holds_the_wire_id_and_no_other_id_does() {
+        for wire in [
+            "0",
+            "Z",
+            "00",
+            "WM7F3K",
+            "ZZZZZZZZZZZZZZZZZZZZ",
+            "00000000000000000000",
+        ] {
+            let wire: WireId = wire.parse().unwrap();
+            let id = bundle_id(&wire);
+            assert_eq!(
+                (id.get_version_num(), id.get_variant()),
+                (8, uuid::Variant::RFC4122)
+            );
+            assert_eq!(delivery_of(&id.to_string()), Some(wire));
+        }
+        let foreign = [
+            "86e3371d-1c15-4862-9552-d9560f8292ba".to_owned(),
+            uuid_of(&["WM1", "bundle"]).to_string(),
+            uuid::Builder::from_custom_bytes([0xff; 16])
+                .into_uuid()
+                .to_string(),
+            uuid::Builder::from_custom_bytes([0; 16])
+                .into_uuid()
+                .to_string(),
+            "WM1".to_owned(),
+        ];
+        for id in foreign {
+            assert_eq!(delivery_of(&id), None, "{id}");
+        }
+    }
 
     #[test]
     fn nhs_systems_are_compared_without_case_and_scheme() {

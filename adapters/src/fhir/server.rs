@@ -493,7 +493,12 @@ fn of_intake(error: &IntakeError) -> Refusal {
 
 /// Where in a message the field of a referral stands.
 fn path_of(violation: &Violation) -> String {
-    const PLACES: [(&str, &str); 15] = [
+    const PLACES: [(&str, &str); 20] = [
+        ("environment", "Bundle.meta.security"),
+        ("sender_reference", "ServiceRequest.identifier"),
+        ("sender", "MessageHeader.sender"),
+        ("referral", "ServiceRequest.identifier"),
+        ("answers", "ServiceRequest.identifier"),
         ("child.name", "Patient.name"),
         ("child.date_of_birth", "Patient.birthDate"),
         ("child.address", "Patient.address"),
@@ -514,23 +519,4 @@ fn path_of(violation: &Violation) -> String {
     let path = path.strip_prefix("referral.").unwrap_or(path);
     let place = PLACES.iter().find(|(field, _)| path.starts_with(field));
     place.map_or_else(|| violation.field.clone(), |(_, path)| (*path).to_owned())
-}
-
-/// What a message that is for whom it says would be read as, with the tests' assumptions.
-#[cfg(test)]
-pub(super) fn corpus_reading(value: &Value) -> Result<InboundBody, Fault> {
-    let message = Message::read(value)?;
-    message.destinations()?;
-    let event = message.event()?;
-    defined(&message, event)?;
-    match event {
-        Event::Response => Ok(InboundBody::Status(bars::read_status(
-            &message,
-            &CodeMap::default(),
-        )?)),
-        Event::Request => {
-            let assumptions = super::wire::tests::assumptions();
-            Ok(inward::read(&message, &assumptions, &CodeMap::default())?.body)
-        }
-    }
 }

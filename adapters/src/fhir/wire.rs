@@ -3,7 +3,7 @@
 //! Lost on the way out, beside what [`super`] lists: nothing. What FHIR has no element for travels in extensions under
 //! `urn:waymark:extension:`, and what is safety-critical in words as well.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use waymark_core::directory::{CodeMap, Environment};
 use waymark_core::error::Violation;
 use waymark_core::port::{RenderError, Rendered, Source};
@@ -47,15 +47,15 @@ pub(crate) fn bars_status(state: waymark_core::leg::LegState) -> &'static str {
 }
 
 /// The metadata of a bundle: test data says that it is (v3-ActReason `HTEST`; ruling 22).
-fn meta(environment: Environment, profile: Option<&str>) -> Value {
+fn meta(environment: Environment, profile: Option<&str>) -> Map<String, Value> {
     let test =
         json!({ "system": "http://terminology.hl7.org/CodeSystem/v3-ActReason", "code": "HTEST" });
-    let mut meta = serde_json::Map::new();
+    let mut meta = Map::new();
     meta.extend(profile.map(|profile| ("profile".to_owned(), json!([profile]))));
     if environment == Environment::Test {
         meta.insert("security".to_owned(), json!([test]));
     }
-    Value::Object(meta)
+    meta
 }
 
 /// Renders what an endpoint's far side understands.

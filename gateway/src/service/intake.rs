@@ -268,7 +268,7 @@ impl Service {
         {
             return Err(
                 ServiceError::new(ErrorKind::Denied, "WRONG_ENVIRONMENT").with_violation(
-                    "MSH-11",
+                    "environment",
                     format!(
                         "this deployment is {}: send test messages to a test deployment",
                         self.parts.environment.as_str()
@@ -285,8 +285,8 @@ impl Service {
                 .is_some_and(|i| i.hl7_senders.contains(claimed));
             if !agrees {
                 return Err(ServiceError::new(ErrorKind::Denied, "SENDER_MISMATCH").with_violation(
-                    "MSH-3",
-                    "MSH-3 and MSH-4 are not a sender of this channel: correct them or add them to the directory",
+                    "sender",
+                    "is not one that this channel may speak for: correct it or add it to the directory",
                 ));
             }
         }
@@ -355,7 +355,7 @@ impl Service {
     ) -> Result<IntakeAnswer, ServiceError> {
         let unknown = || {
             ServiceError::new(ErrorKind::NotFound, "NO_SUCH_REFERRAL").with_violation(
-                "RF1-6",
+                "referral",
                 "is not a reference of this gateway: echo the one it sent",
             )
         };
@@ -450,8 +450,8 @@ impl Service {
             .find(|d| d.wire_id.as_str() == wire && self.owns(caller, &d.recipient));
         let Some(delivery) = answered else {
             return Err(ServiceError::invalid(vec![Violation::new(
-                "MSA-2",
-                "is not the id of a delivery of this referral to you: echo MSH-10 of the message that it answers",
+                "answers",
+                "is not the id of a delivery of this referral to you: echo the id of the message that it answers",
             )]));
         };
         // A receiver that had the message before the first answer arrived says only now under which reference.

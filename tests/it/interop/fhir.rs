@@ -13,6 +13,7 @@ use waymark_tests::peer::{Peer, bytes, run, text};
 
 use super::{Papers, shown};
 
+mod corpus;
 mod matrix;
 mod server;
 
@@ -23,7 +24,7 @@ pub(super) const PATHWAY: &str = "neurodevelopment";
 const FAR_SIDE: &str = "waymark:test:agency:FHR01";
 
 /// A service that is reached by FHIR, in one of its two modes.
-fn area(mode: &str, port: u16) -> Area {
+fn area(mode: &str, poll_seconds: u32, port: u16) -> Area {
     let pushing = Area::default().pushing;
     let more = format!(
         r#"
@@ -63,7 +64,7 @@ peer_identity = "{FAR_SIDE}"
 private_network = true
 target = {{ value = "2000011147" }}
 source = {{ value = "2000099999" }}
-poll_seconds = 1
+poll_seconds = {poll_seconds}
 "#
     );
     Area {
@@ -82,12 +83,23 @@ pub(super) struct Place {
 
 impl Place {
     pub(super) async fn new(mode: &str, script: &str) -> anyhow::Result<Self> {
-        let mut gateway = Gateway::make(Engine::Sqlite, &area(mode, 1), Duty::Serve).await?;
+        Self::asking(mode, script, 1).await
+    }
+
+    /// One that asks for the tasks of a plain server every so many seconds.
+    pub(super) async fn asking(
+        mode: &str,
+        script: &str,
+        poll_seconds: u32,
+    ) -> anyhow::Result<Self> {
+        let made = area(mode, poll_seconds, 1);
+        let mut gateway = Gateway::make(Engine::Sqlite, &made, Duty::Serve).await?;
         gateway.config.listen.fhir = Some(FhirListener {
             address: ([127, 0, 0, 1], 0).into(),
             targets: vec![
                 TARGET.to_owned(),
                 TARGET.replace("2000011147", "2000099999"),
+                TARGET.replace("2000011147", "111111111"),
             ],
             assume: MllpAssumptions {
                 pathway: PATHWAY.parse()?,
@@ -104,7 +116,8 @@ impl Place {
             args.extend(["--script", script]);
         }
         let peer = Peer::start(SERVER, &args).await?;
-        gateway.apply(&area(mode, peer.port()).files()).await?;
+        let found = area(mode, poll_seconds, peer.port());
+        gateway.apply(&found.files()).await?;
         let pem = [std::fs::read(&cert)?, std::fs::read(&key)?].concat();
         let client = reqwest::Client::builder()
             .tls_certs_only([reqwest::Certificate::from_pem(&std::fs::read(&ca)?)?])
@@ -167,6 +180,34 @@ impl Place {
         let answer = request.body(resource.to_string()).send().await?;
         anyhow::ensure!(answer.status().is_success(), "{at}: {}", answer.status());
         Ok(())
+    }
+
+    /// How many of the messages that came a server like this one takes in a second where nobody but one client is at it.
+    pub(super) async fn alone(&self) -> anyhow::Result<f64> {
+        let (cert, key, ca) = (
+            self.papers.path("cert"),
+            self.papers.path("key"),
+            self.papers.path("ca"),
+        );
+        let peer = Peer::start(SERVER, &["--tls", &cert, &key, &ca]).await?;
+        let records = self.peer.records()?;
+        let begun = tokio::time::Instant::now();
+        let mut count = 0.0;
+        for record in &records {
+            let url = format!("https://127.0.0.1:{}{}", peer.port(), text(record, "path"));
+            let request = self.client.post(url).body(bytes(record, "body_b64")?);
+            let mut request = request.header("content-type", "application/fhir+json");
+            for id in ["x-request-id", "x-correlation-id"] {
+                if let Some(sent) = record["headers"][id].as_str() {
+                    request = request.header(id, sent);
+                }
+            }
+            let answer = request.send().await?;
+            anyhow::ensure!(answer.status().is_success(), "{}", answer.status());
+            body_of(answer).await?;
+            count += 1.0;
+        }
+        Ok(count / begun.elapsed().as_secs_f64())
     }
 
     /// The only resource that a search finds.

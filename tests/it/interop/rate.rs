@@ -86,6 +86,17 @@ fn say(adapter: &str, peer: &str, rate: &Rate) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The second limit of a slow peer: what it takes in where one client sends it the same messages without a gateway.
+fn alone(adapter: &str, rate: Rate, alone: f64) -> anyhow::Result<()> {
+    let ratio = rate.arrived / alone;
+    writeln!(
+        std::io::stdout(),
+        "rate: {adapter:<8} {:<28} limit (the peer alone) {alone:>7.1}/s  ratio {ratio:.2}",
+        "the same, without us"
+    )?;
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn by_hl7v2_all_arrive() -> anyhow::Result<()> {
     let (gateway, _peer) = mllp::hospital("mllp_python_hl7.py", true, &[]).await?;
@@ -112,14 +123,17 @@ async fn by_webhook_all_arrive() -> anyhow::Result<()> {
 async fn by_fhir_messages_all_arrive() -> anyhow::Result<()> {
     let place = fhir::Place::new("bars", "").await?;
     let rate = measure(&place.gateway, fhir::PATHWAY, "fhr-fhir").await?;
-    say("fhir", "Medplum, bars, mutual TLS", &rate)
+    say("fhir", "Medplum, bars, mutual TLS", &rate)?;
+    alone("fhir", rate, place.alone().await?)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn by_fhir_transactions_all_arrive() -> anyhow::Result<()> {
-    let place = fhir::Place::new("plain", "").await?;
+    // Asking for the tasks meanwhile would measure how fast the peer searches its memory.
+    let place = fhir::Place::asking("plain", "", 3_600).await?;
     let rate = measure(&place.gateway, fhir::PATHWAY, "fhr-fhir").await?;
-    say("fhir", "Medplum, plain, mutual TLS", &rate)
+    say("fhir", "Medplum, plain, mutual TLS", &rate)?;
+    alone("fhir", rate, place.alone().await?)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

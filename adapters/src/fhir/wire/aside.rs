@@ -15,7 +15,7 @@ const KNOWN_MODIFIER: &str = "safe-to-contact";
 /// (FHIR R4, 2.5.0.1 and 2.26.3.7), and a request to do nothing.
 pub(super) fn understood(message: &Message<'_>) -> Result<(), Fault> {
     for resource in message.resources.iter().filter(|r| READ.contains(&r.kind)) {
-        modifiers(resource.node.value(), resource.node.path())?;
+        modifiers(resource.node.value()).map_err(|fault| fault.beneath(resource.node.path()))?;
         if resource.node.truth("doNotPerform")? == Some(true) {
             let rule = "is not true: a request to do nothing is not taken here";
             let issue = Issue::NotSupported;
@@ -25,25 +25,25 @@ pub(super) fn understood(message: &Message<'_>) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Goes through a value, which is nested at most 128 deep.
-fn modifiers(value: &Value, path: &str) -> Result<(), Fault> {
+/// Goes through a value, which is nested at most 128 deep. The path of a fault begins at it.
+fn modifiers(value: &Value) -> Result<(), Fault> {
     match value {
         Value::Array(items) => {
             for (nth, item) in items.iter().enumerate() {
-                modifiers(item, &format!("{path}[{nth}]"))?;
+                modifiers(item).map_err(|fault| fault.beneath(&format!("[{nth}]")))?;
             }
         }
         Value::Object(map) => {
             for (key, inner) in map {
-                let place = format!("{path}.{key}");
-                match key.as_str() {
-                    "modifierExtension" => known(inner, &place)?,
+                let looked = match key.as_str() {
+                    "modifierExtension" => known(inner),
                     "implicitRules" => {
                         let rule = "is absent: rules of another place are not known here";
-                        return Err(Fault::new(place, rule, Issue::NotSupported));
+                        Err(Fault::new("", rule, Issue::NotSupported))
                     }
-                    _ => modifiers(inner, &place)?,
-                }
+                    _ => modifiers(inner),
+                };
+                looked.map_err(|fault| fault.beneath(&format!(".{key}")))?;
             }
         }
         _ => {}
@@ -51,7 +51,7 @@ fn modifiers(value: &Value, path: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-fn known(extensions: &Value, path: &str) -> Result<(), Fault> {
+fn known(extensions: &Value) -> Result<(), Fault> {
     let known = name::extension(KNOWN_MODIFIER);
     let all = extensions.as_array().map(Vec::as_slice).unwrap_or_default();
     let foreign = all
@@ -61,11 +61,7 @@ fn known(extensions: &Value, path: &str) -> Result<(), Fault> {
         None => Ok(()),
         Some(nth) => {
             let rule = "is an extension that is known here: what it modifies would be misread";
-            Err(Fault::new(
-                format!("{path}[{nth}]"),
-                rule,
-                Issue::NotSupported,
-            ))
+            Err(Fault::new(format!("[{nth}]"), rule, Issue::NotSupported))
         }
     }
 }

@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 use waymark_core::delivery::{Evidence, Kind};
 use waymark_core::directory::{CodeMap, Environment};
 use waymark_core::error::Violation;
+use waymark_core::id::WireId;
 use waymark_core::leg::LegState;
-use waymark_core::personal::{Payload, Personal};
+use waymark_core::personal::Personal;
 use waymark_core::port::{InboundStatus, RenderError, Rendered, Source, StatusNotice};
 use waymark_core::referral::Referral;
 use waymark_core::time::Timestamp;
@@ -15,9 +16,8 @@ use super::super::name;
 use super::message::Message;
 use super::node::{Concept, Fault, Issue, Node};
 use super::outward::{self, Standing};
-use super::part::{Folder, code_extension, note};
-use super::{MEDIA_TYPE, cannot, code};
-use crate::limits::BODY_BYTES_MAX;
+use super::part::{Bundle, BundleEntry, Folder, code_extension, note};
+use super::{cannot, code};
 
 /// What a message says beyond its resources.
 struct Header<'a> {
@@ -215,45 +215,32 @@ fn bundle(
     });
     own_folder.put("header", "MessageHeader", body);
     let rest = folder.entries.into_iter();
-    let entries: Vec<Value> = own_folder
+    let entry = own_folder
         .entries
         .into_iter()
         .chain(rest)
-        .map(|entry| json!({ "fullUrl": entry.url, "resource": entry.resource }))
-        .collect();
-    let bundle = json!({
-        "resourceType": "Bundle",
-        "id": name::uuid_of(&[seed, "bundle"]).to_string(),
-        "meta": super::meta(source.environment, Some(name::BUNDLE_PROFILE)),
-        "identifier": { "system": name::DELIVERY_ID, "value": seed },
-        "type": "message",
-        "timestamp": source.at.to_string(),
-        "entry": entries,
-    });
-    finished(&bundle)
-}
-
-/// The bytes of a bundle, within the limit.
-pub(super) fn finished(bundle: &Value) -> Result<Rendered, RenderError> {
-    let bytes =
-        serde_json::to_vec(bundle).map_err(|_| cannot("content", "cannot be written as JSON"))?;
-    if bytes.len() > BODY_BYTES_MAX {
-        return Err(cannot(
-            "body",
-            &format!("is longer than {BODY_BYTES_MAX} bytes"),
-        ));
-    }
-    Ok(Rendered {
-        media_type: MEDIA_TYPE.to_owned(),
-        bytes: Payload::new(bytes),
-    })
+        .map(|entry| BundleEntry {
+            full_url: entry.url,
+            request: None,
+            resource: entry.resource,
+        });
+    let bundle = Bundle {
+        entry: entry.collect(),
+        id: name::bundle_id(&source.wire_id).to_string(),
+        identifier: json!({ "system": name::DELIVERY_ID, "value": seed }),
+        meta: super::meta(source.environment, Some(name::BUNDLE_PROFILE)),
+        resource_type: "Bundle",
+        timestamp: Some(source.at.to_string()),
+        kind: "message",
+    };
+    bundle.written()
 }
 
 /// Reads the status that a response tells of.
 pub(crate) fn read_status(message: &Message<'_>, codes: &CodeMap) -> Result<InboundStatus, Fault> {
     super::aside::understood(message)?;
     let request = message.request()?;
-    let (mut referral, mut answers) = (String::new(), None);
+    let (mut referral, mut answers) = (String::new(), answered(message)?);
     for identifier in request.list("identifier")? {
         let filler = identifier
             .concept("type")?
@@ -263,13 +250,14 @@ pub(crate) fn read_status(message: &Message<'_>, codes: &CodeMap) -> Result<Inbo
         let value = identifier.text("value")?;
         match identifier.text("system")? {
             Some(name::REFERENCE) if !filler => value.unwrap_or_default().clone_into(&mut referral),
-            Some(name::DELIVERY_ID) => answers = value.map(ToOwned::to_owned),
+            Some(name::DELIVERY_ID) => answers = value.map(ToOwned::to_owned).or(answers),
             _ => {}
         }
     }
     let id = request.text("id")?.map(ToOwned::to_owned);
     if referral.is_empty() && answers.is_none() && id.is_none() {
-        let rule = "is required: echo the identifiers of our request, or the id that you gave it";
+        let rule = "is required: echo the identifiers of our request, the id that you gave it, or its Bundle.id in \
+                    MessageHeader.response.identifier";
         return Err(request.fault_of("identifier", rule, Issue::Required));
     }
     let mut words = Vec::new();
@@ -298,6 +286,20 @@ pub(crate) fn read_status(message: &Message<'_>, codes: &CodeMap) -> Result<Inbo
         due,
         at: instant(&message.bundle, "timestamp")?,
     })
+}
+
+/// The delivery of ours that a response answers, where it names one by the id of its bundle (BaRS Core 1.4). Nothing is
+/// told by a response that something went wrong: that is the HTTP status's to say.
+fn answered(message: &Message<'_>) -> Result<Option<String>, Fault> {
+    let Some(response) = message.header.object("response")? else {
+        return Ok(None);
+    };
+    if response.required_text("code")? != "ok" {
+        let rule = "is ok: an error is told by the HTTP status";
+        return Err(response.fault_of("code", rule, Issue::NotSupported));
+    }
+    let delivery = name::delivery_of(response.required_text("identifier")?);
+    Ok(delivery.map(WireId::into))
 }
 
 /// Where the statuses of an encounter are listed.

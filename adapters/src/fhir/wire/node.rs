@@ -50,6 +50,14 @@ impl Fault {
             issue,
         }
     }
+
+    /// The fault as it stands beneath a place.
+    pub(crate) fn beneath(self, place: &str) -> Self {
+        Self {
+            path: format!("{place}{}", self.path),
+            ..self
+        }
+    }
 }
 
 /// A place in a document.

@@ -1,11 +1,15 @@
 //! Small parts of resources, and the folder in which the resources of one message are gathered.
 
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use waymark_core::error::Violation;
-use waymark_core::personal::Personal;
+use waymark_core::personal::{Payload, Personal};
+use waymark_core::port::{RenderError, Rendered};
 use waymark_core::referral::{Address, Name};
 
 use super::super::name;
+use super::{MEDIA_TYPE, cannot};
+use crate::limits::BODY_BYTES_MAX;
 
 /// A resource under its place in the message.
 pub(super) struct Entry {
@@ -45,16 +49,15 @@ impl<'a> Folder<'a> {
     }
 
     /// Puts a resource in: its type, then what is not empty of its elements.
-    pub(super) fn put(&mut self, name: &str, kind: &str, elements: Value) {
-        let mut resource = Map::new();
-        resource.insert("resourceType".to_owned(), kind.into());
-        if let Some(Value::Object(elements)) = pruned(elements) {
-            resource.extend(elements);
+    pub(super) fn put(&mut self, name: &str, kind: &str, mut elements: Value) {
+        prune(&mut elements);
+        if let Some(map) = elements.as_object_mut() {
+            map.insert("resourceType".to_owned(), kind.into());
         }
         self.entries.push(Entry {
             name: name.to_owned(),
             url: self.url(name),
-            resource: Value::Object(resource),
+            resource: elements,
         });
     }
 
@@ -95,23 +98,63 @@ fn is_code(text: &str) -> bool {
         && !text.contains("  ")
 }
 
-/// The value without what is empty: FHIR has neither nulls nor empty texts, lists or objects (FHIR R4, 2.6.2).
-pub(super) fn pruned(value: Value) -> Option<Value> {
+/// Takes out what is empty, and says whether anything is left: FHIR has neither nulls nor empty texts, lists or objects
+/// (FHIR R4, 2.6.2).
+fn prune(value: &mut Value) -> bool {
     match value {
-        Value::Null => None,
-        Value::String(text) => (!text.is_empty()).then_some(Value::String(text)),
+        Value::Null => false,
+        Value::String(text) => !text.is_empty(),
         Value::Array(items) => {
-            let items: Vec<Value> = items.into_iter().filter_map(pruned).collect();
-            (!items.is_empty()).then_some(Value::Array(items))
+            items.retain_mut(prune);
+            !items.is_empty()
         }
         Value::Object(map) => {
-            let map: Map<String, Value> = map
-                .into_iter()
-                .filter_map(|(key, value)| Some((key, pruned(value)?)))
-                .collect();
-            (!map.is_empty()).then_some(Value::Object(map))
+            map.retain(|_, value| prune(value));
+            !map.is_empty()
         }
-        Value::Bool(_) | Value::Number(_) => Some(value),
+        Value::Bool(_) | Value::Number(_) => true,
+    }
+}
+
+/// A bundle as it is written. What it is made of is moved here, not copied again.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Bundle {
+    pub(super) entry: Vec<BundleEntry>,
+    pub(super) id: String,
+    pub(super) identifier: Value,
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub(super) meta: Map<String, Value>,
+    pub(super) resource_type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) timestamp: Option<String>,
+    #[serde(rename = "type")]
+    pub(super) kind: &'static str,
+}
+
+/// An entry of it; what a server shall do with the resource in a transaction alone.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct BundleEntry {
+    pub(super) full_url: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) request: Option<Value>,
+    pub(super) resource: Value,
+}
+
+impl Bundle {
+    /// Its bytes, within the limit.
+    pub(super) fn written(&self) -> Result<Rendered, RenderError> {
+        let bytes =
+            serde_json::to_vec(self).map_err(|_| cannot("content", "cannot be written as JSON"))?;
+        if bytes.len() > BODY_BYTES_MAX {
+            let why = format!("is longer than {BODY_BYTES_MAX} bytes");
+            return Err(cannot("body", &why));
+        }
+        Ok(Rendered {
+            media_type: MEDIA_TYPE.to_owned(),
+            bytes: Payload::new(bytes),
+        })
     }
 }
 

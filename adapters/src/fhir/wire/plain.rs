@@ -20,7 +20,7 @@ use super::super::config::Settings;
 use super::super::name;
 use super::node::{Fault, Issue, Node};
 use super::outward::{self, Standing};
-use super::part::{Entry, Folder, code_extension, pruned};
+use super::part::{Bundle, BundleEntry, Entry, Folder, code_extension};
 use super::{bars, cannot, code};
 
 /// The system of the identifiers that a server finds our resources again by.
@@ -93,27 +93,34 @@ pub(super) fn render(
     if let Some(fault) = folder.faults.first() {
         return Err(RenderError::CannotCarry(fault.clone()));
     }
-    let entries: Vec<Value> = contained(folder.entries)
-        .into_iter()
-        .map(|entry| {
-            let (key, resource) = identified(source, &entry.name, entry.resource);
-            let kind = resource.get("resourceType").and_then(Value::as_str).unwrap_or_default();
-            let request = match act {
-                Act::Create => json!({ "method": "POST", "url": kind, "ifNoneExist": format!("identifier={key}") }),
-                Act::Put => json!({ "method": "PUT", "url": format!("{kind}?identifier={key}") }),
-            };
-            json!({ "fullUrl": entry.url, "resource": resource, "request": request })
-        })
-        .collect();
-    let bundle = json!({
-        "resourceType": "Bundle",
-        "id": name::uuid_of(&[source.wire_id.as_str(), "bundle"]).to_string(),
-        "meta": super::meta(source.environment, None),
-        "identifier": { "system": name::DELIVERY_ID, "value": source.wire_id.as_str() },
-        "type": "transaction",
-        "entry": entries,
+    let entry = contained(folder.entries).into_iter().map(|entry| {
+        let (key, resource) = identified(source, &entry.name, entry.resource);
+        let kind = resource
+            .get("resourceType")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        let request = match act {
+            Act::Create => {
+                json!({ "method": "POST", "url": kind, "ifNoneExist": format!("identifier={key}") })
+            }
+            Act::Put => json!({ "method": "PUT", "url": format!("{kind}?identifier={key}") }),
+        };
+        BundleEntry {
+            full_url: entry.url,
+            request: Some(request),
+            resource,
+        }
     });
-    bars::finished(&pruned(bundle).unwrap_or_default())
+    let bundle = Bundle {
+        entry: entry.collect(),
+        id: name::bundle_id(&source.wire_id).to_string(),
+        identifier: json!({ "system": name::DELIVERY_ID, "value": source.wire_id.as_str() }),
+        meta: super::meta(source.environment, None),
+        resource_type: "Bundle",
+        timestamp: None,
+        kind: "transaction",
+    };
+    bundle.written()
 }
 
 /// What has an existence of its own at a server; all else exists for the request alone.
@@ -139,14 +146,15 @@ fn contained(entries: Vec<Entry>) -> Vec<Entry> {
     let mut inside = Vec::with_capacity(inner.len());
     for entry in inner {
         let id = id(&entry);
-        let mut resource = led(entry.resource, &places);
+        let mut resource = entry.resource;
+        lead(&mut resource, &places);
         if let Some(map) = resource.as_object_mut() {
             map.insert("id".to_owned(), id.into());
         }
         inside.push(resource);
     }
     for entry in own.iter_mut().filter(|entry| entry.name == "request") {
-        entry.resource = led(std::mem::take(&mut entry.resource), &places);
+        lead(&mut entry.resource, &places);
         if let Some(map) = entry.resource.as_object_mut()
             && !inside.is_empty()
         {
@@ -159,20 +167,20 @@ fn contained(entries: Vec<Entry>) -> Vec<Entry> {
     own
 }
 
-/// The value with its references led to their new places.
-fn led(value: Value, places: &BTreeMap<String, String>) -> Value {
+/// Leads the references in a value to their new places.
+fn lead(value: &mut Value, places: &BTreeMap<String, String>) {
     match value {
-        Value::Array(items) => items.into_iter().map(|item| led(item, places)).collect(),
+        Value::Array(items) => items.iter_mut().for_each(|item| lead(item, places)),
         Value::Object(map) => {
-            let moved = map.into_iter().map(|(key, value)| {
-                let place = value.as_str().filter(|_| key == "reference");
-                let place = place.and_then(|url| places.get(url)).cloned();
-                let value = place.map_or_else(|| led(value, places), Value::String);
-                (key, value)
-            });
-            Value::Object(moved.collect())
+            for (key, value) in map {
+                let url = value.as_str().filter(|_| key == "reference");
+                match url.and_then(|url| places.get(url)) {
+                    Some(place) => *value = Value::String(place.clone()),
+                    None => lead(value, places),
+                }
+            }
         }
-        other => other,
+        _ => {}
     }
 }
 

@@ -396,6 +396,32 @@ fn a_foreign_response_is_read_by_its_statuses_and_echoed_identifiers() {
 }
 
 #[test]
+fn a_response_names_its_request_by_the_bundle_that_it_answers_alone() {
+    let source = sample::source(Kind::New);
+    let mut bundle = rendered(&source, BARS);
+    let answered = bundle["id"].clone();
+    bundle["entry"][0]["resource"]["eventCoding"]["code"] = json!("servicerequest-response");
+    let request = resource(&mut bundle, "ServiceRequest");
+    request["identifier"] = json!([{"system": "https://receiver.example/id", "value": "9"}]);
+    let refused = status_of(&bundle).err().unwrap();
+    assert!(refused.path.ends_with(".identifier"), "{refused}");
+    let mut answer = |identifier: &Value, code: &str| {
+        let response = json!({"identifier": identifier, "code": code});
+        bundle["entry"][0]["resource"]["response"] = response;
+        status_of(&bundle)
+    };
+    let read = answer(&answered, "ok").unwrap();
+    assert_eq!(read.answers.as_deref(), Some(source.wire_id.as_str()));
+    assert_eq!(read.grade, Evidence::ApplicationAck);
+    let foreign = answer(&json!("86e3371d-1c15-4862-9552-d9560f8292ba"), "ok");
+    assert!(foreign.err().unwrap().path.ends_with(".identifier"));
+    for code in ["transient-error", "fatal-error"] {
+        let refused = answer(&answered, code).err().unwrap();
+        assert!(refused.path.ends_with("response.code"), "{refused}");
+    }
+}
+
+#[test]
 fn a_task_is_read_by_the_endpoints_map_before_our_defaults_and_says_nothing_before_it_moves() {
     let mut bundle = rendered(&sample::source(Kind::New), PLAIN);
     let task = resource(&mut bundle, "Task");

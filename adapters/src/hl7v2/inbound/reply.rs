@@ -137,6 +137,7 @@ fn place(path: &str) -> (&'static str, usize) {
         ("reason" | "pathway", _) => ("RF1", 10),
         ("external_ids", _) => ("RF1", 11),
         ("allergies", _) => ("AL1", 3),
+        ("answers", _) => ("MSA", 2),
         ("documents", _) => ("OBX", 5),
         _ => ("NTE", 3),
     }
@@ -280,6 +281,7 @@ mod tests {
             ("sender_reference.value", "RF1-6"),
             ("reason.code", "RF1-10"),
             ("documents[0].sha256", "OBX-5"),
+            ("answers", "MSA-2"),
             ("concerns[0].text", "NTE-3"),
         ] {
             let mut error = error(ErrorKind::Invalid, "INVALID");

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::Finding;
-use crate::directory::Directory;
+use crate::directory::{AdapterKind, Directory, Endpoint, Role};
 use crate::id::CodeMapId;
 
 pub(super) fn findings(directory: &Directory) -> Vec<Finding> {
@@ -33,6 +33,7 @@ pub(super) fn findings(directory: &Directory) -> Vec<Finding> {
             ));
         }
     }
+    findings.extend(read_in_two_ways(directory));
     for test in &directory.code_tests {
         let map = directory.code_maps.get(&test.map);
         if let Some(why) = map.and_then(|map| test.failure(map)) {
@@ -46,6 +47,30 @@ pub(super) fn findings(directory: &Directory) -> Vec<Finding> {
     }
     findings
 }
+
+/// What a FHIR server tells comes by our asking it, read by its endpoint's map, and by its own calls, read by the map of
+/// who calls: two maps would read one code as two things.
+fn read_in_two_ways(directory: &Directory) -> impl Iterator<Item = Finding> {
+    let fhir = |e: &&Endpoint| e.adapter == AdapterKind::Fhir;
+    directory.endpoints.values().filter(fhir).flat_map(|e| {
+        let calls = directory.identities.values().filter(|i| {
+            i.agency == e.agency
+                && i.roles.contains(&Role::Agency)
+                && !NO_CALLERS.iter().any(|channel| i.name.starts_with(channel))
+        });
+        calls.filter(|i| i.codes.id != e.codes.id).map(|i| {
+            Finding::warning(
+                "code-maps-differ",
+                directory.place("endpoint", e.id.as_str()),
+                format!("endpoint {} and identity {} name different code maps", e.id, i.name),
+                "name one code_map in both: what is told by a call and what is asked for are read alike then",
+            )
+        })
+    })
+}
+
+/// How names of identities begin that are no certificate's.
+const NO_CALLERS: [&str; 4] = ["mllp:", "webhook:", "file:", "mesh:"];
 
 #[cfg(test)]
 mod tests {
@@ -146,6 +171,39 @@ id = "spare"
         rules.toml:30: warning untested-code-map: code map spare has no tests: add [[code_test]] tables that state how typical codes go out and come in
         rules.toml:30: warning unused-code-map: no endpoint and no identity names code map spare: name it as code_map, or remove it
         "#);
+    }
+
+    #[test]
+    fn a_fhir_server_whose_calls_and_answers_would_be_read_by_two_maps_is_named() {
+        let more = r#"
+[[code_test]]
+name = "routine goes out as N"
+code_map = "trust-x"
+list = "priority"
+given = "routine"
+expect = { code = "N", system = "HL70280" }
+[[agency]]
+id = "F1"
+name = "A FHIR server's"
+sector = "health"
+return_endpoint = "f"
+[[endpoint]]
+id = "f"
+agency = "F1"
+adapter = "fhir"
+code_map = "trust-x"
+[[identity]]
+name = "mllp:f"
+agency = "F1"
+[[identity]]
+name = "waymark:test:agency:F1"
+agency = "F1"
+"#;
+        let alike = format!("{more}code_map = \"trust-x\"\n");
+        assert_eq!(lines(&check(&loaded(&tables(&alike)), TODAY)), "");
+        assert_snapshot!(lines(&check(&loaded(&tables(more)), TODAY)), @r"
+        rules.toml:29: warning code-maps-differ: endpoint f and identity waymark:test:agency:F1 name different code maps: name one code_map in both: what is told by a call and what is asked for are read alike then
+        ");
     }
 
     #[test]

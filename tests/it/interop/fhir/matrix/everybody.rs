@@ -199,7 +199,7 @@ impl Everybody {
         let (webhook, grpc) = (therapy.port(), camhs.port());
         let files = |fhir: u16| {
             let more = [
-                area("bars", fhir).more,
+                area("bars", 1, fhir).more,
                 Area::mesh(&url, limits, &settings).more,
                 MORE.to_owned(),
             ];
