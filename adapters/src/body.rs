@@ -150,40 +150,69 @@ pub(crate) fn withdrawal(value: Value) -> Result<InboundBody, Violation> {
     Ok(InboundBody::Withdraw(asked.sender_reference, withdrawal))
 }
 
-/// Reads a message of HL7 v2: a referral, its answer, or an appointment. `codes` are the agency's own code lists.
+fn of(fault: hl7v2::fault::FieldFault) -> Violation {
+    Violation::new("data", fault.to_string())
+}
+
+fn opened(data: &[u8]) -> Result<(Message, Envelope), Violation> {
+    let message = Message::parse(data, LineEndings::Any).map_err(of)?;
+    let envelope = Envelope::read(&message).map_err(of)?;
+    Ok((message, envelope))
+}
+
+impl Said {
+    /// A message that names neither its sender nor its environment.
+    pub(crate) const fn of(body: InboundBody) -> Self {
+        Self {
+            body,
+            claimed_sender: None,
+            environment: None,
+            documents: Vec::new(),
+        }
+    }
+
+    fn by(envelope: &Envelope, body: InboundBody, documents: Vec<InboundDocument>) -> Self {
+        // A bare acknowledgement says nothing but of a message of ours: its channel knows whom it is from.
+        if envelope.message_code == "ACK" {
+            return Self::of(body);
+        }
+        let (app, facility) = (&envelope.sending_app.name, &envelope.sending_facility.name);
+        Self {
+            body,
+            claimed_sender: Some(format!("{app}|{facility}")),
+            environment: hl7v2::map::code::environment(&envelope.processing_id),
+            documents,
+        }
+    }
+}
+
+/// Reads an answer in HL7 v2: an acknowledgement, what became of a referral, or an appointment. `codes` are the agency's
+/// own code lists.
+pub(crate) fn hl7_answer(data: &[u8], codes: &CodeMap) -> Result<Said, Violation> {
+    let (message, envelope) = opened(data)?;
+    let body = hl7v2::map::answer(&message, &envelope, codes).ok_or_else(|| {
+        let why = "is no answer: it is none of ACK, RRI and SIU (MSH-9)";
+        Violation::new("data", why)
+    })?;
+    Ok(Said::by(&envelope, body.map_err(of)?, Vec::new()))
+}
+
+/// Reads a message of HL7 v2: a referral or an answer. `codes` are the agency's own code lists.
 pub(crate) fn hl7(
     data: &[u8],
     assume: Option<&Assumptions>,
     codes: &CodeMap,
 ) -> Result<Said, Violation> {
-    let of = |fault: hl7v2::fault::FieldFault| Violation::new("data", fault.to_string());
-    let message = Message::parse(data, LineEndings::Any).map_err(of)?;
-    let envelope = Envelope::read(&message).map_err(of)?;
-    let mut documents = Vec::new();
-    let body = match envelope.message_code.as_str() {
-        "RRI" => hl7v2::status::RriMessage::read(&message)
-            .and_then(|answer| hl7v2::map::status::read(&answer, codes))
-            .map(InboundBody::Status),
-        "SIU" => hl7v2::appointment::SiuMessage::read(&message)
-            .and_then(|booking| hl7v2::map::appointment::read(&booking))
-            .map(InboundBody::Status),
-        _ => {
-            let assume = assume.ok_or_else(|| {
-                let why = "HL7 v2 referrals are not agreed with this agency: the endpoint has no [assume]";
-                Violation::new("format", why)
-            })?;
-            hl7v2::referral::RefMessage::read(&message).and_then(|referral| {
-                documents = hl7v2::map::documents::inward(&referral);
-                hl7v2::map::inward::read(&referral, assume, codes)
-            })
-        }
-    };
-    let body = body.map_err(of)?;
-    let (app, facility) = (&envelope.sending_app.name, &envelope.sending_facility.name);
-    Ok(Said {
-        body,
-        claimed_sender: Some(format!("{app}|{facility}")),
-        environment: hl7v2::map::code::environment(&envelope.processing_id),
-        documents,
-    })
+    let (message, envelope) = opened(data)?;
+    if let Some(body) = hl7v2::map::answer(&message, &envelope, codes) {
+        return Ok(Said::by(&envelope, body.map_err(of)?, Vec::new()));
+    }
+    let assume = assume.ok_or_else(|| {
+        let why = "HL7 v2 referrals are not agreed with this agency: the endpoint has no [assume]";
+        Violation::new("format", why)
+    })?;
+    let referral = hl7v2::referral::RefMessage::read(&message).map_err(of)?;
+    let documents = hl7v2::map::documents::inward(&referral);
+    let body = hl7v2::map::inward::read(&referral, assume, codes).map_err(of)?;
+    Ok(Said::by(&envelope, body, documents))
 }

@@ -8,7 +8,9 @@ use serde::Deserialize;
 use waymark_core::delivery::Evidence;
 use waymark_core::error::Violation;
 use waymark_core::id::WireId;
+use waymark_core::leg::LegState;
 use waymark_core::personal::Personal;
+use waymark_core::port::InboundStatus;
 use waymark_core::time::Timestamp;
 
 use crate::limits::REFERENCE_CHARS_MAX;
@@ -47,6 +49,22 @@ pub(crate) fn refusal_code(bytes: &[u8]) -> Option<String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
     let code = refusal.code;
     ((1..=CODE_CHARS_MAX).contains(&code.len()) && code.chars().all(plain)).then_some(code)
+}
+
+/// Evidence for a delivery, which moves no leg.
+pub(crate) fn evidence(answers: String, grade: Evidence) -> InboundStatus {
+    InboundStatus {
+        referral: String::new(),
+        answers: Some(answers),
+        receiver_reference: None,
+        state: LegState::Submitted,
+        source_version: None,
+        reason_code: None,
+        text: None,
+        due: None,
+        at: None,
+        grade,
+    }
 }
 
 /// Writes a receipt: the application has a message, and calls it so.

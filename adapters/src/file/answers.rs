@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use waymark_core::delivery::ParkReason;
 use waymark_core::error::Violation;
 use waymark_core::id::WireId;
-use waymark_core::leg::LegState;
 use waymark_core::port::{InboundBody, InboundStatus, Undelivered};
 
 use super::inbox::{Holding, ROUND_MESSAGES_MAX, Round, Stop};
@@ -13,7 +12,7 @@ use super::name::Name;
 use super::outbox::{NOTE_BYTES_MAX, RECEIPT_SUFFIXES, REJECTED_SUFFIX, refusal};
 use super::package::MANIFEST_SUFFIX;
 use super::place::{Entry, PlaceError, Sub};
-use crate::receipt::Receipt;
+use crate::receipt::{self, Receipt};
 
 impl Round<'_> {
     pub(super) async fn receipts(&mut self) -> Result<usize, Stop> {
@@ -43,8 +42,8 @@ impl Round<'_> {
                 }
                 Err(error) => return Err(error.into()),
             };
-            let receipt = match Receipt::read(&bytes, &wire) {
-                Ok(receipt) => receipt,
+            let said = match Receipt::read(&bytes, &wire) {
+                Ok(said) => said,
                 // It may still be being written.
                 Err(fault) if self.age(file) >= self.settings.incomplete_after => {
                     self.set_aside(Sub::Receipts, &file.name, &[], &[fault], "UNREADABLE")
@@ -54,16 +53,9 @@ impl Round<'_> {
                 Err(_) => continue,
             };
             let status = InboundStatus {
-                referral: String::new(),
-                answers: Some(wire.to_string()),
-                receiver_reference: receipt.receiver_reference,
-                state: LegState::Submitted,
-                source_version: None,
-                reason_code: None,
-                text: None,
-                due: None,
-                at: receipt.at,
-                grade: receipt.grade,
+                receiver_reference: said.receiver_reference,
+                at: said.at,
+                ..receipt::evidence(wire.to_string(), said.grade)
             };
             let key = format!("receipt/{wire}");
             let said = self.message(key, bytes, "application/json", InboundBody::Status(status));

@@ -4,12 +4,16 @@
 //! all of them, since receivers mix the two.
 
 use jiff::Timestamp;
+use waymark_core::delivery::{Evidence, Why};
 
 use super::build::{AckMode, Header, Party, Processing, SegmentWriter, Version, write};
 use super::charset::Charset;
 use super::content::{Designator, Envelope, filled_text};
 use super::fault::{ErrorCode, FieldFault};
 use super::message::{Message, Segment};
+
+/// The error of table 0357 by which a receiver says that it has a message of this id already.
+pub const DUPLICATE: u16 = 205;
 
 /// An acknowledgement code of HL7 table 0008.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -47,6 +51,18 @@ impl AckCode {
             Self::CommitAccept => "CA",
             Self::CommitError => "CE",
             Self::CommitReject => "CR",
+        }
+    }
+
+    /// What it proves of the message that it answers; none where it refuses it.
+    pub const fn evidence(self) -> Option<Evidence> {
+        match self {
+            Self::ApplicationAccept => Some(Evidence::ApplicationAck),
+            Self::CommitAccept => Some(Evidence::TransportAck),
+            Self::ApplicationError
+            | Self::ApplicationReject
+            | Self::CommitError
+            | Self::CommitReject => None,
         }
     }
 
@@ -189,6 +205,22 @@ impl std::fmt::Debug for AckReading {
 }
 
 impl AckReading {
+    /// What an operator may see of it: never its own words. `way` begins the code.
+    pub fn why(&self, way: &str) -> Why {
+        let code = self.code.code();
+        let low = code.to_lowercase();
+        match self.error_code {
+            Some(number) => Why::new(
+                format!("{way}.{low}.{number}"),
+                format!("the receiver answered {code} with error {number}"),
+            ),
+            None => Why::new(
+                format!("{way}.{low}"),
+                format!("the receiver answered {code} without an error code"),
+            ),
+        }
+    }
+
     /// Reads the acknowledgement in a message of any type.
     ///
     /// # Errors

@@ -30,7 +30,6 @@ use waymark_core::time::Clock;
 
 use self::reply::{Refusal, replies};
 use super::ack::{Ack, AckCode};
-use super::appointment::SiuMessage;
 use super::config::Assumptions;
 use super::content::Envelope;
 use super::fault::{ErrorCode, FieldFault};
@@ -41,7 +40,6 @@ use super::mllp::{Frame, MllpCodec, MllpError};
 use super::outbound::MEDIA_TYPE;
 use super::peer::{self, Stream};
 use super::referral::RefMessage;
-use super::status::RriMessage;
 
 /// Connections that one listener serves at a time, unless it is told otherwise.
 pub const CONNECTIONS_MAX: usize = 64;
@@ -356,10 +354,6 @@ impl Shared {
         let (envelope, taken) = match Message::parse(&frame.body, LineEndings::Cr) {
             Ok(message) => match Envelope::read(&message) {
                 Ok(envelope) => {
-                    if envelope.message_code == "ACK" {
-                        // An acknowledgement is never acknowledged.
-                        return Some(Vec::new());
-                    }
                     let taken = self.take(&message, &envelope, frame, identity).await;
                     (envelope, taken)
                 }
@@ -438,13 +432,18 @@ impl Shared {
             InboundBody::Enquiry(reference) => Some(reference.clone()),
             _ => None,
         };
+        // What is wrong with an acknowledgement is named by what it acknowledges.
+        let named = match &body {
+            InboundBody::Undelivered(_) => "ACK",
+            _ => envelope.message_code.as_str(),
+        };
         let channel = Channel::Peer(identity.to_owned());
         let mut inbound = inbound(message, envelope, &frame.body, channel, body);
         inbound.environment = Some(environment);
         inbound.attachments = attachments;
         match timeout(self.options.intake_timeout, self.intake.take(inbound)).await {
             Ok(Ok(answer)) => Ok(asked.map(|reference| Found { reference, answer })),
-            Ok(Err(error)) => Err(reply::refusal(&error, &envelope.message_code)),
+            Ok(Err(error)) => Err(reply::refusal(&error, named)),
             Err(_) => Err(reply::not_in_time()),
         }
     }
@@ -469,20 +468,16 @@ impl Shared {
         envelope: &Envelope,
         codes: &CodeMap,
     ) -> Result<(InboundBody, Vec<InboundDocument>), Refusal> {
-        let status = |status| (InboundBody::Status(status), Vec::new());
+        if let Some(answer) = map::answer(message, envelope, codes) {
+            return answer.map(|body| (body, Vec::new())).map_err(Refusal::of);
+        }
         match envelope.message_code.as_str() {
             "REF" => RefMessage::read(message).and_then(|read| {
                 let body = map::inward::read(&read, &self.options.assumptions, codes)?;
                 Ok((body, map::documents::inward(&read)))
             }),
-            "RRI" => RriMessage::read(message)
-                .and_then(|read| map::status::read(&read, codes))
-                .map(status),
-            "SIU" => SiuMessage::read(message)
-                .and_then(|read| map::appointment::read(&read))
-                .map(status),
             _ => {
-                let rule = "is none of REF, RRI and SIU";
+                let rule = "is none of REF, RRI, SIU and ACK";
                 Err(FieldFault::field(
                     "MSH",
                     9,

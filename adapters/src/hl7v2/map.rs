@@ -13,6 +13,32 @@ pub mod note;
 pub mod outward;
 pub mod status;
 
+use waymark_core::directory::CodeMap;
+use waymark_core::port::InboundBody;
+
+use super::ack::AckReading;
+use super::appointment::SiuMessage;
+use super::content::Envelope;
+use super::fault::FieldFault;
+use super::message::Message;
+use super::status::RriMessage;
+
+/// Reads an answer that comes by itself, however it comes; none where the message is no answer.
+pub fn answer(
+    message: &Message,
+    envelope: &Envelope,
+    codes: &CodeMap,
+) -> Option<Result<InboundBody, FieldFault>> {
+    Some(match envelope.message_code.as_str() {
+        "ACK" => AckReading::read(message).map(|reading| status::acknowledged(&reading)),
+        "RRI" => RriMessage::read(message).and_then(|read| status::later(&read, codes)),
+        "SIU" => SiuMessage::read(message)
+            .and_then(|read| appointment::read(&read))
+            .map(InboundBody::Status),
+        _ => return None,
+    })
+}
+
 /// One thing that a referral loses on its way through HL7 v2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Loss {
@@ -86,5 +112,7 @@ pub const LOSSES_INWARD: [Loss; 5] = [
 mod dialect_tests;
 #[cfg(test)]
 mod ending_tests;
+#[cfg(test)]
+mod later_tests;
 #[cfg(test)]
 pub(super) mod tests;

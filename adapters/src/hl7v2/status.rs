@@ -5,8 +5,8 @@ use std::fmt;
 use waymark_core::directory::CodeMap;
 use waymark_core::leg::LegState;
 
-use super::ack::AckCode;
-use super::content::{Envelope, KeptSegment, Note, Provider, Rf1, filled_text};
+use super::ack::AckReading;
+use super::content::{Envelope, KeptSegment, Note, Provider, Rf1};
 use super::fault::{ErrorCode, FieldFault};
 use super::message::Message;
 
@@ -53,8 +53,8 @@ pub enum Told {
 pub struct RriMessage {
     /// The header; its event is one of I12 to I15.
     pub envelope: Envelope,
-    /// MSA-1 and MSA-2, where the answer follows a message of ours.
-    pub answers: Option<(AckCode, String)>,
+    /// What it acknowledges, where the answer follows a message of ours.
+    pub answers: Option<AckReading>,
     /// The referral: RF1-6 echoed, RF1-11 the answering side's own references.
     pub rf1: Rf1,
     /// Who answers.
@@ -101,7 +101,10 @@ impl RriMessage {
         let rf1 = Rf1::read(message)?;
         Ok(Self {
             envelope,
-            answers: read_msa(message)?,
+            answers: match message.segment("MSA", 1) {
+                Some(_) => Some(AckReading::read(message)?),
+                None => None,
+            },
             rf1,
             providers: Provider::read_all(message)?,
             notes: Note::read_all(message),
@@ -126,24 +129,12 @@ impl RriMessage {
     }
 }
 
-fn read_msa(message: &Message) -> Result<Option<(AckCode, String)>, FieldFault> {
-    let Some(msa) = message.segment("MSA", 1) else {
-        return Ok(None);
-    };
-    let code = filled_text(msa, 1, 1).ok_or_else(|| FieldFault::missing_field("MSA", 1))?;
-    let code = AckCode::from_code(&code).ok_or_else(|| {
-        let rule = "is no acknowledgement code of table 0008";
-        FieldFault::field("MSA", 1, rule, ErrorCode::TableValueNotFound)
-    })?;
-    let answered = filled_text(msa, 2, 1).ok_or_else(|| FieldFault::missing_field("MSA", 2))?;
-    Ok(Some((code, answered)))
-}
-
 #[cfg(test)]
 mod tests {
     use waymark_core::directory::WireCode;
 
     use super::*;
+    use crate::hl7v2::ack::AckCode;
     use crate::hl7v2::message::LineEndings;
 
     const ACCEPTED: &str = include_str!("fixtures/rri-i12-v25.hl7");
@@ -161,10 +152,9 @@ mod tests {
         let answer = read(ACCEPTED).unwrap();
         let status = answer.status(&CodeMap::default()).unwrap();
         assert_eq!(status, Told::Table(ReferralStatus::Accepted));
-        assert_eq!(
-            answer.answers,
-            Some((AckCode::ApplicationAccept, "WM0000000001".to_owned()))
-        );
+        let acknowledged = answer.answers.as_ref().unwrap();
+        assert_eq!(acknowledged.code, AckCode::ApplicationAccept);
+        assert_eq!(acknowledged.control_id, "WM0000000001");
         assert_eq!(answer.rf1.originating.id, "WM-7QK2");
         assert_eq!(answer.rf1.external.len(), 2);
         assert_eq!(answer.rf1.external[0].id, "PAS-5521");

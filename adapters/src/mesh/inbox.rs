@@ -366,14 +366,11 @@ impl Round<'_> {
         media_type: String,
     ) -> Found {
         let read = if acknowledges {
-            wire::acknowledgement(&data, envelope.local_id.as_deref()).map(|body| {
-                crate::body::Said {
-                    body,
-                    claimed_sender: None,
-                    environment: None,
-                    documents: Vec::new(),
-                }
-            })
+            wire::acknowledgement(
+                &data,
+                envelope.local_id.as_deref(),
+                &self.call.endpoint.codes,
+            )
         } else {
             wire::read(&data, self.call.endpoint, self.call.settings)
         };
@@ -519,7 +516,7 @@ impl Round<'_> {
             let body = match stage {
                 Stage::Uploading | Stage::Accepted => continue,
                 Stage::Acknowledged => {
-                    InboundBody::Status(wire::evidence(wire.to_owned(), Evidence::TransportAck))
+                    InboundBody::Status(receipt::evidence(wire.to_owned(), Evidence::TransportAck))
                 }
                 Stage::Undeliverable => {
                     let (reason, why) = answer::undelivered(code.as_deref());

@@ -2,7 +2,7 @@
 
 use http::header::CONTENT_ENCODING;
 use http::{HeaderMap, HeaderValue};
-use waymark_core::directory::Endpoint;
+use waymark_core::directory::{CodeMap, Endpoint};
 use waymark_core::error::Violation;
 use waymark_core::id::WireId;
 use waymark_core::port::InboundBody;
@@ -34,8 +34,9 @@ impl Reader {
 
 /// As an acknowledgement, a packed chunk, the headers of a message, and the hub's answers.
 pub(crate) fn answers(wire: &WireId, headers: &HeaderMap, bytes: &[u8]) {
-    drop(wire::acknowledgement(bytes, Some(wire.as_str())));
-    drop(wire::acknowledgement(bytes, None));
+    let codes = CodeMap::default();
+    drop(wire::acknowledgement(bytes, Some(wire.as_str()), &codes));
+    drop(wire::acknowledgement(bytes, None, &codes));
     let mut packed = headers.clone();
     packed.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     drop(unpacked(&packed, bytes.to_vec(), wire::MESSAGE_BYTES_MAX));

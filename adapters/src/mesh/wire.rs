@@ -7,19 +7,16 @@
 
 use serde::Deserialize;
 use serde_json::Value;
-use waymark_core::delivery::{Evidence, ParkReason, Why};
-use waymark_core::directory::{Endpoint, Environment};
+use waymark_core::delivery::{ParkReason, Why};
+use waymark_core::directory::{CodeMap, Endpoint, Environment};
 use waymark_core::error::Violation;
 use waymark_core::id::WireId;
-use waymark_core::leg::LegState;
 use waymark_core::personal;
 use waymark_core::port::{InboundBody, InboundStatus, RenderError, Rendered, Source, Undelivered};
 use waymark_core::referral::Referral;
 
 use super::config::{Payload, Settings};
 use crate::body::{self, Said};
-use crate::hl7v2::ack::{AckCode, AckReading};
-use crate::hl7v2::message::{LineEndings, Message};
 use crate::receipt::{self, Receipt};
 use crate::webhook::inline::{Inline, with_documents};
 use crate::{fhir, hl7v2, webhook};
@@ -252,18 +249,24 @@ fn within_data(
     })
 }
 
-/// Reads a business acknowledgement: HL7 v2's, or a receipt or refusal in JSON. It answers the message whose
+/// Reads a business acknowledgement: an answer of HL7 v2, or a receipt or refusal in JSON. It answers the message whose
 /// `Mex-LocalID` it bears; HL7 v2 says so in MSA-2.
 pub(super) fn acknowledgement(
     data: &[u8],
     local_id: Option<&str>,
-) -> Result<InboundBody, Violation> {
+    codes: &CodeMap,
+) -> Result<Said, Violation> {
     if data.len() > TEXT_BYTES_MAX {
         return Err(Violation::new("data", "is longer than an acknowledgement"));
     }
     if data.starts_with(HL7) {
-        return answer(data);
+        return body::hl7_answer(data, codes);
     }
+    noted(data, local_id).map(Said::of)
+}
+
+/// Reads an acknowledgement that is blank or JSON.
+fn noted(data: &[u8], local_id: Option<&str>) -> Result<InboundBody, Violation> {
     let unnamed = || {
         let why = "is the Mex-LocalID of the message that is acknowledged";
         Violation::new("Mex-LocalID", why)
@@ -282,22 +285,8 @@ pub(super) fn acknowledgement(
     Ok(InboundBody::Status(InboundStatus {
         receiver_reference: receipt.receiver_reference,
         at: receipt.at,
-        ..evidence(wire.to_string(), receipt.grade)
+        ..receipt::evidence(wire.to_string(), receipt.grade)
     }))
-}
-
-fn answer(data: &[u8]) -> Result<InboundBody, Violation> {
-    let of = |fault: hl7v2::fault::FieldFault| Violation::new("data", fault.to_string());
-    let message = Message::parse(data, LineEndings::Any).map_err(of)?;
-    let reading = AckReading::read(&message).map_err(of)?;
-    let answers = reading.control_id.clone();
-    Ok(match reading.code {
-        AckCode::ApplicationAccept => {
-            InboundBody::Status(evidence(answers, Evidence::ApplicationAck))
-        }
-        AckCode::CommitAccept => InboundBody::Status(evidence(answers, Evidence::TransportAck)),
-        code => refused(answers, code.code()),
-    })
 }
 
 fn refused(answers: String, code: &str) -> InboundBody {
@@ -307,22 +296,6 @@ fn refused(answers: String, code: &str) -> InboundBody {
         reason: ParkReason::Refused,
         why: Why::new("mesh.refused", text),
     })
-}
-
-/// Evidence for a delivery, which moves no leg.
-pub(super) fn evidence(answers: String, grade: Evidence) -> InboundStatus {
-    InboundStatus {
-        referral: String::new(),
-        answers: Some(answers),
-        receiver_reference: None,
-        state: LegState::Submitted,
-        source_version: None,
-        reason_code: None,
-        text: None,
-        due: None,
-        at: None,
-        grade,
-    }
 }
 
 #[cfg(test)]

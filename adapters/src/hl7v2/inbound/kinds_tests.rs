@@ -6,6 +6,7 @@ use waymark_core::port::{Inbound, InboundStatus, IntakeError};
 
 use super::tests::{answer_to, options, referral, say, wire, with_listener};
 use super::*;
+use crate::hl7v2::status::RriMessage;
 use crate::hl7v2::testing::TestIntake;
 
 const BOOKED: &str = include_str!("../fixtures/siu-s12-v24.hl7");

@@ -59,12 +59,12 @@ impl Refusal {
 }
 
 /// Says the intake's refusal in the terms of the message: segment, field and code. An appointment names its referral
-/// in SCH-26, everything else in RF1-6.
+/// in SCH-26, an acknowledgement its message in MSA-2, everything else in RF1-6.
 pub(in crate::hl7v2) fn refusal(error: &IntakeError, message_code: &str) -> Refusal {
-    let (segment, field) = if message_code == "SIU" {
-        ("SCH", 26)
-    } else {
-        ("RF1", 6)
+    let (segment, field) = match message_code {
+        "SIU" => ("SCH", 26),
+        "ACK" => ("MSA", 2),
+        _ => ("RF1", 6),
     };
     let at = |segment, field, rule: String, code| FieldFault::field(segment, field, rule, code);
     let said = || format!("{} ({})", error.kind.sentence(), error.reason);
@@ -164,8 +164,14 @@ pub(super) fn replies(envelope: &Envelope, taken: &Result<(), Refusal>) -> Vec<A
     };
     let is_original = envelope.accept_ack == AckCondition::Unstated
         && envelope.application_ack == AckCondition::Unstated;
+    // An acknowledgement is not answered but for its commit, and that only where it asks for one.
+    let is_ack = envelope.message_code == "ACK";
     if is_original {
-        return vec![application];
+        return if is_ack {
+            Vec::new()
+        } else {
+            vec![application]
+        };
     }
     let wants_commit = asked(envelope.accept_ack);
     let mut codes = Vec::new();
@@ -173,7 +179,7 @@ pub(super) fn replies(envelope: &Envelope, taken: &Result<(), Refusal>) -> Vec<A
         codes.push(commit);
     }
     // What was never committed is not processed: its commit acknowledgement has said all.
-    if asked(envelope.application_ack) && (taken.is_ok() || !wants_commit) {
+    if !is_ack && asked(envelope.application_ack) && (taken.is_ok() || !wants_commit) {
         codes.push(application);
     }
     codes

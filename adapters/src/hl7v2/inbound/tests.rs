@@ -4,6 +4,7 @@ use std::future::Future;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsConnector;
+use waymark_core::delivery::Evidence;
 use waymark_core::error::{ErrorKind, Violation};
 use waymark_core::port::IntakeError;
 
@@ -298,6 +299,49 @@ async fn acknowledgements_are_not_acknowledged() {
         answers[0].contains("|SM0000000001\r"),
         "the first answer is of the second message"
     );
+}
+
+/// What the intake is given of a late acknowledgement, and what its sender hears before the answer to its next message.
+async fn late(header: &str, msa: &str, intake: Arc<TestIntake>) -> (Vec<InboundBody>, String) {
+    let ack = framed(&format!(
+        "MSH|^~\\&|PAEDPAS|R1L|C|D|2026||ACK^I12^ACK|9|P|2.5{header}\rMSA|{msa}\r"
+    ));
+    let next = ack
+        .replace("ACK^I12^ACK|9", "QRY^Q01|10")
+        .replace("|AL", "");
+    let bytes = ack + &next;
+    let talk = |address| async move { say(address, bytes.as_bytes(), 1).await.remove(0) };
+    let first = with_listener(options(), intake.clone(), talk).await;
+    let mut taken = intake.taken.lock().unwrap();
+    (taken.drain(..).map(|it| it.body).collect(), first)
+}
+
+#[tokio::test]
+async fn a_late_acknowledgement_is_handed_over_and_committed_where_it_asks() {
+    let (taken, first) = late("", "AA|WM1", TestIntake::accepting()).await;
+    let [InboundBody::Status(status)] = &taken[..] else {
+        panic!("{taken:?}");
+    };
+    assert_eq!(status.answers.as_deref(), Some("WM1"));
+    assert_eq!(status.grade, Evidence::ApplicationAck);
+    assert!(first.contains("\rMSA|AR|10\r"), "not answered: {first}");
+    let (taken, first) = late("|||AL|AL", "AR|WM1", TestIntake::accepting()).await;
+    let [InboundBody::Undelivered(undelivered)] = &taken[..] else {
+        panic!("{taken:?}");
+    };
+    assert_eq!(undelivered.answers, "WM1");
+    assert!(first.contains("\rMSA|CA|9\r"), "{first}");
+    let unknown = IntakeError {
+        kind: ErrorKind::NotFound,
+        violations: Vec::new(),
+        reason: "NO_SUCH_DELIVERY",
+    };
+    let (_, first) = late("|||AL|AL", "AR|WM1", TestIntake::refusing(unknown)).await;
+    assert!(first.contains("\rMSA|CE|9\r"), "{first}");
+    assert!(first.contains("ERR||MSA^1^2|204^"), "{first}");
+    let (taken, first) = late("|||AL", "ZZ|WM1", TestIntake::accepting()).await;
+    assert_eq!(taken.len(), 0);
+    assert!(first.contains("ERR||MSA^1^1|103^"), "{first}");
 }
 
 #[tokio::test]

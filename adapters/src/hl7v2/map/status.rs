@@ -7,16 +7,18 @@
 
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
-use waymark_core::delivery::Evidence;
+use waymark_core::delivery::{Evidence, ParkReason, Why};
 use waymark_core::directory::{CodeMap, WireCode};
 use waymark_core::error::Violation;
 use waymark_core::leg::LegState;
 use waymark_core::personal::Personal;
-use waymark_core::port::{InboundStatus, IntakeAnswer, RenderError, Source, StatusNotice};
+use waymark_core::port::{
+    InboundBody, InboundStatus, IntakeAnswer, RenderError, Source, StatusNotice, Undelivered,
+};
 use waymark_core::referral::SenderReference;
 use waymark_core::time::Timestamp;
 
-use super::super::ack::{self, AckCode};
+use super::super::ack::{self, AckCode, AckReading, DUPLICATE};
 use super::super::build::{AckMode, Header, Processing, SegmentWriter, Version, write};
 use super::super::charset::Charset;
 use super::super::config::{REFERENCE_NAMESPACE, Settings};
@@ -28,6 +30,7 @@ use super::super::timestamp;
 use super::note::{self, NoteKind};
 use super::outward;
 use crate::limits::REFERENCE_CHARS_MAX;
+use crate::receipt;
 
 /// The reason code of a status that follows a cancel which the service did not accept.
 pub const CANCEL_REFUSED: &str = "cancel_refused";
@@ -36,6 +39,37 @@ pub const EXPIRED: &str = "expired";
 
 /// The kind of identifier of a referral of ours in PID-3, where a status must not repeat who the child is.
 const REFERRAL_ID_KIND: &str = "VN";
+
+/// Reads an answer that comes by itself: the refusal of the message that it answers, else the status.
+///
+/// # Errors
+/// As [`read`].
+pub fn later(message: &RriMessage, codes: &CodeMap) -> Result<InboundBody, FieldFault> {
+    match &message.answers {
+        // RF1 of a message that was refused is what we sent.
+        Some(reading) if reading.code.evidence().is_none() => Ok(acknowledged(reading)),
+        Some(_) | None => read(message, codes).map(InboundBody::Status),
+    }
+}
+
+/// What an acknowledgement that comes by itself says of the delivery that it answers.
+pub fn acknowledged(reading: &AckReading) -> InboundBody {
+    let answers = reading.control_id.clone();
+    let grade = match (reading.code.evidence(), reading.error_code) {
+        (Some(grade), _) => grade,
+        // It had the message before: what became of that one is said by its own answer.
+        (None, Some(DUPLICATE)) => Evidence::None,
+        (None, _) => {
+            let Why { code, text } = reading.why("hl7");
+            return InboundBody::Undelivered(Undelivered {
+                answers,
+                reason: ParkReason::Refused,
+                why: Why::new(code, format!("{text}: ask it why")),
+            });
+        }
+    };
+    InboundBody::Status(receipt::evidence(answers, grade))
+}
 
 /// Reads the status that an answer tells of.
 ///
@@ -68,7 +102,7 @@ pub fn read(message: &RriMessage, codes: &CodeMap) -> Result<InboundStatus, Fiel
     let zone = TimeZone::get("Europe/London").unwrap_or(TimeZone::UTC);
     Ok(InboundStatus {
         referral: message.rf1.originating.id.clone(),
-        answers: message.answers.as_ref().map(|(_, id)| id.clone()),
+        answers: message.answers.as_ref().map(|it| it.control_id.clone()),
         receiver_reference: receiver_reference(message),
         state,
         source_version: None,
@@ -77,11 +111,11 @@ pub fn read(message: &RriMessage, codes: &CodeMap) -> Result<InboundStatus, Fiel
         due: told_due(&message.notes),
         at: timestamp::instant(&message.envelope.timestamp, &zone)
             .map(|at| Timestamp::from_ms(at.as_millisecond())),
-        grade: match message.answers {
-            Some((AckCode::ApplicationAccept, _)) => Evidence::ApplicationAck,
-            Some((AckCode::CommitAccept, _)) => Evidence::TransportAck,
-            _ => Evidence::None,
-        },
+        grade: message
+            .answers
+            .as_ref()
+            .and_then(|it| it.code.evidence())
+            .unwrap_or(Evidence::None),
     })
 }
 

@@ -9,7 +9,7 @@ use waymark_core::directory::Endpoint;
 use waymark_core::error::Fault;
 use waymark_core::personal::Payload;
 
-use super::super::ack::{AckCode, AckReading};
+use super::super::ack::{AckCode, AckReading, DUPLICATE};
 use super::super::config::{Resend, Settings};
 use super::super::content::{Envelope, filled_text};
 use super::super::fault::FieldFault;
@@ -214,19 +214,7 @@ pub(super) enum Verdict {
 /// Says what an acknowledgement means (ruling 10).
 pub(super) fn judge(reading: &AckReading) -> Verdict {
     let code = reading.code;
-    let why = || match reading.error_code {
-        Some(number) => Why::new(
-            format!("mllp.{}.{number}", code.code().to_lowercase()),
-            format!("the receiver answered {} with error {number}", code.code()),
-        ),
-        None => Why::new(
-            format!("mllp.{}", code.code().to_lowercase()),
-            format!(
-                "the receiver answered {} without an error code",
-                code.code()
-            ),
-        ),
-    };
+    let why = || reading.why("mllp");
     let is_reject = match code {
         AckCode::CommitAccept => return Verdict::Committed,
         AckCode::ApplicationAccept => return Verdict::Accepted,
@@ -234,7 +222,7 @@ pub(super) fn judge(reading: &AckReading) -> Verdict {
         AckCode::ApplicationError | AckCode::CommitError => false,
     };
     Verdict::Ended(match reading.error_code {
-        Some(205) => Outcome::Duplicate { why: why() },
+        Some(DUPLICATE) => Outcome::Duplicate { why: why() },
         Some(206 | 207) => Outcome::Retry {
             after: None,
             why: why(),

@@ -1,6 +1,8 @@
 //! What we answer under a workflow's `_ACK`, and how often what cannot be taken in is looked at.
 
 use super::collecting::{code, referral};
+use waymark_core::directory::CodeMap;
+
 use super::*;
 use crate::stand_in::mesh::Held;
 
@@ -37,9 +39,10 @@ async fn what_is_taken_in_is_answered_where_that_was_agreed_as_we_read_an_answer
     );
     assert_eq!(ground.hub.inbox(OURS), Vec::<String>::new());
     // Another gateway reads it as the application's word.
-    let read = wire::acknowledgement(said.to_string().as_bytes(), Some("WM000011")).unwrap();
-    let InboundBody::Status(status) = read else {
-        panic!("{read:?}");
+    let bytes = said.to_string().into_bytes();
+    let read = wire::acknowledgement(&bytes, Some("WM000011"), &CodeMap::default());
+    let InboundBody::Status(status) = read.unwrap().body else {
+        panic!("no status");
     };
     assert_eq!(status.grade, Evidence::ApplicationAck);
     assert_eq!(
@@ -86,7 +89,8 @@ async fn a_refusal_is_answered_with_its_reason_once_and_the_message_stays() {
     }
     for (id, said) in answers(&ground.hub) {
         let bytes = said.to_string().into_bytes();
-        let read = wire::acknowledgement(&bytes, Some(&id)).unwrap();
+        let read = wire::acknowledgement(&bytes, Some(&id), &CodeMap::default());
+        let read = read.unwrap().body;
         assert!(matches!(read, InboundBody::Undelivered(_)), "{read:?}");
         assert!(!said.to_string().contains("Quillfeather"), "{said}");
     }

@@ -1,8 +1,9 @@
 use proptest::prelude::*;
 use serde_json::json;
-use waymark_core::delivery::Kind;
+use waymark_core::delivery::{Evidence, Kind};
 use waymark_core::directory::AdapterKind;
 use waymark_core::id::DocumentId;
+use waymark_core::leg::LegState;
 use waymark_core::personal::Payload as Bytes;
 use waymark_core::port::Attachment;
 
@@ -169,7 +170,8 @@ fn what_cannot_be_taken_in_is_named_by_its_place_and_never_repeated() {
 
 #[test]
 fn an_acknowledgement_is_a_receipt_a_refusal_or_hl7_v2() {
-    let said = |data: &[u8]| acknowledgement(data, Some("WM000001"));
+    let read = |data: &[u8], id| acknowledgement(data, id, &CodeMap::default()).map(|it| it.body);
+    let said = |data: &[u8]| read(data, Some("WM000001"));
     let grade = |body: InboundBody| match body {
         InboundBody::Status(status) => {
             assert_eq!(status.answers.as_deref(), Some("WM000001"));
@@ -181,7 +183,7 @@ fn an_acknowledgement_is_a_receipt_a_refusal_or_hl7_v2() {
     let person = br#"{"id": "WM000001", "accepted_by": "Dr Ada Okoro"}"#;
     assert_eq!(grade(said(person).unwrap()), Evidence::HumanAcceptance);
     assert_eq!(
-        grade(acknowledgement(person, Some("their own id")).unwrap()),
+        grade(read(person, Some("their own id")).unwrap()),
         Evidence::HumanAcceptance
     );
     let hl7 = |code: &str| {
@@ -210,7 +212,33 @@ fn an_acknowledgement_is_a_receipt_a_refusal_or_hl7_v2() {
     ] {
         assert!(said(wrong).is_err());
     }
-    assert!(acknowledgement(b" ", None).is_err());
+    assert!(read(b" ", None).is_err());
+}
+
+#[test]
+fn an_answer_to_a_referral_says_under_ack_what_it_says_anywhere_and_no_other_message_is_one() {
+    let rri = |code: &str| {
+        format!(
+            "MSH|^~\\&|EPR|R1L|WAYMARK|GW|20260302103001||RRI^I12^RRI_I12|88|T|2.5\rMSA|{code}|WM000001\r\
+             RF1|R^Rejected^HL70283|||||WM-366JL-4AB66-JL4AB^WAYMARK\rNTE|1|L|Not of our area\r"
+        )
+    };
+    let read = |data: &str| acknowledgement(data.as_bytes(), None, &CodeMap::default());
+    let said = read(&rri("AA")).unwrap();
+    assert_eq!(said.claimed_sender.as_deref(), Some("EPR|R1L"));
+    assert_eq!(said.environment, Some(Environment::Test));
+    let InboundBody::Status(status) = said.body else {
+        panic!("no status");
+    };
+    assert_eq!(status.state, LegState::Declined);
+    assert_eq!(status.grade, Evidence::ApplicationAck);
+    assert_eq!(status.answers.as_deref(), Some("WM000001"));
+    assert_eq!(status.text.unwrap().expose(), "Not of our area");
+    let said = read(&rri("AE")).unwrap().body;
+    assert!(matches!(said, InboundBody::Undelivered(_)), "{said:?}");
+    let fault = read(&rri("AA").replacen("RRI^I12^RRI_I12", "REF^I12^REF_I12", 1));
+    let fault = fault.err().unwrap();
+    assert!(fault.why.contains("ACK, RRI and SIU"), "{fault}");
 }
 
 proptest! {
@@ -222,7 +250,7 @@ proptest! {
         let bytes = [starts[start], &data].concat();
         let endpoint = endpoint("");
         let _read = read(&bytes, &endpoint, &settings(&endpoint));
-        let _answer = acknowledgement(&bytes, Some("WM1"));
+        let _answer = acknowledgement(&bytes, Some("WM1"), &CodeMap::default());
     }
 
     #[test]
