@@ -8,6 +8,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncReadExt};
+use waymark_core::error::ErrorKind;
 use waymark_core::id::{Reference, ReferralId};
 use waymark_core::port::{Inbound, Intake, IntakeAnswer, IntakeError};
 use waymark_core::time::{Clock, Timestamp};
@@ -25,6 +26,8 @@ impl Clock for TestClock {
 pub(super) struct TestIntake {
     pub(super) taken: Mutex<Vec<Inbound>>,
     answer: Result<(), IntakeError>,
+    /// How often it can take nothing before it answers so.
+    busy: Mutex<u32>,
 }
 
 impl TestIntake {
@@ -32,6 +35,15 @@ impl TestIntake {
         Arc::new(Self {
             taken: Mutex::default(),
             answer: Ok(()),
+            busy: Mutex::default(),
+        })
+    }
+
+    pub(super) fn busy(times: u32) -> Arc<Self> {
+        Arc::new(Self {
+            taken: Mutex::default(),
+            answer: Ok(()),
+            busy: Mutex::new(times),
         })
     }
 
@@ -39,6 +51,7 @@ impl TestIntake {
         Arc::new(Self {
             taken: Mutex::default(),
             answer: Err(error),
+            busy: Mutex::default(),
         })
     }
 
@@ -51,6 +64,15 @@ impl TestIntake {
 impl Intake for TestIntake {
     async fn take(&self, message: Inbound) -> Result<IntakeAnswer, IntakeError> {
         self.taken.lock().unwrap().push(message);
+        let mut busy = self.busy.lock().unwrap();
+        if let Some(left) = busy.checked_sub(1) {
+            *busy = left;
+            return Err(IntakeError {
+                kind: ErrorKind::Unavailable,
+                violations: Vec::new(),
+                reason: "BUSY",
+            });
+        }
         let referral = ReferralId::from_bytes([1; 16]);
         let answer = IntakeAnswer {
             referral,

@@ -93,7 +93,7 @@ pub(in crate::hl7v2) fn refusal(error: &IntakeError, message_code: &str) -> Refu
 }
 
 /// The refusal of a message that the intake did not decide on in time: it is safe to send again.
-pub(super) fn not_in_time() -> Refusal {
+pub(in crate::hl7v2) fn not_in_time() -> Refusal {
     let rule = "could not be stored in time, send it again";
     Refusal::of(FieldFault::segment(
         "message",

@@ -1,8 +1,10 @@
 //! What an answer says of a referral besides its acknowledgement: a status that is handed to the intake, and told to its
 //! receiver as taken or not.
 
+use std::time::Duration;
+
 use futures::SinkExt;
-use tokio::time::timeout_at;
+use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, warn};
 use waymark_core::delivery::{Evidence, Kind, Outcome, ParkReason, Why};
 use waymark_core::directory::Environment;
@@ -18,6 +20,11 @@ use super::super::status::RriMessage;
 use super::super::{inbound, map};
 use super::Hl7v2Adapter;
 use super::talk::{Answer, Said, Talk};
+
+/// Between two tries to keep a status that came with an answer.
+const KEEP_PAUSE: Duration = Duration::from_secs(1);
+/// What is left of an attempt to tell the receiver that a status was not kept.
+const COMMIT_TIME: Duration = Duration::from_millis(500);
 
 impl Hl7v2Adapter {
     /// Hands the status of an answer to the intake, as one of the delivery that was answered: by that it finds its leg,
@@ -48,14 +55,19 @@ impl Hl7v2Adapter {
         let (message, envelope) = (&answer.message, &rri.envelope);
         let mut inbound = inbound::inbound(message, envelope, &answer.body, channel, body);
         inbound.claimed_sender = None;
-        match timeout_at(talk.until, intake.take(inbound)).await {
-            Ok(Ok(_)) => Kept::Yes,
-            Ok(Err(error)) if !is_passing(error.kind) => {
-                let reason = error.reason;
-                warn!(endpoint.id = %talk.endpoint.id, "status in an answer refused: {reason}");
-                Kept::Refused(inbound::reply::refusal(&error, "RRI").fault)
+        // It came with this answer alone, and may never come again: it is asked for while there is time.
+        let end = talk.until.checked_sub(COMMIT_TIME).unwrap_or(talk.until);
+        loop {
+            match timeout_at(end, intake.take(inbound.clone())).await {
+                Ok(Ok(_)) => return Kept::Yes,
+                Ok(Err(error)) if !is_passing(error.kind) => {
+                    let reason = error.reason;
+                    warn!(endpoint.id = %talk.endpoint.id, "status in an answer refused: {reason}");
+                    return Kept::Refused(inbound::reply::refusal(&error, "RRI").fault);
+                }
+                Ok(Err(_)) if Instant::now() + KEEP_PAUSE < end => sleep(KEEP_PAUSE).await,
+                Ok(Err(_)) | Err(_) => return Kept::NotYet,
             }
-            Ok(Err(_)) | Err(_) => Kept::NotYet,
         }
     }
 
@@ -79,6 +91,7 @@ impl Hl7v2Adapter {
             match map::status::refuses_cancel(rri, &talk.settings.codes) {
                 Ok(false) => {}
                 Ok(true) => {
+                    self.commit(talk, envelope, Ok(())).await;
                     let why = Why::new("mllp.cancel_refused", "the receiver will not cancel");
                     let fault = Fault::Rec;
                     return Outcome::Reject { why, fault };
@@ -97,10 +110,11 @@ impl Hl7v2Adapter {
                 return unread(message, &answer, &fault);
             }
             Kept::NotYet => {
-                let text = "the answer's status could not be kept yet";
-                return Outcome::Unknown {
-                    why: Why::new("mllp.status_not_kept", text),
-                };
+                // Sent again, the message might be answered as a repeat alone: the answer is kept as it came.
+                let fault = inbound::reply::not_in_time().fault;
+                self.commit(talk, envelope, Err(&fault)).await;
+                let text = "the status in the answer could not be kept in time";
+                return unread_with(&answer, Why::new("mllp.status_not_kept", text));
             }
         }
         delivered(&answer, map::status::receiver_reference(rri))
@@ -165,6 +179,11 @@ fn unread(message: &Outbound<'_>, answer: &Answer, fault: &FieldFault) -> Outcom
             why,
         };
     }
+    unread_with(answer, why)
+}
+
+/// Ends an attempt whose message the application took, with an answer that a person must read.
+fn unread_with(answer: &Answer, why: Why) -> Outcome {
     Outcome::Unread {
         grade: Evidence::ApplicationAck,
         receipt: Some(Payload::new(answer.body.to_vec())),

@@ -6,7 +6,7 @@ use waymark_core::id::{Reference, ReferralId};
 use waymark_core::leg::LegState;
 use waymark_core::port::{Channel, InboundBody, IntakeError};
 
-use super::tests::{Seen, Then, adapter, against_as, framed, summary, wire_id};
+use super::tests::{Seen, Then, adapter, against_as, against_within, framed, summary, wire_id};
 use super::*;
 use crate::hl7v2::testing::TestIntake;
 
@@ -82,18 +82,31 @@ async fn a_status_in_an_answer_is_kept_as_one_of_the_delivery_that_it_answers() 
 }
 
 #[tokio::test]
-async fn a_status_that_cannot_be_kept_yet_leaves_the_end_unknown_and_is_not_committed() {
-    let seen = seen(
-        &refusing(ErrorKind::Unavailable),
-        Kind::New,
-        &rri("I12", "A"),
-    )
-    .await;
-    assert_eq!(
-        summary(&seen.outcome),
-        ("unknown", "mllp.status_not_kept".into())
-    );
-    assert_eq!(commits(&seen), "");
+async fn a_status_that_cannot_be_kept_yet_is_tried_again_while_the_attempt_has_time() {
+    let intake = TestIntake::busy(1);
+    let kept = seen(&intake, Kind::New, &rri("I12", "R")).await;
+    assert_eq!(kept.outcome.word(), "delivered");
+    assert!(matches!(kept.outcome, Outcome::Delivered { .. }));
+    assert_eq!((intake.count(), &*commits(&kept)), (2, "CA"));
+
+    // It came with this answer alone: what was not kept in time is never left to a repeat.
+    for kind in [Kind::New, Kind::Cancel] {
+        let busy = refusing(ErrorKind::Unavailable) as Arc<dyn Intake>;
+        let adapter = adapter().with_intake(busy);
+        let within = Duration::from_millis(1_200);
+        let answers = rri("I12", "A");
+        let seen = against_within(&adapter, ("", kind), &answers, Then::Wait, within).await;
+        let Outcome::Unread { receipt, why, .. } = &seen.outcome else {
+            panic!("{:?}", seen.outcome)
+        };
+        assert_eq!(why.code, "mllp.status_not_kept");
+        let receipt = String::from_utf8(receipt.as_ref().unwrap().expose().to_vec()).unwrap();
+        assert!(
+            receipt.contains("\rRF1|A|R|"),
+            "the answer is kept: {receipt}"
+        );
+        assert_eq!(commits(&seen), "CE");
+    }
 }
 
 #[tokio::test]
@@ -166,6 +179,7 @@ async fn a_cancel_is_refused_by_the_table_or_by_the_exact_state_in_a_note() {
         let intake = TestIntake::accepting();
         let seen = seen(&intake, Kind::Cancel, &answer("I14", &segments)).await;
         assert_eq!(summary(&seen.outcome), *expected, "{segments}");
+        assert_eq!(commits(&seen), "CA", "{segments}");
     }
 }
 

@@ -54,6 +54,15 @@ async fn deliver(adapter: &Hl7v2Adapter, endpoint: &Endpoint) -> Outcome {
 }
 
 pub(super) async fn deliver_as(adapter: &Hl7v2Adapter, endpoint: &Endpoint, kind: Kind) -> Outcome {
+    deliver_within(adapter, endpoint, kind, Duration::from_secs(20)).await
+}
+
+pub(super) async fn deliver_within(
+    adapter: &Hl7v2Adapter,
+    endpoint: &Endpoint,
+    kind: Kind,
+    within: Duration,
+) -> Outcome {
     let rendered = adapter
         .render(&source(kind, Some(referral())), endpoint)
         .unwrap();
@@ -70,14 +79,7 @@ pub(super) async fn deliver_as(adapter: &Hl7v2Adapter, endpoint: &Endpoint, kind
         may_have_arrived: false,
         traceparent: None,
     };
-    adapter
-        .deliver(
-            &message,
-            Deadline {
-                within: Duration::from_secs(20),
-            },
-        )
-        .await
+    adapter.deliver(&message, Deadline { within }).await
 }
 
 async fn play(mut stream: impl Stream, answers: &str, then: Then) -> (Option<String>, Vec<u8>) {
@@ -106,13 +108,25 @@ pub(super) async fn against_as(
     answers: &str,
     then: Then,
 ) -> Seen {
+    let within = Duration::from_secs(20);
+    against_within(adapter, (more, kind), answers, then, within).await
+}
+
+pub(super) async fn against_within(
+    adapter: &Hl7v2Adapter,
+    (more, kind): (&str, Kind),
+    answers: &str,
+    then: Then,
+    within: Duration,
+) -> Seen {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = at_port(listener.local_addr().unwrap().port(), more);
     let receiver = async {
         let (stream, _) = listener.accept().await.unwrap();
         play(stream, answers, then).await
     };
-    let (outcome, (frame, rest)) = tokio::join!(deliver_as(adapter, &endpoint, kind), receiver);
+    let delivered = deliver_within(adapter, &endpoint, kind, within);
+    let (outcome, (frame, rest)) = tokio::join!(delivered, receiver);
     Seen {
         outcome,
         frame: frame.unwrap(),
