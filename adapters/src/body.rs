@@ -16,6 +16,7 @@ use waymark_core::referral::{ConsentGiver, ConsentScope, Referral, SenderReferen
 use crate::hl7v2;
 use crate::hl7v2::config::Assumptions;
 use crate::hl7v2::content::Envelope;
+use crate::hl7v2::document::Content;
 use crate::hl7v2::message::{LineEndings, Message};
 
 /// Settings of HL7 v2 that only a connection has.
@@ -197,11 +198,13 @@ pub(crate) fn hl7_answer(data: &[u8], codes: &CodeMap) -> Result<Said, Violation
     Ok(Said::by(&envelope, body.map_err(of)?, Vec::new()))
 }
 
-/// Reads a message of HL7 v2: a referral or an answer. `codes` are the agency's own code lists.
+/// Reads a message of HL7 v2: a referral or an answer. `codes` are the agency's own code lists; of the documents that
+/// it points to, those with these digests came with it.
 pub(crate) fn hl7(
     data: &[u8],
     assume: Option<&Assumptions>,
     codes: &CodeMap,
+    beside: &[&str],
 ) -> Result<Said, Violation> {
     let (message, envelope) = opened(data)?;
     if let Some(body) = hl7v2::map::answer(&message, &envelope, codes) {
@@ -211,7 +214,11 @@ pub(crate) fn hl7(
         let why = "HL7 v2 referrals are not agreed with this agency: the endpoint has no [assume]";
         Violation::new("format", why)
     })?;
-    let referral = hl7v2::referral::RefMessage::read(&message).map_err(of)?;
+    let mut referral = hl7v2::referral::RefMessage::read(&message).map_err(of)?;
+    referral.documents.retain(|it| {
+        let came = it.sha256.as_deref().is_some_and(|it| beside.contains(&it));
+        it.content != Content::Elsewhere || !came
+    });
     let documents = hl7v2::map::documents::inward(&referral);
     let body = hl7v2::map::inward::read(&referral, assume, codes).map_err(of)?;
     Ok(Said::by(&envelope, body, documents))

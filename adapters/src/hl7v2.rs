@@ -6,6 +6,7 @@
 
 pub mod ack;
 pub mod appointment;
+pub mod brought;
 pub mod build;
 pub mod charset;
 pub mod config;

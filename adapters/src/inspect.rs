@@ -190,7 +190,7 @@ impl Inspector {
                 Some(one(InboundBody::Status(status)))
             }
             AdapterKind::Hl7v2 => {
-                let said = body::hl7(bare(bytes), Some(&self.assume), &CodeMap::default());
+                let said = body::hl7(bare(bytes), Some(&self.assume), &CodeMap::default(), &[]);
                 said.ok().map(|said| one(said.body))
             }
             AdapterKind::Fhir => fhir::inspect::read(&self.fhir, bytes).map(one),

@@ -250,6 +250,10 @@ pub(super) fn ill_formed(manifest: &Manifest) -> Option<Violation> {
             "manifest.files",
             "names each file once, and not the manifest itself",
         ))
+    } else if manifest.kind == Kind::Status && manifest.files.len() > 1 {
+        let why =
+            "has a document, and a status carries none: leave it out and pass it on by another way";
+        Some(Violation::new("manifest.files", why))
     } else {
         None
     }

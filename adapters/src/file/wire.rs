@@ -13,7 +13,7 @@ use waymark_core::port::{InboundBody, InboundDocument, RenderError, Rendered, So
 use waymark_core::referral::Referral;
 
 use super::config::Settings;
-use super::package::{self, Format, Manifest};
+use super::package::{self, FileRole, Format, Manifest};
 use super::table;
 use crate::{body, hl7v2, webhook};
 
@@ -114,7 +114,7 @@ pub(super) fn read(
             .map(|said| vec![said])
             .map_err(|f| vec![f]),
         Format::Csv => sheet(manifest.kind, data),
-        Format::Hl7v2 => hl7(manifest.kind, data, settings, codes)
+        Format::Hl7v2 => hl7(manifest, data, settings, codes)
             .map(|said| vec![said])
             .map_err(|f| vec![f]),
     }
@@ -204,8 +204,17 @@ fn status_row(row: &table::Row) -> Result<InboundBody, Vec<Violation>> {
     }
 }
 
-fn hl7(kind: Kind, data: &[u8], settings: &Settings, codes: &CodeMap) -> Result<Said, Violation> {
-    let read = body::hl7(data, settings.assume.as_ref(), codes)?;
+fn hl7(
+    manifest: &Manifest,
+    data: &[u8],
+    settings: &Settings,
+    codes: &CodeMap,
+) -> Result<Said, Violation> {
+    let kind = manifest.kind;
+    let documents = manifest.files.iter();
+    let beside = documents.filter(|file| file.role == FileRole::Document);
+    let beside: Vec<&str> = beside.map(|file| file.sha256.as_str()).collect();
+    let read = body::hl7(data, settings.assume.as_ref(), codes, &beside)?;
     let says = match &read.body {
         InboundBody::Submit(_) => Kind::New,
         InboundBody::Amend(..) => Kind::Amend,

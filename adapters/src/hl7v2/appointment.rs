@@ -1,9 +1,14 @@
 //! Reading an appointment message: SIU^S12 (booked), S13 and S14 (moved or changed), S15 (cancelled), S26 (the child was
 //! not brought).
 
+use super::brought::Brought;
 use super::content::{Coded, EntityId, Envelope, Note, Repeated, filled_text, opaque_debug};
 use super::fault::{ErrorCode, FieldFault};
 use super::message::{Message, Segment};
+
+/// Segments whose content is read into fields of [`SiuMessage`], besides those of [`Brought`], or says where and with
+/// whom.
+const READ_SEGMENTS: [&str; 7] = ["SCH", "TQ1", "RGS", "AIS", "AIG", "AIL", "AIP"];
 
 /// What has become of an appointment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,6 +55,8 @@ pub struct SiuMessage {
     pub service: Option<Coded>,
     /// Notes, wherever they stand.
     pub notes: Vec<Note>,
+    /// What else it brings.
+    pub brought: Brought,
 }
 
 opaque_debug!(SiuMessage);
@@ -89,6 +96,7 @@ impl SiuMessage {
             start: start(message, sch),
             service: service.and_then(|ais| Coded::first(ais, 3)),
             notes: Note::read_all(message),
+            brought: Brought::read(message, &READ_SEGMENTS)?,
         })
     }
 }

@@ -4,6 +4,7 @@
 //! form ([`note`]), safety-critical content first, each with a banner that a person reads and parts that
 //! a machine restores: so nothing critical is dropped, and a receiver that ignores notes still prints it.
 
+mod added;
 pub mod appointment;
 pub mod code;
 pub mod documents;
@@ -84,8 +85,9 @@ pub const LOSSES: [Loss; 8] = [
     },
 ];
 
-/// Everything that a referral loses on its way in from a foreign system. The message as it came is kept, sealed.
-pub const LOSSES_INWARD: [Loss; 5] = [
+/// Everything that a referral loses on its way in from a foreign system, and an answer. The referral as it came is kept,
+/// sealed.
+pub const LOSSES_INWARD: [Loss; 6] = [
     Loss {
         field: "PID-13, PID-14, PID-5 and PID-11 repeated, PID-9, NK1-4 to 7, PRD of other roles, RF1-10 repeated",
         what: "in words in narrative, as are DG1 without a need of the code map and every OBX that is no document",
@@ -105,6 +107,10 @@ pub const LOSSES_INWARD: [Loss; 5] = [
     Loss {
         field: "cancel",
         what: "RF1-10 or else the notes are read; the rest is kept with the original alone",
+    },
+    Loss {
+        field: "RRI and SIU",
+        what: "PID, PV1, OBR, SFT, RF1-10 in words, PRD, AIG, AIL and AIP go; all else is in the status's words",
     },
 ];
 

@@ -293,7 +293,7 @@ pub struct Diagnosis {
 }
 
 impl Diagnosis {
-    fn read(dg1: Segment<'_>) -> Option<Self> {
+    pub(super) fn read(dg1: Segment<'_>) -> Option<Self> {
         let (code, text) = (Coded::first(dg1, 3), filled_text(dg1, 4, 1));
         (code.is_some() || text.is_some()).then(|| Self {
             code: code.unwrap_or_default(),

@@ -6,12 +6,13 @@ use waymark_core::directory::CodeMap;
 use waymark_core::leg::LegState;
 
 use super::ack::AckReading;
-use super::content::{Envelope, KeptSegment, Note, Provider, Rf1};
+use super::brought::Brought;
+use super::content::{Envelope, Note, Provider, Rf1};
 use super::fault::{ErrorCode, FieldFault};
 use super::message::Message;
 
-/// Segments whose content is read into fields of [`RriMessage`].
-const READ_SEGMENTS: [&str; 5] = ["MSH", "MSA", "RF1", "PRD", "NTE"];
+/// Segments whose content is read into fields of [`RriMessage`], besides those of [`Brought`].
+const READ_SEGMENTS: [&str; 3] = ["MSA", "RF1", "PRD"];
 
 /// What RF1-1 says has become of a referral, table 0283.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -61,8 +62,8 @@ pub struct RriMessage {
     pub providers: Vec<Provider>,
     /// Notes, wherever they stand.
     pub notes: Vec<Note>,
-    /// Every other segment as it came.
-    pub kept: Vec<KeptSegment>,
+    /// What else it brings.
+    pub brought: Brought,
 }
 
 impl fmt::Debug for RriMessage {
@@ -108,7 +109,7 @@ impl RriMessage {
             rf1,
             providers: Provider::read_all(message)?,
             notes: Note::read_all(message),
-            kept: KeptSegment::all_but(message, &READ_SEGMENTS),
+            brought: Brought::read(message, &READ_SEGMENTS)?,
         })
     }
 
@@ -159,7 +160,6 @@ mod tests {
         assert_eq!(answer.rf1.external.len(), 2);
         assert_eq!(answer.rf1.external[0].id, "PAS-5521");
         assert_eq!(answer.notes[0].lines, ["Seen in clinic 4"]);
-        assert_eq!(answer.kept[0].name, "PID");
     }
 
     #[test]

@@ -146,7 +146,7 @@ pub(super) fn read(
     settings: &Settings,
 ) -> Result<Said, Violation> {
     if data.starts_with(HL7) {
-        return body::hl7(data, settings.assume.as_ref(), &endpoint.codes);
+        return body::hl7(data, settings.assume.as_ref(), &endpoint.codes, &[]);
     }
     let value: Value = serde_json::from_slice(data).map_err(|error| {
         let why = format!(

@@ -68,3 +68,21 @@ fn the_time_to_keep_is_a_day_at_least_and_ninety_at_most() {
         assert_eq!(fields, ["settings.keep_days"], "{days}");
     }
 }
+
+#[tokio::test]
+async fn a_status_with_a_document_is_set_aside_and_neither_is_applied_nor_lost() {
+    let ground = Ground::new();
+    let status = br#"{"type":"referral.status","environment":"test","referral":"WM-AAAAA-BBBBB-CCCCC","state":"accepted"}"#;
+    let document: (&str, &[u8]) = ("S1-letter.pdf", b"%PDF");
+    ground.leave_message("S1", "status", "canonical", status, &[document]);
+    let collected = ground.collect(&ground.adapter(), "").await;
+    assert_eq!((collected.taken, collected.refused), (0, 1));
+    assert_eq!(ground.taken().len(), 0);
+    assert!(ground.names("done").is_empty());
+    let error = ground.error("S1.error.json");
+    assert!(error.contains("manifest.files"), "{error}");
+    assert!(
+        error.contains("a status carries none: leave it out"),
+        "{error}"
+    );
+}

@@ -76,6 +76,24 @@ fn what_hl7_v2_carries_comes_back_with_its_sender_and_safety() {
         said.documents.is_empty(),
         "they lie beside the message, not in it"
     );
+    let mut package = package;
+    let named = &sample::referral().documents[0].sha256;
+    package.manifest.files[1].sha256.clone_from(named);
+    let narrative = |said: &Said| match &said.body {
+        InboundBody::Submit(it) => it.narrative.as_ref().map(|text| text.expose().clone()),
+        other => panic!("{other:?}"),
+    };
+    let said = again(&package, &settings).remove(0);
+    assert_eq!(
+        narrative(&said),
+        sent.narrative.map(|text| text.expose().clone()),
+        "what lies beside is not said to lie elsewhere"
+    );
+    let mut alone = package;
+    alone.manifest.files.truncate(1);
+    let said = narrative(&again(&alone, &settings).remove(0)).unwrap();
+    assert!(said.contains("not enclosed: "), "{said}");
+    assert!(said.contains("(SHA-256 "), "{said}");
 }
 
 #[test]

@@ -5,7 +5,6 @@ use jiff::tz::TimeZone;
 use waymark_core::delivery::Evidence;
 use waymark_core::id::Reference;
 use waymark_core::leg::LegState;
-use waymark_core::personal::Personal;
 use waymark_core::port::{InboundStatus, Source, StatusNotice};
 use waymark_core::time::Timestamp;
 
@@ -14,9 +13,8 @@ use super::super::build::{Header, SegmentWriter, Version, write};
 use super::super::config::Settings;
 use super::super::fault::FieldFault;
 use super::super::timestamp;
-use super::note;
 use super::outward::{SERVICE_ID_KIND, cut};
-use super::status::{own_words, patient, state_note, told_due, told_state};
+use super::status::{own_words, patient, state_note, told_due, told_state, words};
 
 /// Reads the status that an appointment message tells of.
 ///
@@ -35,7 +33,11 @@ pub fn read(message: &SiuMessage) -> Result<InboundStatus, FieldFault> {
         .iter()
         .find(|id| id.id.parse::<Reference>().is_ok());
     let theirs = message.filler.first().map(|id| id.id.clone());
-    let (day, words) = when(message, &zone);
+    let (day, day_words) = when(message, &zone);
+    let own = match told {
+        Some(_) => own_words(&message.notes),
+        None => Some(sentence(message, &day_words)),
+    };
     // The day of one that is cancelled or missed is no day on which anything happens next.
     let due = day.filter(|_| state == LegState::Booked);
     let code = told.as_ref().and_then(|(_, code)| code.clone());
@@ -47,10 +49,7 @@ pub fn read(message: &SiuMessage) -> Result<InboundStatus, FieldFault> {
         state,
         source_version: None,
         reason_code: code.or(reason.filter(|code| !code.is_empty())),
-        text: match told {
-            Some(_) => own_words(&message.notes).map(Personal::new),
-            None => Some(Personal::new(sentence(message, &words))),
-        },
+        text: words(own, &message.notes, &message.brought),
         due: told_due(&message.notes).or(due),
         at: timestamp::instant(&message.envelope.timestamp, &zone)
             .map(|at| Timestamp::from_ms(at.as_millisecond())),
@@ -77,7 +76,7 @@ fn when(message: &SiuMessage, zone: &TimeZone) -> (Option<Date>, String) {
     }
 }
 
-/// What happened in words, then what the message says itself.
+/// What happened in words.
 fn sentence(message: &SiuMessage, when: &str) -> String {
     let mut text = match message.event {
         AppointmentEvent::Booked => format!("Appointment{when}"),
@@ -88,14 +87,6 @@ fn sentence(message: &SiuMessage, when: &str) -> String {
     if let Some(service) = message.service.as_ref().filter(|it| !it.text.is_empty()) {
         text.push_str(": ");
         text.push_str(&service.text);
-    }
-    let notes = message
-        .notes
-        .iter()
-        .filter(|each| note::read(each).is_none());
-    for line in notes.flat_map(|each| &each.lines) {
-        text.push('\n');
-        text.push_str(line.trim());
     }
     text
 }

@@ -246,9 +246,17 @@ fn documents_go_inline_as_far_as_they_were_opened_and_come_back_with_their_diges
         assert_eq!(pointer.text(2, 1), "RP");
         assert_eq!(pointer.text(5, 1), elsewhere.id.to_string());
         let back = submitted(&wire, &CodeMap::default());
+        let mut expected = as_read(content.clone());
+        // Who reads it must know that there is a document, and by what to find it.
+        let own = expected.narrative.as_ref().unwrap().expose();
+        let sha256 = &elsewhere.sha256;
+        let told = format!(
+            "{own}\nDocument held by the sender, not enclosed: Report 3 (SHA-256 {sha256})"
+        );
+        expected.narrative = Some(told.into());
         assert_eq!(
             serde_json::to_value(back).unwrap(),
-            serde_json::to_value(as_read(content.clone())).unwrap()
+            serde_json::to_value(expected).unwrap()
         );
     }
 }

@@ -103,10 +103,10 @@ pub fn inward(message: &RefMessage) -> Vec<InboundDocument> {
     message.documents.iter().filter_map(read).collect()
 }
 
-/// Words for the documents that a foreign message points to and does not hold.
-pub(super) fn pointed_to(message: &RefMessage) -> impl Iterator<Item = String> {
+/// Words for the documents that a message points to and does not hold.
+pub(super) fn pointed_to(documents: &[Document]) -> impl Iterator<Item = String> {
     let elsewhere = |document: &&Document| document.content == Content::Elsewhere;
-    message.documents.iter().filter(elsewhere).map(|document| {
+    documents.iter().filter(elsewhere).map(|document| {
         let name = document.name.as_ref();
         let title = name.map_or("untitled", |it| {
             if it.text.is_empty() {
@@ -115,6 +115,8 @@ pub(super) fn pointed_to(message: &RefMessage) -> impl Iterator<Item = String> {
                 &it.text
             }
         });
-        format!("Document held by the sender, not enclosed: {title}")
+        let digest = document.sha256.as_ref();
+        let digest = digest.map_or_else(String::new, |it| format!(" (SHA-256 {it})"));
+        format!("Document held by the sender, not enclosed: {title}{digest}")
     })
 }

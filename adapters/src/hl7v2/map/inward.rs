@@ -21,11 +21,11 @@ use super::super::content;
 use super::super::fault::{ErrorCode, FieldFault};
 use super::super::referral::{Kin, Patient, RefMessage, ReferralEvent};
 use super::super::timestamp;
-use super::code;
 use super::documents;
 use super::leftover;
 use super::note::{self, NoteKind, ReadNote};
 use super::outward::SERVICE_ID_KIND;
+use super::{added, code};
 
 /// The reason code of a referral that states none.
 pub const REASON_UNSTATED: &str = "unstated";
@@ -122,17 +122,10 @@ fn ending(message: &RefMessage, notes: &[ReadNote]) -> Option<Personal<String>> 
 
 /// Joins the notes that are not ours.
 fn free_text(message: &RefMessage) -> Option<Personal<String>> {
-    let lines = message
-        .notes
-        .iter()
-        .filter(|each| note::read(each).is_none());
-    let lines = lines
-        .flat_map(|each| &each.lines)
-        .map(|line| line.trim().to_owned());
-    // What a gateway of ours holds stands in its notes already.
-    let own = message.notes.iter().any(|each| note::read(each).is_some());
-    let pointed_to = documents::pointed_to(message).filter(|_| !own);
-    let lines: Vec<String> = lines.chain(pointed_to).collect();
+    let lines = note::free_lines(&message.notes);
+    let lines: Vec<String> = lines
+        .chain(documents::pointed_to(&message.documents))
+        .collect();
     if lines.is_empty() {
         None
     } else {
@@ -153,6 +146,19 @@ fn referral(
         };
         overlay(&mut whole, notes).ok_or_else(bad_note)?;
         referral = serde_json::from_value(Value::Object(whole)).map_err(|_| bad_note())?;
+        let is_noted = |kind| notes.iter().any(|note| note.kind == kind);
+        if is_noted(NoteKind::Contact) {
+            let added = added::people(message, notes).filter(|kin| kin.is_somebody());
+            referral.contacts.extend(added.map(contact));
+        }
+        if is_noted(NoteKind::Allergies) {
+            let own = referral.allergies.take().map(|own| own.expose().clone());
+            let lines: Vec<String> = own
+                .into_iter()
+                .chain(added::allergies(message, notes))
+                .collect();
+            referral.allergies = Some(Personal::new(lines.join("\n")));
+        }
     }
     let own = referral.narrative.take().map(|own| own.expose().clone());
     let lines: Vec<String> = own
@@ -362,26 +368,7 @@ fn or_unstated(system: &str) -> String {
 }
 
 fn allergies(message: &RefMessage) -> Option<Personal<String>> {
-    let line = |allergy: &content::Allergy| {
-        let substance = &allergy.substance;
-        let words = [substance.code.as_str(), substance.text.as_str()];
-        let mut line = words
-            .iter()
-            .filter(|word| !word.is_empty())
-            .copied()
-            .collect::<Vec<_>>()
-            .join(" ");
-        let severity = allergy
-            .severity
-            .as_ref()
-            .map(|it| it.text.clone() + " " + &it.code);
-        for more in severity.iter().chain(&allergy.reactions) {
-            line.push_str(", ");
-            line.push_str(more.trim());
-        }
-        line
-    };
-    let lines: Vec<String> = message.allergies.iter().map(line).collect();
+    let lines: Vec<String> = message.allergies.iter().map(leftover::allergy).collect();
     if lines.is_empty() {
         None
     } else {

@@ -6,6 +6,7 @@ use waymark_core::leg::LegState;
 use waymark_core::port::InboundBody;
 
 use crate::hl7v2::content::Envelope;
+use crate::hl7v2::fault::FieldFault;
 use crate::hl7v2::message::{LineEndings, Message};
 
 const ACCEPTED: &str = include_str!("../fixtures/rri-i12-v25.hl7");
@@ -52,4 +53,49 @@ fn an_answer_that_comes_by_itself_and_refuses_is_no_status() {
         (status.state, status.grade),
         (LegState::Submitted, Evidence::None)
     );
+}
+
+const SIU: &str = include_str!("../fixtures/siu-s12-v24.hl7");
+/// What comes with an answer, and must not be lost.
+const BRINGS: &str = "DG1|1||F84.0^Childhood autism^I10\nAL1|1||^Penicillin|SV^Severe|rash\n\
+    OBX|1|TX|RISK^Risk||do not visit alone\nOBX|2|RP|r^Letter^L^AB^^SHA-256||9^EPR^AP^pdf\nZRX|1|seen by the duty team\n";
+const BROUGHT: &str = "Diagnosis: F84.0 Childhood autism\nAllergy: Penicillin, Severe SV, rash\nRisk: do not visit alone\n\
+    Document held by the sender, not enclosed: Letter (SHA-256 ab)\nAlso sent: ZRX|1|seen by the duty team";
+const OWN: &str = "NTE|2|P|Referral is on_hold.~state=on_hold~text=Own words|STATE^x^WMNOTE\n";
+
+fn read(text: &str) -> Result<InboundBody, FieldFault> {
+    let message = Message::parse(text.as_bytes(), LineEndings::Any).unwrap();
+    let envelope = Envelope::read(&message).unwrap();
+    super::answer(&message, &envelope, &CodeMap::default()).unwrap()
+}
+
+fn words(text: &str) -> String {
+    match read(text) {
+        Ok(InboundBody::Status(status)) => status.text.unwrap().expose().clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_comes_with_a_status_stands_in_its_words() {
+    let rri = format!("{ACCEPTED}{BRINGS}");
+    assert_eq!(words(&rri), format!("Seen in clinic 4\n{BROUGHT}"));
+    let rri = format!("{rri}{OWN}");
+    let own = "Own words\nSeen in clinic 4";
+    assert_eq!(words(&rri), format!("{own}\n{BROUGHT}"));
+    let siu = format!("{SIU}{BRINGS}");
+    let said = "Appointment on 4 May 2026 at 10:30: Paediatric clinic\nBring the red book";
+    assert_eq!(words(&siu), format!("{said}\n{BROUGHT}"));
+    let own = "Own words\nBring the red book";
+    assert_eq!(words(&format!("{siu}{OWN}")), format!("{own}\n{BROUGHT}"));
+}
+
+#[test]
+fn a_status_with_a_document_is_refused_at_its_place() {
+    for answer in [ACCEPTED, SIU] {
+        let with = format!("{answer}OBX|1|TX|a||b\nOBX|2|ED|r||EPR^AP^pdf^Base64^QUJD\n");
+        let fault = read(&with).unwrap_err();
+        assert_eq!(&*fault.place(), "OBX[2]-5");
+        assert!(fault.rule.contains("a status carries none"));
+    }
 }

@@ -1,17 +1,18 @@
 //! What the fields of a foreign message say and a referral has no field for, as labelled lines of its narrative: nothing
 //! that a person wrote is dropped unseen (invariant 12). Segments that nobody here reads are named.
 //!
-//! What notes of our own form hold is not said again.
+//! What notes of our own form hold is not said again. What an answer brings becomes words of its status the same way.
 
 use waymark_core::directory::CodeMap;
 use waymark_core::referral::ContactRole;
 
-use super::super::content::{Coded, Provider};
+use super::super::brought::Brought;
+use super::super::content::{Allergy, Coded, Provider};
 use super::super::observation::Observation;
 use super::super::referral::{Address, Diagnosis, Kin, RefMessage};
 use super::note::{NoteKind, ReadNote};
 use super::outward::SERVICE_ID_KIND;
-use super::{code, inward};
+use super::{added, code, documents, inward};
 
 /// Segments whose content is read, or is of the envelope alone.
 const READ: [&str; 5] = ["SFT", "OBR", "OBX", "DG1", "PV1"];
@@ -49,9 +50,7 @@ pub(super) fn lines(message: &RefMessage, notes: &[ReadNote], codes: &CodeMap) -
         );
     }
     child(message, &mut lines);
-    if !own(NoteKind::Contact) {
-        lines.extend(message.next_of_kin.iter().filter_map(kin));
-    }
+    lines.extend(added::people(message, notes).filter_map(kin));
     if !own(NoteKind::Need) {
         let diagnoses = message.diagnoses.iter();
         lines.extend(diagnoses.filter_map(|it| diagnosis(it, codes)));
@@ -61,6 +60,45 @@ pub(super) fn lines(message: &RefMessage, notes: &[ReadNote], codes: &CodeMap) -
         lines.extend(kept(message));
     }
     lines
+}
+
+/// What an answer brings besides its status, in words; what nobody here reads, as it came.
+pub(super) fn of_answer(brought: &Brought) -> Vec<String> {
+    // No code map: a status has no needs that a diagnosis could become.
+    let codes = CodeMap::default();
+    let diagnoses = brought.diagnoses.iter();
+    let allergies = brought.allergies.iter().map(allergy);
+    let mut lines: Vec<String> = diagnoses.filter_map(|it| diagnosis(it, &codes)).collect();
+    lines.extend(allergies.filter_map(|it| labelled("Allergy", &[it])));
+    lines.extend(brought.observations.iter().filter_map(observation));
+    lines.extend(documents::pointed_to(&brought.documents));
+    lines.extend(
+        brought
+            .kept
+            .iter()
+            .map(|it| format!("Also sent: {}", it.raw)),
+    );
+    lines
+}
+
+/// One allergy: to what, how severe, and what comes of it.
+pub(super) fn allergy(allergy: &Allergy) -> String {
+    let substance = &allergy.substance;
+    let words = [substance.code.as_str(), substance.text.as_str()];
+    let mut line = words
+        .into_iter()
+        .filter(|word| !word.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ");
+    let severity = allergy
+        .severity
+        .as_ref()
+        .map(|it| it.text.clone() + " " + &it.code);
+    for more in severity.iter().chain(&allergy.reactions) {
+        line.push_str(", ");
+        line.push_str(more.trim());
+    }
+    line
 }
 
 /// A label and what of some parts is not blank; none where all are.
@@ -290,6 +328,38 @@ mod tests {
             narrative(&wire),
             format!("{}\nadded by hand\nRisk: do not visit alone", own.expose())
         );
+        let added = wire
+            + "NK1|7|Gale^Nan|GRP^Grandparent^HL70063|1 Hill Road|01632960044||EC\rAL1|2||^Penicillin|SV|rash\r";
+        let read = read(&added, &waymark_core::directory::CodeMap::default());
+        let (mut contacts, allergies) = (referral().contacts, referral().allergies.unwrap());
+        let nan = read.contacts.last().unwrap().clone();
+        assert_eq!(nan.name.given.expose(), "Nan");
+        assert_eq!(nan.phone.as_ref().unwrap().expose(), "01632960044");
+        contacts.push(nan);
+        assert_eq!(read.contacts, contacts, "each once");
+        assert_eq!(
+            read.allergies.unwrap().expose(),
+            &format!("{}\nPenicillin, SV, rash", allergies.expose())
+        );
+        let narrative = read.narrative.unwrap().expose().clone();
+        assert!(
+            narrative.contains("Of Nan Gale: Grandparent, EC, 1 Hill Road"),
+            "{narrative}"
+        );
+    }
+
+    #[test]
+    fn the_allergy_and_the_people_of_a_note_are_not_said_twice_however_long_they_are() {
+        let settings = Settings::read(&endpoint(PLAIN)).unwrap();
+        let mut content = referral();
+        content.allergies = Some("Nuts | of any kind\n and milk. ".repeat(30).into());
+        content.contacts[0].name.family = "Featherstone ".repeat(30).into();
+        let source = source(waymark_core::delivery::Kind::New, Some(content.clone()));
+        let wire = outward::render(&source, &settings).unwrap();
+        assert!(wire.contains("\rAL1|1|"), "{wire}");
+        let read = read(&wire, &waymark_core::directory::CodeMap::default());
+        assert_eq!(read.allergies, content.allergies);
+        assert_eq!(read.contacts.len(), content.contacts.len());
     }
 
     proptest! {

@@ -187,6 +187,13 @@ pub(super) fn read(note: &Note) -> Option<Result<ReadNote, BadPart>> {
     Some(Ok(ReadNote { kind, parts }))
 }
 
+/// The lines of the notes that are not ours.
+pub(super) fn free_lines(notes: &[Note]) -> impl Iterator<Item = String> {
+    let free = notes.iter().filter(|note| read(note).is_none());
+    free.flat_map(|note| &note.lines)
+        .map(|line| line.trim().to_owned())
+}
+
 /// The code of a note's kind and its lines: NTE-4, or in version 2.3 the last line.
 fn coded(note: &Note) -> Option<(&str, &[String])> {
     if let Some(coded) = &note.kind {

@@ -19,6 +19,7 @@ use waymark_core::referral::SenderReference;
 use waymark_core::time::Timestamp;
 
 use super::super::ack::{self, AckCode, AckReading, DUPLICATE};
+use super::super::brought::Brought;
 use super::super::build::{AckMode, Header, Processing, SegmentWriter, Version, write};
 use super::super::charset::Charset;
 use super::super::config::{REFERENCE_NAMESPACE, Settings};
@@ -28,7 +29,7 @@ use super::super::fault::{ErrorCode, FieldFault};
 use super::super::status::{ReferralStatus, RriMessage, Told};
 use super::super::timestamp;
 use super::note::{self, NoteKind};
-use super::outward;
+use super::{leftover, outward};
 use crate::limits::REFERENCE_CHARS_MAX;
 use crate::receipt;
 
@@ -81,19 +82,6 @@ pub fn read(message: &RriMessage, codes: &CodeMap) -> Result<InboundStatus, Fiel
         Some(told) => told,
         None => nearest_state(message, codes)?,
     };
-    let lines = message
-        .notes
-        .iter()
-        .filter(|each| note::read(each).is_none());
-    let lines: Vec<&str> = lines
-        .flat_map(|each| &each.lines)
-        .map(|line| line.trim())
-        .collect();
-    let words = if lines.is_empty() {
-        own_words(&message.notes)
-    } else {
-        Some(lines.join("\n"))
-    };
     let reason = message
         .rf1
         .reasons
@@ -107,7 +95,7 @@ pub fn read(message: &RriMessage, codes: &CodeMap) -> Result<InboundStatus, Fiel
         state,
         source_version: None,
         reason_code: code.or(reason.filter(|code| !code.is_empty())),
-        text: words.map(Personal::new),
+        text: words(own_words(&message.notes), &message.notes, &message.brought),
         due: told_due(&message.notes),
         at: timestamp::instant(&message.envelope.timestamp, &zone)
             .map(|at| Timestamp::from_ms(at.as_millisecond())),
@@ -205,6 +193,20 @@ pub(super) fn told_due(notes: &[Note]) -> Option<jiff::civil::Date> {
     let own = notes.iter().filter_map(note::read).filter_map(Result::ok);
     let mut own = own.filter(|read| read.kind == NoteKind::State);
     own.find_map(|read| read.parts.get("due")?.as_str()?.parse().ok())
+}
+
+/// What a status says: its own words, the notes that are not ours, and what else came with it.
+pub(super) fn words(
+    own: Option<String>,
+    notes: &[Note],
+    brought: &Brought,
+) -> Option<Personal<String>> {
+    let lines: Vec<String> = own
+        .into_iter()
+        .chain(note::free_lines(notes))
+        .chain(leftover::of_answer(brought))
+        .collect();
+    (!lines.is_empty()).then(|| Personal::new(lines.join("\n")))
 }
 
 pub(super) fn own_words(notes: &[Note]) -> Option<String> {
