@@ -19,6 +19,7 @@ use waymark_core::time::Timestamp;
 use super::Mesh;
 use super::answer::{self, Stage, Tracked};
 use super::call::{Ask, Call, why_of};
+use super::config::ack_of;
 use super::envelope::{Envelope, Lies, sums_up, unpacked};
 use super::wire::{self, MESSAGE_BYTES_MAX};
 use crate::limits::ANSWER_BYTES_MAX;
@@ -67,6 +68,8 @@ enum Answer {
 enum Found {
     Message(Box<Inbound>),
     NotOurs,
+    /// It says that an answer of ours did not arrive: nobody waits to hear that.
+    AnswerLost,
     Wrong(Violation),
     /// Somebody acknowledged it meanwhile.
     Gone,
@@ -217,6 +220,7 @@ impl Round<'_> {
             Found::Gone => return Ok(()),
             Found::Unclear(why) => return self.unclear(why),
             Found::NotOurs => Answer::NotOurs,
+            Found::AnswerLost => return self.acknowledge(id).await,
             Found::Wrong(fault) => Answer::Refused(UNREADABLE, fault.to_string()),
             Found::Message(message) => self.hand_over(*message).await?,
         };
@@ -232,10 +236,11 @@ impl Round<'_> {
             }
             Answer::Refused(code, why) => {
                 self.collected.refused = self.collected.refused.saturating_add(1);
-                let new = self.leave(id, "mesh.left", &format!("cannot be taken in: {why}"));
-                if let Some((workflow, local_id)) = asks.filter(|_| new) {
+                let untold = self.leave(id, "mesh.left", &format!("cannot be taken in: {why}"));
+                if let Some((workflow, local_id)) = asks.filter(|_| untold) {
                     let refusal = receipt::refusal(&local_id, code, &why);
                     self.answer((&workflow, &local_id), refusal).await?;
+                    self.mesh.left.answered(&self.call.endpoint.id, id);
                 }
             }
             Answer::NotOurs => {
@@ -260,15 +265,15 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// Lets a message lie; answers whether that is the first time.
+    /// Lets a message lie; answers whether its sender is still to be told.
     fn leave(&mut self, id: &str, code: &str, why: &str) -> bool {
         let endpoint = &self.call.endpoint.id;
         tracing::warn!(endpoint.id = %endpoint, message.id = id, code, "a message stays in the MESH inbox");
         let text = format!("message {id} stays in the inbox: it {why}");
         let why = Why::new(code, text);
-        let new = self.mesh.left.leave(endpoint, id, &why, self.now);
+        let untold = self.mesh.left.leave(endpoint, id, &why, self.now);
         self.left.get_or_insert(why);
-        new
+        untold
     }
 
     /// The workflow and the sender's own id of a message that is to be answered: one of a workflow that is taken in,
@@ -320,7 +325,16 @@ impl Round<'_> {
 
     /// The hub's word that one of our messages did not arrive: of this endpoint's, or of another's.
     fn report(&self, id: &str, envelope: &Envelope) -> Found {
-        let Some(answers) = envelope.local_id.clone() else {
+        // A report bears the workflow of its message; an answer of ours bears the agency's own id, which says nothing here.
+        let settings = self.call.settings;
+        let mut taken = settings.accepts.iter();
+        if taken.any(|workflow| ack_of(workflow) == envelope.workflow) {
+            let endpoint = &self.call.endpoint.id;
+            tracing::warn!(endpoint.id = %endpoint, message.id = id, "an answer of ours was not collected");
+            return Found::AnswerLost;
+        }
+        let of_ours = envelope.workflow == settings.workflow;
+        let Some(answers) = envelope.local_id.clone().filter(|_| of_ours) else {
             return Found::NotOurs;
         };
         let (reason, why) = answer::undelivered(envelope.code.as_deref());

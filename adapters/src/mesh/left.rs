@@ -22,6 +22,8 @@ struct Lying {
     why: Why,
     pause: Duration,
     until: Timestamp,
+    /// Whether its sender was told.
+    answered: bool,
 }
 
 /// What lies in the inboxes.
@@ -40,7 +42,7 @@ impl Left {
         (now < found.until).then(|| found.why.clone())
     }
 
-    /// Remembers that a message could not be taken in; answers whether that is new.
+    /// Remembers that a message could not be taken in; answers whether its sender is still to be told.
     pub(super) fn leave(&self, endpoint: &EndpointId, id: &str, why: &Why, now: Timestamp) -> bool {
         let mut all = self.all();
         let key = (endpoint.clone(), id.to_owned());
@@ -48,16 +50,24 @@ impl Left {
         let pause = earlier.map_or(PAUSE_FIRST, |earlier| {
             earlier.pause.saturating_mul(2).min(PAUSE_MAX)
         });
-        let new = earlier.is_none();
-        if !new || all.len() < LEFT_MAX {
+        let answered = earlier.is_some_and(|earlier| earlier.answered);
+        if earlier.is_some() || all.len() < LEFT_MAX {
             let lying = Lying {
                 why: why.clone(),
                 pause,
                 until: now.plus(pause),
+                answered,
             };
             all.insert(key, lying);
         }
-        new
+        !answered
+    }
+
+    /// Remembers that the sender of a message was told.
+    pub(super) fn answered(&self, endpoint: &EndpointId, id: &str) {
+        if let Some(lying) = self.all().get_mut(&(endpoint.clone(), id.to_owned())) {
+            lying.answered = true;
+        }
     }
 
     /// Forgets what no longer lies in the inbox of an endpoint.
@@ -78,7 +88,10 @@ mod tests {
         let mut now = Timestamp::from_ms(0);
         let mut pauses = Vec::new();
         for nth in 0..6 {
-            assert_eq!(left.leave(&endpoint, "1", &why, now), nth == 0);
+            assert_eq!(left.leave(&endpoint, "1", &why, now), nth < 2);
+            if nth == 1 {
+                left.answered(&endpoint, "1");
+            }
             let from = now;
             while left.lies(&endpoint, "1", now).is_some() {
                 now = now.plus(Duration::from_mins(10));

@@ -43,13 +43,42 @@ pub struct Collector {
 }
 
 /// Where collecting from one endpoint stands.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Standing {
     due: Option<Timestamp>,
     /// The last delivery of the page that was asked about.
     asked: Option<DeliveryId>,
+    /// Rounds in a row that stopped early.
     stopped: u32,
+    /// Why the last of them did, and how many in a row did so for that.
+    why: Option<(String, u32)>,
+    /// Why, as somebody was told.
+    told: Option<String>,
     collecting: bool,
+}
+
+impl Standing {
+    /// Notes that a round stopped early; answers whether somebody is to be told. A nuisance that is known must not hide
+    /// another: what stops several rounds in a row for another reason is told anew.
+    fn stops(&mut self, code: &str) -> bool {
+        self.stopped = self.stopped.saturating_add(1);
+        let alike = match &self.why {
+            Some((last, times)) if last == code => times.saturating_add(1),
+            Some(_) | None => 1,
+        };
+        self.why = Some((code.to_owned(), alike));
+        match &self.told {
+            None => self.stopped >= STOPPED_MAX,
+            Some(told) => told != code && alike >= STOPPED_MAX,
+        }
+    }
+
+    /// Notes that a round was whole; answers whether somebody had been told otherwise.
+    fn is_whole(&mut self) -> bool {
+        self.stopped = 0;
+        self.why = None;
+        self.told.is_some()
+    }
 }
 
 /// How one round ended.
@@ -203,23 +232,15 @@ impl Collector {
             now.plus(round.every)
         });
         let told = match &round.collected.stopped {
-            None if at.stopped >= STOPPED_MAX => {
-                at.stopped = 0;
-                let store = self.service.store();
-                store
-                    .resolve_alarm(AlarmKind::NotCollected, id.as_str(), now)
-                    .await
-            }
-            None => {
-                at.stopped = 0;
-                Ok(())
-            }
+            None if at.is_whole() => self.resolve(id).await.map(|()| at.told = None),
+            None => Ok(()),
             Some(why) => {
-                at.stopped = at.stopped.saturating_add(1);
                 at.due = Some(now.plus(round.every));
                 warn!(endpoint.id = %id, why.code = %why.code, "collecting from {id} stopped: {}", why.text);
-                if at.stopped == STOPPED_MAX {
-                    self.alarm(id, why).await
+                if at.stops(&why.code) {
+                    self.tell(id, why, at.told.is_some())
+                        .await
+                        .map(|()| at.told = Some(why.code.clone()))
                 } else {
                     Ok(())
                 }
@@ -228,6 +249,21 @@ impl Collector {
         if let Err(error) = told {
             warn!(endpoint.id = %id, error = %chain(&error), "an alarm could not be stored");
         }
+    }
+
+    async fn resolve(&self, id: &EndpointId) -> Result<(), StoreError> {
+        let (store, now) = (self.service.store(), self.service.now());
+        store
+            .resolve_alarm(AlarmKind::NotCollected, id.as_str(), now)
+            .await
+    }
+
+    /// Raises an alarm; an open one keeps its words, so another one takes its place.
+    async fn tell(&self, id: &EndpointId, why: &Why, again: bool) -> Result<(), StoreError> {
+        if again {
+            self.resolve(id).await?;
+        }
+        self.alarm(id, why).await
     }
 
     async fn alarm(&self, id: &EndpointId, why: &Why) -> Result<(), StoreError> {
@@ -248,5 +284,38 @@ impl Collector {
             .raise_alarm(&alarm, self.service.now())
             .await
             .map(|_new| ())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// In which of these rounds somebody is told.
+    fn told(rounds: &[&str]) -> Vec<usize> {
+        let mut at = Standing::default();
+        let mut told = Vec::new();
+        for (nth, code) in rounds.iter().enumerate() {
+            if code.is_empty() {
+                if at.is_whole() {
+                    at.told = None;
+                }
+            } else if at.stops(code) {
+                at.told = Some((*code).to_owned());
+                told.push(nth);
+            }
+        }
+        told
+    }
+
+    #[test]
+    fn a_nuisance_that_stands_does_not_hide_what_stops_later_rounds() {
+        let (left, denied) = ("mesh.left", "mesh.handshake");
+        assert_eq!(told(&[left, left, "", left, left]), []);
+        assert_eq!(told(&[left, denied, left, left]), [2]);
+        let rounds = [left, left, left, left, denied, denied, denied, denied];
+        assert_eq!(told(&rounds), [2, 6]);
+        assert_eq!(told(&[left, left, left, denied, left, denied, left]), [2]);
+        assert_eq!(told(&[left, left, left, "", left, left, left]), [2, 6]);
     }
 }

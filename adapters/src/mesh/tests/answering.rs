@@ -145,3 +145,36 @@ async fn what_cannot_be_taken_in_is_fetched_again_after_a_pause_and_told_of_in_e
     ground.hub.collect(&id);
     assert_eq!(code(&ground.collect(&endpoint).await), None);
 }
+
+#[tokio::test]
+async fn a_refusal_that_could_not_be_sent_is_sent_when_the_message_is_looked_at_again() {
+    let ground = Ground::new().await;
+    let endpoint = ground.endpoint(ASKED);
+    put(&ground, "WM000051", b"nothing that we read");
+    ground.hub.play(&[Fault::Unavailable]);
+    let collected = ground.collect(&endpoint).await;
+    assert_eq!(code(&collected), Some("mesh.answer"));
+    assert_eq!(answers(&ground.hub).len(), 0);
+    for _ in 0..3 {
+        ground.later(left::PAUSE_FIRST * 5);
+        ground.collect(&endpoint).await;
+        assert_eq!(answers(&ground.hub).len(), 1, "once");
+    }
+}
+
+#[tokio::test]
+async fn a_report_of_an_answer_of_ours_is_no_news_of_a_delivery() {
+    let ground = Ground::new().await;
+    let headers = [("mex-localid", "WM000061")];
+    let ack = format!("{WORKFLOW}_ACK");
+    for workflow in [&ack, "OTHER_WORK"] {
+        let id = ground.hub.put(OURS, THEIRS, workflow, &headers, &[b"x"]);
+        ground.hub.expire(&id);
+    }
+    let reports = ground.hub.inbox(OURS);
+    let collected = ground.collect(&ground.endpoint(ASKED)).await;
+    assert_eq!((collected.taken, collected.stopped), (0, None));
+    assert_eq!(ground.taken().len(), 0);
+    // That of an answer is done with; the other is of another endpoint, or nobody's.
+    assert_eq!(ground.hub.inbox(OURS), reports[1..]);
+}
