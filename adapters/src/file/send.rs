@@ -14,6 +14,7 @@ use super::package::{FileRole, Format, ListedFile, MANIFEST_VERSION, Manifest, s
 use super::place::{PART_SUFFIX, Sub};
 use super::table;
 use crate::hl7v2::content::Envelope;
+use crate::hl7v2::map::inward::withdraws;
 use crate::hl7v2::message::{LineEndings, Message};
 
 /// Hexadecimal digits of the digest that make the id.
@@ -50,6 +51,15 @@ pub fn unfinished(name: &Name) -> String {
     format!("{name}{PART_SUFFIX}")
 }
 
+/// What a canonical referral is sent as: it does not say so itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SentAs {
+    /// A new referral.
+    New,
+    /// New content of the one that its `sender_reference` names.
+    Amendment,
+}
+
 /// Makes a message of a data file.
 ///
 /// # Errors
@@ -57,10 +67,11 @@ pub fn unfinished(name: &Name) -> String {
 pub fn message_of(
     format: Format,
     data: &[u8],
+    sent_as: SentAs,
     environment: Environment,
     now: Timestamp,
 ) -> Result<Left, Violation> {
-    let kind = kind_of(format, data)?;
+    let kind = kind_of(format, data, sent_as)?;
     let digest = sha256(data);
     let id: String = digest.chars().take(ID_DIGITS).collect();
     let named =
@@ -96,7 +107,7 @@ pub fn message_of(
 }
 
 /// What a message says it is.
-fn kind_of(format: Format, data: &[u8]) -> Result<Kind, Violation> {
+fn kind_of(format: Format, data: &[u8], sent_as: SentAs) -> Result<Kind, Violation> {
     match format {
         Format::Canonical => {
             let value: Value = serde_json::from_slice(data).map_err(|error| {
@@ -104,13 +115,19 @@ fn kind_of(format: Format, data: &[u8]) -> Result<Kind, Violation> {
                 Violation::new(place, "is not JSON")
             })?;
             let is_status = value.get("type").and_then(Value::as_str) == Some("referral.status");
-            Ok(
-                match (is_status, value.get("child"), value.get("sender_reference")) {
-                    (true, _, _) => Kind::Status,
-                    (false, None, Some(_)) => Kind::Cancel,
-                    _ => Kind::New,
-                },
-            )
+            let has = |field| value.get(field).is_some();
+            Ok(if is_status {
+                Kind::Status
+            } else if has("child") || !has("sender_reference") {
+                match sent_as {
+                    SentAs::New => Kind::New,
+                    SentAs::Amendment => Kind::Amend,
+                }
+            } else if has("withdrawal") {
+                Kind::Withdraw
+            } else {
+                Kind::Cancel
+            })
         }
         Format::Hl7v2 => {
             let of =
@@ -119,8 +136,9 @@ fn kind_of(format: Format, data: &[u8]) -> Result<Kind, Violation> {
             let envelope = Envelope::read(&message).map_err(of)?;
             Ok(match (&*envelope.message_code, &*envelope.event) {
                 ("REF", "I13") => Kind::Amend,
+                ("REF", "I14") if withdraws(&message) => Kind::Withdraw,
                 ("REF", "I14") => Kind::Cancel,
-                ("RRI" | "SIU", _) => Kind::Status,
+                ("RRI" | "SIU" | "ACK", _) => Kind::Status,
                 _ => Kind::New,
             })
         }
@@ -164,8 +182,13 @@ mod tests {
 
     const REFERRAL: &[u8] = br#"{"child": {}, "sender_reference": {"value": "A"}}"#;
 
+    fn made(format: Format, data: &[u8], sent_as: SentAs) -> Result<Left, Violation> {
+        let (environment, now) = (Environment::Test, Timestamp::from_ms(0));
+        message_of(format, data, sent_as, environment, now)
+    }
+
     fn left(format: Format, data: &[u8]) -> Left {
-        let made = message_of(format, data, Environment::Test, Timestamp::from_ms(0));
+        let made = made(format, data, SentAs::New);
         made.map_err(|fault| fault.to_string()).unwrap()
     }
 
@@ -222,15 +245,30 @@ mod tests {
             kind(Format::Csv, b"pathway,priority\nportage,routine\n"),
             Kind::New
         );
-        assert!(
-            message_of(
-                Format::Canonical,
-                b"no",
-                Environment::Test,
-                Timestamp::from_ms(0)
-            )
-            .is_err()
+        assert!(made(Format::Canonical, b"no", SentAs::New).is_err());
+    }
+
+    #[test]
+    fn a_withdrawal_of_consent_is_no_cancel_and_an_amendment_is_one_where_its_sender_says_so() {
+        let kind = |format, data: &[u8], sent_as| {
+            let left = made(format, data, sent_as).map_err(|fault| fault.to_string());
+            let manifest: Manifest = serde_json::from_slice(&left.unwrap().manifest).unwrap();
+            manifest.kind
+        };
+        let withdrawal = br#"{"sender_reference": {}, "withdrawal": {"scopes": []}}"#;
+        for sent_as in [SentAs::New, SentAs::Amendment] {
+            assert_eq!(kind(Format::Canonical, withdrawal, sent_as), Kind::Withdraw);
+        }
+        assert_eq!(
+            kind(Format::Canonical, REFERRAL, SentAs::Amendment),
+            Kind::Amend
         );
+        for (ending, is) in [("withdrawn", Kind::Withdraw), ("cancelled", Kind::Cancel)] {
+            let message = format!(
+                "MSH|^~\\&|EPR|R1L|WAYMARK|X|2026||REF^I14|M1|T|2.5\rNTE|1|P|words~kind={ending}|ENDING^x^WMNOTE\r"
+            );
+            assert_eq!(kind(Format::Hl7v2, message.as_bytes(), SentAs::New), is);
+        }
     }
 
     #[test]

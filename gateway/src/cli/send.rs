@@ -48,7 +48,8 @@ A folder stands for its *.json, *.hl7 and *.xml files in the order of their name
 A JSON file is sent under the SHA-256 of its bytes as its message key, so sending the same file again is harmless and
 answered as a repeat; by --folder and --mesh every file is.
 
-By --folder a file is accepted once the gateway moved it to `done`, and refused once it lies in `failed`. By --mesh the
+By --folder JSON may also be a status, a cancel or a withdrawal of consent, as docs/partners/file.md has them, and with
+--amend an amendment. A file is accepted once the gateway moved it to `done`, and refused once it lies in `failed`. By --mesh the
 hub's word is not the gateway's: a file is accepted once the gateway acknowledged it, which it does only with what it has
 stored; what it does not take in stays unanswered here, and alarms its operators. A gateway looks into its mailbox every
 five minutes unless its directory says otherwise: --wait 600 waits for two looks.
@@ -83,6 +84,9 @@ pub(super) struct Options {
     /// The agency's own folder at the gateway, to leave every file in as a message with its manifest.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["mesh", "mllp", "fhir", "receipts", "want_proof", "request_id"])]
     folder: Option<PathBuf>,
+    /// Send referrals in JSON as new content of those that their `sender_reference` names, by --folder.
+    #[arg(long, requires = "folder")]
+    amend: bool,
     #[command(flatten)]
     by_mesh: MeshOptions,
     /// How long to wait for what becomes of the files, by --folder and --mesh.

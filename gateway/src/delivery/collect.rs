@@ -311,7 +311,7 @@ mod tests {
     #[test]
     fn a_nuisance_that_stands_does_not_hide_what_stops_later_rounds() {
         let (left, denied) = ("mesh.left", "mesh.handshake");
-        assert_eq!(told(&[left, left, "", left, left]), []);
+        assert!(told(&[left, left, "", left, left]).is_empty());
         assert_eq!(told(&[left, denied, left, left]), [2]);
         let rounds = [left, left, left, left, denied, denied, denied, denied];
         assert_eq!(told(&rounds), [2, 6]);

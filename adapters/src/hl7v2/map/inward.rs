@@ -19,6 +19,7 @@ use waymark_core::referral::{
 use super::super::config::Assumptions;
 use super::super::content;
 use super::super::fault::{ErrorCode, FieldFault};
+use super::super::message::Message;
 use super::super::referral::{Kin, Patient, RefMessage, ReferralEvent};
 use super::super::timestamp;
 use super::documents;
@@ -88,8 +89,7 @@ fn bad_note() -> FieldFault {
 /// The withdrawal of consent that a note of ours tells of. It never becomes a plain cancel: who withdraws consent may
 /// leave parts of it standing, and forbids more than a cancel does.
 fn withdrawal(notes: &[ReadNote]) -> Result<Option<Withdrawal>, FieldFault> {
-    let ending = notes.iter().find(|note| note.kind == NoteKind::Ending);
-    let Some(ending) = ending.filter(|it| it.parts.get("kind") == Some(&json!("withdrawn"))) else {
+    let Some(ending) = withdrawing(notes) else {
         return Ok(None);
     };
     let said = ending.parts.get("withdrawal").cloned();
@@ -98,6 +98,19 @@ fn withdrawal(notes: &[ReadNote]) -> Result<Option<Withdrawal>, FieldFault> {
         let rule = "withdraws consent and does not say what of it, who and when";
         FieldFault::field("NTE", 3, rule, ErrorCode::RequiredFieldMissing)
     })
+}
+
+/// The note that says that consent is withdrawn.
+fn withdrawing(notes: &[ReadNote]) -> Option<&ReadNote> {
+    let ending = notes.iter().find(|note| note.kind == NoteKind::Ending)?;
+    (ending.parts.get("kind") == Some(&json!("withdrawn"))).then_some(ending)
+}
+
+/// Whether a message that ends a referral withdraws consent, as far as its notes can be read.
+pub fn withdraws(message: &Message) -> bool {
+    let notes = content::Note::read_all(message);
+    let own = notes.iter().filter_map(note::read).filter_map(Result::ok);
+    withdrawing(&own.collect::<Vec<_>>()).is_some()
 }
 
 /// Why it is cancelled: our own note, else the words of RF1-10, else what other notes say.

@@ -414,7 +414,7 @@ mod tests {
         let told = rri.status(&CodeMap::default()).unwrap();
         assert_eq!(told, Told::Table(ReferralStatus::Accepted));
         assert_eq!(
-            rri.answers,
+            rri.answers.map(|it| (it.code, it.control_id)),
             Some((AckCode::ApplicationAccept, arrival.wire_id))
         );
         assert_eq!(rri.rf1.originating.id, arrival.reference);

@@ -11,7 +11,7 @@ use anyhow::{Context as _, ensure};
 use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
-use waymark_adapters::file::send::{INBOX, OUTBOX, RECEIPTS, message_of};
+use waymark_adapters::file::send::{INBOX, OUTBOX, RECEIPTS, SentAs, message_of};
 use waymark_adapters::file::{Format, MANIFEST_SUFFIX, Manifest, Name};
 use waymark_core::delivery::Kind;
 use waymark_core::directory::Environment;
@@ -72,6 +72,7 @@ fn leave(folder: &Path, data: &[u8]) -> anyhow::Result<()> {
     let left = message_of(
         Format::Canonical,
         data,
+        SentAs::New,
         Environment::Test,
         SystemClock.now(),
     );

@@ -8,7 +8,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use waymark_adapters::file::send::{DONE, FAILED, INBOX, Left, message_of, set_aside, unfinished};
+use waymark_adapters::file::send::{
+    DONE, FAILED, INBOX, Left, SentAs, message_of, set_aside, unfinished,
+};
 use waymark_adapters::file::{Format, Name};
 use waymark_core::error::Violation;
 use waymark_core::time::Clock as _;
@@ -90,7 +92,13 @@ fn leave<'s>(options: &Options, folder: &Path, source: &'s Source) -> Result<Wai
         }
     };
     let data = source::wire(source)?;
-    let left = message_of(format, &data, options.environment, SystemClock.now())
+    let sent_as = if options.amend {
+        SentAs::Amendment
+    } else {
+        SentAs::New
+    };
+    let (environment, now) = (options.environment, SystemClock.now());
+    let left = message_of(format, &data, sent_as, environment, now)
         .map_err(|fault| Refused::local("MALFORMED", vec![fault]))?;
     let unwritten = |error: io::Error| {
         let why = format!("cannot be written into the inbox: {error}");

@@ -355,6 +355,21 @@ async fn what_is_left_in_a_folder_is_accepted_repeated_or_refused_by_field() {
         .send(&["--folder", folder, &format!("{outbox}/d.csv")])
         .await;
     assert_eq!(words(&again), ["refused"]);
+
+    let amended = EXAMPLE.replace("\"routine\"", "\"soon\"");
+    let amended = running.write("g.json", &amended);
+    let withdrawn = r#"{"sender_reference": {"value": "EXAMPLE-0001", "namespace": "HILLSIDE"}, "withdrawal":
+        {"scopes": [], "by": "Alex Example", "role": "parent_with_pr", "date": "2026-03-02"}}"#;
+    let withdrawn = running.write("h.json", withdrawn);
+    for (file, more, is) in [
+        (&amended, "--environment=test", "refused"),
+        (&amended, "--amend", "accepted"),
+        (&withdrawn, "--environment=test", "accepted"),
+    ] {
+        let file = file.to_str().unwrap();
+        let report = running.send(&["--folder", folder, more, file]).await;
+        assert_eq!(words(&report), [is], "{report:?}");
+    }
 }
 
 #[tokio::test]
