@@ -151,13 +151,13 @@ pub(crate) fn withdrawal(value: Value) -> Result<InboundBody, Violation> {
     Ok(InboundBody::Withdraw(asked.sender_reference, withdrawal))
 }
 
-fn of(fault: hl7v2::fault::FieldFault) -> Violation {
+fn of(fault: &hl7v2::fault::FieldFault) -> Violation {
     Violation::new("data", fault.to_string())
 }
 
 fn opened(data: &[u8]) -> Result<(Message, Envelope), Violation> {
-    let message = Message::parse(data, LineEndings::Any).map_err(of)?;
-    let envelope = Envelope::read(&message).map_err(of)?;
+    let message = Message::parse(data, LineEndings::Any).map_err(|fault| of(&fault))?;
+    let envelope = Envelope::read(&message).map_err(|fault| of(&fault))?;
     Ok((message, envelope))
 }
 
@@ -195,7 +195,11 @@ pub(crate) fn hl7_answer(data: &[u8], codes: &CodeMap) -> Result<Said, Violation
         let why = "is no answer: it is none of ACK, RRI and SIU (MSH-9)";
         Violation::new("data", why)
     })?;
-    Ok(Said::by(&envelope, body.map_err(of)?, Vec::new()))
+    Ok(Said::by(
+        &envelope,
+        body.map_err(|fault| of(&fault))?,
+        Vec::new(),
+    ))
 }
 
 /// Reads a message of HL7 v2: a referral or an answer. `codes` are the agency's own code lists; of the documents that
@@ -208,18 +212,22 @@ pub(crate) fn hl7(
 ) -> Result<Said, Violation> {
     let (message, envelope) = opened(data)?;
     if let Some(body) = hl7v2::map::answer(&message, &envelope, codes) {
-        return Ok(Said::by(&envelope, body.map_err(of)?, Vec::new()));
+        return Ok(Said::by(
+            &envelope,
+            body.map_err(|fault| of(&fault))?,
+            Vec::new(),
+        ));
     }
     let assume = assume.ok_or_else(|| {
         let why = "HL7 v2 referrals are not agreed with this agency: the endpoint has no [assume]";
         Violation::new("format", why)
     })?;
-    let mut referral = hl7v2::referral::RefMessage::read(&message).map_err(of)?;
+    let mut referral = hl7v2::referral::RefMessage::read(&message).map_err(|fault| of(&fault))?;
     referral.documents.retain(|it| {
         let came = it.sha256.as_deref().is_some_and(|it| beside.contains(&it));
         it.content != Content::Elsewhere || !came
     });
     let documents = hl7v2::map::documents::inward(&referral);
-    let body = hl7v2::map::inward::read(&referral, assume, codes).map_err(of)?;
+    let body = hl7v2::map::inward::read(&referral, assume, codes).map_err(|fault| of(&fault))?;
     Ok(Said::by(&envelope, body, documents))
 }

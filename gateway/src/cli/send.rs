@@ -81,12 +81,8 @@ pub(super) struct Options {
     /// FHIR listener, in place of the one in waymark.toml.
     #[arg(long, value_name = "HOST:PORT")]
     fhir: Option<String>,
-    /// The agency's own folder at the gateway, to leave every file in as a message with its manifest.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["mesh", "mllp", "fhir", "receipts", "want_proof", "request_id"])]
-    folder: Option<PathBuf>,
-    /// Send referrals in JSON as new content of those that their `sender_reference` names, by --folder.
-    #[arg(long, requires = "folder")]
-    amend: bool,
+    #[command(flatten)]
+    by_folder: FolderOptions,
     #[command(flatten)]
     by_mesh: MeshOptions,
     /// How long to wait for what becomes of the files, by --folder and --mesh.
@@ -100,6 +96,17 @@ pub(super) struct Options {
     example: bool,
     #[command(flatten)]
     client: ClientArgs,
+}
+
+/// How files go by a folder.
+#[derive(Args, Debug)]
+struct FolderOptions {
+    /// The agency's own folder at the gateway, to leave every file in as a message with its manifest.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["mesh", "mllp", "fhir", "receipts", "want_proof", "request_id"])]
+    folder: Option<PathBuf>,
+    /// Send referrals in JSON as new content of those that their `sender_reference` names, by --folder.
+    #[arg(long, requires = "folder")]
+    amend: bool,
 }
 
 /// How files go from a MESH mailbox.
@@ -183,7 +190,7 @@ impl Options {
     }
 
     async fn send(&self) -> anyhow::Result<SendReport> {
-        let sources = source::collect(&self.paths, self.folder.is_some())?;
+        let sources = source::collect(&self.paths, self.by_folder.folder.is_some())?;
         if self.request_id.is_some() && sources.iter().filter(|s| s.kind == Kind::Json).count() != 1
         {
             return Err(Failure::usage("--request-id is for one JSON file"));
@@ -196,7 +203,7 @@ impl Options {
             channel: None,
             numbered: 0,
         };
-        if let Some(folder) = &self.folder {
+        if let Some(folder) = &self.by_folder.folder {
             folder::send(&mut sending, folder, &sources).await?;
         } else if self.by_mesh.mesh.is_some() {
             mesh::send(&mut sending, &self.by_mesh, &sources).await?;

@@ -92,7 +92,7 @@ fn leave<'s>(options: &Options, folder: &Path, source: &'s Source) -> Result<Wai
         }
     };
     let data = source::wire(source)?;
-    let sent_as = if options.amend {
+    let sent_as = if options.by_folder.amend {
         SentAs::Amendment
     } else {
         SentAs::New
