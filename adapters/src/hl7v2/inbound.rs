@@ -17,14 +17,16 @@ use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::codec::Framed;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use waymark_core::directory::{CodeMap, Environment};
 use waymark_core::personal::Payload;
-use waymark_core::port::{Channel, Inbound, InboundBody, InboundDocument, Intake, IntakeAnswer};
+use waymark_core::port::{
+    Channel, Inbound, InboundBody, InboundDocument, Intake, IntakeAnswer, IntakeError,
+};
 use waymark_core::referral::SenderReference;
 use waymark_core::time::Clock;
 
@@ -53,6 +55,8 @@ pub const INTAKE_TIMEOUT: Duration = Duration::from_secs(20);
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
 
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Between two tries to hand over an acknowledgement.
+const ACK_PAUSE: Duration = Duration::from_secs(1);
 
 /// Gives the TLS settings of the moment: asked for each connection, so that certificates may change.
 pub type ServerTlsSource = Arc<dyn Fn() -> Arc<ServerConfig> + Send + Sync>;
@@ -244,7 +248,7 @@ impl MllpListener {
             Err(error) => {
                 let kind = error.kind();
                 warn!(listener = %self.shared.options.name, "connection not accepted: {kind}");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                sleep(ACCEPT_PAUSE).await;
                 None
             }
         }
@@ -441,11 +445,28 @@ impl Shared {
         let mut inbound = inbound(message, envelope, &frame.body, channel, body);
         inbound.environment = Some(environment);
         inbound.attachments = attachments;
-        match timeout(self.options.intake_timeout, self.intake.take(inbound)).await {
+        let taking = self.hand_over(inbound, envelope);
+        match timeout(self.options.intake_timeout, taking).await {
             Ok(Ok(answer)) => Ok(asked.map(|reference| Found { reference, answer })),
             Ok(Err(error)) => Err(reply::refusal(&error, named)),
             Err(_) => Err(reply::not_in_time()),
         }
+    }
+
+    /// Hands a message over. Nobody sends an acknowledgement again, and the attempt that it answers may still be under
+    /// way: it is tried again while there is time.
+    async fn hand_over(
+        &self,
+        inbound: Inbound,
+        envelope: &Envelope,
+    ) -> Result<IntakeAnswer, IntakeError> {
+        while envelope.message_code == "ACK" {
+            match self.intake.take(inbound.clone()).await {
+                Err(error) if reply::is_passing(error.kind) => sleep(ACK_PAUSE).await,
+                taken => return taken,
+            }
+        }
+        self.intake.take(inbound).await
     }
 
     fn checked_environment(&self, envelope: &Envelope) -> Result<Environment, Refusal> {

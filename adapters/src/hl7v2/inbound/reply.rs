@@ -92,6 +92,22 @@ pub(in crate::hl7v2) fn refusal(error: &IntakeError, message_code: &str) -> Refu
     }
 }
 
+/// Says whether the same call may succeed later.
+pub(in crate::hl7v2) fn is_passing(kind: ErrorKind) -> bool {
+    match kind {
+        ErrorKind::Exhausted
+        | ErrorKind::Unavailable
+        | ErrorKind::Internal
+        | ErrorKind::Corrupt => true,
+        ErrorKind::Invalid
+        | ErrorKind::Unauthenticated
+        | ErrorKind::Denied
+        | ErrorKind::NotFound
+        | ErrorKind::Conflict
+        | ErrorKind::Precondition => false,
+    }
+}
+
 /// The refusal of a message that the intake did not decide on in time: it is safe to send again.
 pub(in crate::hl7v2) fn not_in_time() -> Refusal {
     let rule = "could not be stored in time, send it again";

@@ -339,6 +339,9 @@ async fn a_late_acknowledgement_is_handed_over_and_committed_where_it_asks() {
     let (_, first) = late("|||AL|AL", "AR|WM1", TestIntake::refusing(unknown)).await;
     assert!(first.contains("\rMSA|CE|9\r"), "{first}");
     assert!(first.contains("ERR||MSA^1^2|204^"), "{first}");
+    // The attempt that it answers may be under way.
+    let (taken, _) = late("", "AR|WM1", TestIntake::busy(1)).await;
+    assert_eq!(taken.len(), 2, "nobody sends it again");
     let (taken, first) = late("|||AL", "ZZ|WM1", TestIntake::accepting()).await;
     assert_eq!(taken.len(), 0);
     assert!(first.contains("ERR||MSA^1^1|103^"), "{first}");

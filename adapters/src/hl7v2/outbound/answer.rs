@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, warn};
 use waymark_core::delivery::{Evidence, Kind, Outcome, ParkReason, Why};
 use waymark_core::directory::Environment;
-use waymark_core::error::{ErrorKind, Fault};
+use waymark_core::error::Fault;
 use waymark_core::personal::Payload;
 use waymark_core::port::{Channel, InboundBody, Outbound};
 
@@ -60,7 +60,7 @@ impl Hl7v2Adapter {
         loop {
             match timeout_at(end, intake.take(inbound.clone())).await {
                 Ok(Ok(_)) => return Kept::Yes,
-                Ok(Err(error)) if !is_passing(error.kind) => {
+                Ok(Err(error)) if !inbound::reply::is_passing(error.kind) => {
                     let reason = error.reason;
                     warn!(endpoint.id = %talk.endpoint.id, "status in an answer refused: {reason}");
                     return Kept::Refused(inbound::reply::refusal(&error, "RRI").fault);
@@ -202,20 +202,4 @@ pub(super) enum Kept {
     Refused(FieldFault),
     /// It may be taken later.
     NotYet,
-}
-
-/// Says whether the same call may succeed later.
-fn is_passing(kind: ErrorKind) -> bool {
-    match kind {
-        ErrorKind::Exhausted
-        | ErrorKind::Unavailable
-        | ErrorKind::Internal
-        | ErrorKind::Corrupt => true,
-        ErrorKind::Invalid
-        | ErrorKind::Unauthenticated
-        | ErrorKind::Denied
-        | ErrorKind::NotFound
-        | ErrorKind::Conflict
-        | ErrorKind::Precondition => false,
-    }
 }
