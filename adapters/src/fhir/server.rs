@@ -12,7 +12,7 @@ use waymark_core::referral::SenderReference;
 
 use super::header::{self, CORRELATION_ID, HeaderFault, REQUEST_ID};
 use super::wire::inward::{self, Assumptions};
-use super::wire::message::{Event, Message};
+use super::wire::message::{Event, Message, Reason as Why};
 use super::wire::node::{Fault, Issue, Node};
 use super::wire::{MEDIA_TYPE, bars};
 use super::{collect, name};
@@ -79,6 +79,8 @@ struct Echo {
     destination: String,
     source: String,
     status: String,
+    /// Whether it is to end a request that was sent before.
+    ends: bool,
 }
 
 /// The FHIR server.
@@ -373,15 +375,19 @@ pub(super) fn defined(message: &Message<'_>, event: Event) -> Result<(), Fault> 
 fn echo_of(message: &Message<'_>, event: Event) -> Result<Echo, Fault> {
     let header = &message.header;
     let source = header.required("source")?;
+    let (reason, status) = (
+        message.reason()?,
+        message.request()?.required_text("status")?,
+    );
     Ok(Echo {
         bundle_id: message.bundle.required_text("id")?.to_owned(),
         event: match event {
             Event::Request => "servicerequest-request",
             Event::Response => "servicerequest-response",
         },
-        reason: match message.reason()? {
-            super::wire::message::Reason::New => "new",
-            super::wire::message::Reason::Update => "update",
+        reason: match reason {
+            Why::New => "new",
+            Why::Update => "update",
         },
         destination: message
             .destinations()?
@@ -389,7 +395,8 @@ fn echo_of(message: &Message<'_>, event: Event) -> Result<Echo, Fault> {
             .map(|d| (*d).to_owned())
             .unwrap_or_default(),
         source: source.required_text("endpoint")?.to_owned(),
-        status: message.request()?.required_text("status")?.to_owned(),
+        status: status.to_owned(),
+        ends: event == Event::Request && inward::ends(reason, status),
     })
 }
 
@@ -407,7 +414,7 @@ fn accepted(echo: &Echo, taken: &IntakeAnswer, ids: &HeaderMap) -> Answer {
         "response": { "identifier": echo.bundle_id, "code": "ok" },
         "focus": [{ "reference": url("request") }],
     });
-    let request = request(taken, &echo.status);
+    let request = request(taken, &status_after(echo, taken));
     let bundle = json!({
         "resourceType": "Bundle",
         "id": name::uuid_of(&[&echo.bundle_id, &id, "answer"]).to_string(),
@@ -419,6 +426,15 @@ fn accepted(echo: &Echo, taken: &IntakeAnswer, ids: &HeaderMap) -> Answer {
         ],
     });
     answer(StatusCode::OK, &bundle, ids)
+}
+
+/// The status that an answer names: what the sender says of a request that goes on, and of one that it ends how the
+/// request stands now. After assessment began, a cancel is a request and no fact.
+fn status_after<'a>(echo: &'a Echo, taken: &IntakeAnswer) -> &'a str {
+    match taken.state {
+        Some(state) if echo.ends => super::wire::bars_status(state),
+        _ => &echo.status,
+    }
 }
 
 fn request(taken: &IntakeAnswer, status: &str) -> Value {

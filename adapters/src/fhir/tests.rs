@@ -127,6 +127,11 @@ async fn request(
         "a read is addressed too"
     );
     let status = *play.status.lock().unwrap();
+    match status.split_once(' ') {
+        Some(("404", "")) => return (StatusCode::NOT_FOUND, "<html>").into_response(),
+        Some(("404", code)) => return outcome(404, code, "not-found", ""),
+        _ => {}
+    }
     json!({"resourceType": "ServiceRequest", "id": id, "status": status})
         .to_string()
         .into_response()
@@ -449,13 +454,28 @@ async fn a_token_that_is_not_given_now_is_asked_for_later_and_nothing_is_parked(
         assert_eq!(why.code, "fhir.token_refused");
     }
     *far.play.no_tokens.lock().unwrap() = None;
-    *far.play.answers.lock().unwrap() = [(403, "SEND_FORBIDDEN", "forbidden")].into();
+    let outcome = attempt(&*adapter, &endpoint, Kind::New, 1).await;
+    assert_eq!(outcome.word(), "delivered");
+    // A token that the application refuses is not shown again, and one more is asked for at once.
+    let refused = (403, "SEND_FORBIDDEN", "forbidden");
+    for (refusals, expected) in [(vec![refused; 2], "retry"), (vec![refused], "delivered")] {
+        let before = far.play.tokens.load(Ordering::Relaxed);
+        let number = u32::try_from(refusals.len()).unwrap();
+        *far.play.answers.lock().unwrap() = refusals.into();
+        let outcome = attempt(&*adapter, &endpoint, Kind::New, 1).await;
+        assert_eq!(outcome.word(), expected);
+        let fetched = far.play.tokens.load(Ordering::Relaxed) - before;
+        assert_eq!(fetched, 1, "{number} refusals");
+    }
+    let before = far.play.tokens.load(Ordering::Relaxed);
+    *far.play.answers.lock().unwrap() = [(403, "REC_FORBIDDEN", "security")].into();
     let outcome = attempt(&*adapter, &endpoint, Kind::New, 1).await;
     assert_eq!(
         outcome.word(),
-        "retry",
-        "the application may take the next token"
+        "park",
+        "the receiver's own refusal is of no token"
     );
+    assert_eq!(far.play.tokens.load(Ordering::Relaxed), before);
 }
 
 #[tokio::test]

@@ -103,6 +103,32 @@ fn a_cancel_or_update_made_from_our_own_answer_names_our_own_referral() {
 }
 
 #[test]
+fn the_answer_to_a_cancel_says_how_the_request_stands_and_not_what_was_asked() {
+    let cancel = rendered(&sample::source(Kind::Cancel), BARS);
+    let amend = rendered(&sample::source(Kind::Amend), BARS);
+    for (bundle, state, expected) in [
+        (&cancel, LegState::Cancelled, "revoked"),
+        (&cancel, LegState::EnteredInError, "entered-in-error"),
+        (&cancel, LegState::InAssessment, "active"),
+        (&cancel, LegState::Closed, "active"),
+        (&amend, LegState::InAssessment, "active"),
+    ] {
+        let ready = processed(bundle, &CodeMap::default()).unwrap();
+        let id = ReferralId::from_bytes([4; 16]);
+        let taken = IntakeAnswer {
+            referral: id,
+            reference: Reference::of(id),
+            repeated: false,
+            state: Some(state),
+        };
+        let answer = server().answered(&ready.ticket, &Ok(taken));
+        let mut answer: Value = serde_json::from_slice(&answer.body).unwrap();
+        let request = resource(&mut answer, "ServiceRequest");
+        assert_eq!(request["status"], expected, "{state}");
+    }
+}
+
+#[test]
 fn a_sender_s_own_code_lists_are_read_before_our_defaults() {
     const LIST: &str = "urn:list";
     let codes = CodeMap {

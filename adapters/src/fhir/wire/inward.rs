@@ -74,9 +74,8 @@ pub(crate) fn read(
         "responses are read elsewhere"
     );
     let status = request.required_text("status")?;
-    let ends = matches!(status, "revoked" | "entered-in-error");
     match (why, status) {
-        (Why::Update, _) if ends => {
+        _ if ends(why, status) => {
             let code = match status {
                 "entered-in-error" => CancelCode::EnteredInError,
                 _ => CancelCode::CancelledBySender,
@@ -101,6 +100,11 @@ pub(crate) fn read(
             Err(request.fault_of("status", rule, Issue::Value))
         }
     }
+}
+
+/// Whether a request of that reason and status ends one that was sent before.
+pub(crate) fn ends(why: Why, status: &str) -> bool {
+    why == Why::Update && matches!(status, "revoked" | "entered-in-error")
 }
 
 /// The reference by which the sender names a referral that it sent before: its own, else the id that our answer gave, else
