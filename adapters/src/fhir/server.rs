@@ -1,10 +1,13 @@
 //! The server side: what a request that came by HTTP asks for, and how it is answered. Pure but for nothing: the
 //! listener, the certificate and the intake are the gateway's.
 
+use std::collections::BTreeSet;
+
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 use waymark_core::directory::{CodeMap, Environment};
 use waymark_core::error::{ErrorKind, Violation};
+use waymark_core::id::AgencyId;
 use waymark_core::leg::LegState;
 use waymark_core::personal::Payload;
 use waymark_core::port::{Channel, Conversation, Inbound, InboundBody, IntakeAnswer, IntakeError};
@@ -96,10 +99,22 @@ pub struct Caller<'a> {
     pub identity: &'a str,
     /// The agency that it stands for, if any.
     pub agency: Option<&'a str>,
+    /// Others that it may tell the news of, as the directory says.
+    pub acts_for: Option<&'a BTreeSet<AgencyId>>,
     /// Its own code lists.
     pub codes: &'a CodeMap,
     /// W3C trace context.
     pub traceparent: Option<String>,
+}
+
+impl Caller<'_> {
+    /// Whether a message may name that sender: a request the agency itself, news of a request one that it acts for too.
+    fn speaks_for(&self, sender: &str, event: Event) -> bool {
+        let same = |agency: &str| agency.eq_ignore_ascii_case(sender);
+        let mut others = self.acts_for.into_iter().flatten();
+        self.agency.is_none_or(same)
+            || (event == Event::Response && others.any(|agency| same(agency.as_str())))
+    }
 }
 
 impl Server {
@@ -151,11 +166,19 @@ impl Server {
         self.addressed(&message)?;
         let event = message.event()?;
         defined(&message, event)?;
-        if let (Some(written), Some(agency)) = (message.sender()?, caller.agency)
-            && !written.eq_ignore_ascii_case(agency)
+        if message
+            .sender()?
+            .is_some_and(|written| !caller.speaks_for(written, event))
         {
             let path = format!("{}.sender", message.header.path());
-            let rule = "is the organisation that the certificate of this connection stands for";
+            let rule = match event {
+                Event::Request => {
+                    "is the organisation that the certificate of this connection stands for"
+                }
+                Event::Response => {
+                    "is the organisation that the certificate of this connection stands for, or one that it acts for"
+                }
+            };
             return Err(Refusal::forbidden(path, rule));
         }
         if bars::environment(&message)?.is_some_and(|written| written != self.options.environment) {

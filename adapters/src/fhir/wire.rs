@@ -18,6 +18,7 @@ mod consent;
 pub(crate) mod inward;
 pub(crate) mod message;
 pub(crate) mod node;
+mod notice;
 mod outward;
 mod part;
 mod people;

@@ -208,6 +208,7 @@ fn caller<'a>(principal: &'a Principal, codes: &'a CodeMap, headers: &HeaderMap)
     Caller {
         identity: &principal.identity,
         agency: Some(principal.agency.as_str()),
+        acts_for: Some(&principal.acts_for),
         codes,
         traceparent: headers
             .get("traceparent")

@@ -23,6 +23,7 @@ fn processed(bundle: &Value, codes: &CodeMap) -> Result<Ready, Box<Answer>> {
     let caller = Caller {
         identity: AGENCY,
         agency: None,
+        acts_for: None,
         codes,
         traceparent: None,
     };
@@ -129,6 +130,46 @@ fn the_answer_to_a_cancel_says_how_the_request_stands_and_not_what_was_asked() {
 }
 
 #[test]
+fn news_may_name_an_agency_that_its_gateway_acts_for_and_a_request_its_own_alone() {
+    let codes = CodeMap::default();
+    let acts_for = ["RX2".parse().unwrap()].into();
+    let status = |from: &str| {
+        let mut source = told(sample::referral(), None);
+        source.status.as_mut().unwrap().from = from.parse().unwrap();
+        rendered(&source, BARS)
+    };
+    let mut request = sample::source(Kind::New);
+    request.sender = "RX2".parse().unwrap();
+    let request = rendered(&request, BARS);
+    for (bundle, taken) in [
+        (&status("R1L"), true),
+        (&status("RX2"), true),
+        (&status("RX3"), false),
+        (&request, false),
+    ] {
+        let headers = Outgoing::of(bundle, "WM1").unwrap().headers("1.4.0");
+        let caller = Caller {
+            identity: AGENCY,
+            agency: Some("R1L"),
+            acts_for: Some(&acts_for),
+            codes: &codes,
+            traceparent: None,
+        };
+        let body = bundle.to_string();
+        let read = server().process(&headers.unwrap(), body.as_bytes(), caller);
+        assert_eq!(read.is_ok(), taken);
+        if let Err(answer) = read {
+            assert_eq!(answer.status, StatusCode::FORBIDDEN);
+            let said = String::from_utf8(answer.body).unwrap();
+            assert!(
+                said.contains("MessageHeader") || said.contains(".sender"),
+                "{said}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_sender_s_own_code_lists_are_read_before_our_defaults() {
     const LIST: &str = "urn:list";
     let codes = CodeMap {
@@ -182,6 +223,7 @@ fn a_sender_s_own_code_lists_are_read_before_our_defaults() {
     let caller = Caller {
         identity: AGENCY,
         agency: None,
+        acts_for: None,
         codes: &codes,
         traceparent: None,
     };

@@ -5,7 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use waymark_core::directory::CodeMap;
-use waymark_core::id::ServiceId;
+use waymark_core::id::{AgencyId, ServiceId};
 use waymark_core::identifier::{Uln, Upn};
 use waymark_core::personal::Personal;
 use waymark_core::port::Source;
@@ -44,7 +44,8 @@ pub(super) fn whole(
     codes: &CodeMap,
     standing: Standing<'_>,
 ) {
-    parties(folder, source, Some(content));
+    parties(folder, &source.sender, &source.recipient);
+    referrer(folder, content);
     patient(folder, &content.child);
     let encounter = json!({
         "status": "planned",
@@ -64,9 +65,9 @@ pub(super) fn whole(
     request(folder, source, content, codes, standing, &supporting);
 }
 
-/// The two organisations, and who refers.
-pub(super) fn parties(folder: &mut Folder<'_>, source: &Source, content: Option<&Referral>) {
-    for (name, agency) in [("sender", &source.sender), ("receiver", &source.recipient)] {
+/// The two organisations.
+pub(super) fn parties(folder: &mut Folder<'_>, from: &AgencyId, to: &AgencyId) {
+    for (name, agency) in [("sender", from), ("receiver", to)] {
         let agency = agency.as_str();
         let urn =
             name::school_of(agency).map(|urn| json!({ "system": name::SCHOOL_URN, "value": urn }));
@@ -77,7 +78,9 @@ pub(super) fn parties(folder: &mut Folder<'_>, source: &Source, content: Option<
             json!({ "identifier": [own, urn], "active": true }),
         );
     }
-    let Some(content) = content else { return };
+}
+
+fn referrer(folder: &mut Folder<'_>, content: &Referral) {
     let who = &content.referrer;
     let practitioner = json!({
         "name": [{ "text": who.name.expose() }],
