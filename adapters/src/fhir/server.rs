@@ -22,8 +22,10 @@ use super::{collect, name};
 
 mod capability;
 mod outcome;
+mod ready;
 
 pub use outcome::Refusal;
+pub use ready::{Ready, Ticket};
 
 /// The most bytes of one message.
 pub const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -48,22 +50,6 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// Its body, FHIR JSON; empty where there is none.
     pub body: Vec<u8>,
-}
-
-/// A request that is ready for the intake, and what its answer needs of it.
-#[derive(Debug)]
-pub struct Ready {
-    /// For the intake.
-    pub inbound: Inbound,
-    /// For [`Server::answered`].
-    pub ticket: Ticket,
-}
-
-/// What the answer to a request needs of it.
-#[derive(Debug, Clone)]
-pub struct Ticket {
-    ids: HeaderMap,
-    kind: Asked,
 }
 
 #[derive(Debug, Clone)]
@@ -146,11 +132,12 @@ impl Server {
                 Issue::Structure,
             )))
         })?;
-        let (inbound, kind) = self
+        let (inbound, by_id, kind) = self
             .message(&value, body, caller, &incoming)
             .map_err(refuse)?;
         Ok(Ready {
             inbound,
+            by_id,
             ticket: Ticket { ids, kind },
         })
     }
@@ -161,7 +148,7 @@ impl Server {
         body: &[u8],
         caller: Caller<'_>,
         incoming: &header::Incoming,
-    ) -> Result<(Inbound, Asked), Refusal> {
+    ) -> Result<(Inbound, Option<SenderReference>, Asked), Refusal> {
         let message = Message::read(value)?;
         self.addressed(&message)?;
         let event = message.event()?;
@@ -188,15 +175,13 @@ impl Server {
             );
             return Err(Refusal::forbidden("Bundle.meta.security", rule));
         }
-        let (content, documents) = match event {
-            Event::Response => (
-                InboundBody::Status(bars::read_status(&message, caller.codes)?),
-                Vec::new(),
-            ),
-            Event::Request => {
-                let asked = inward::read(&message, &self.options.assumptions, caller.codes)?;
-                (asked.body, asked.documents)
-            }
+        let asked = match event {
+            Event::Response => inward::Asked {
+                body: InboundBody::Status(bars::read_status(&message, caller.codes)?),
+                documents: Vec::new(),
+                by_id: None,
+            },
+            Event::Request => inward::read(&message, &self.options.assumptions, caller.codes)?,
         };
         let echo = echo_of(&message, event)?;
         // "Feedback" is of the exchange that it answers, and names the message that opened it (BaRS Core 1.4).
@@ -214,11 +199,11 @@ impl Server {
             media_type: MEDIA_TYPE.to_owned(),
             traceparent: caller.traceparent,
             environment: None,
-            attachments: documents,
+            attachments: asked.documents,
             conversation,
-            body: content,
+            body: asked.body,
         };
-        Ok((inbound, Asked::Message(Box::new(echo))))
+        Ok((inbound, asked.by_id, Asked::Message(Box::new(echo))))
     }
 
     fn is_me(&self, target: &str) -> bool {
@@ -263,22 +248,12 @@ impl Server {
             .get(REQUEST_ID)
             .and_then(|id| id.to_str().ok())
             .unwrap_or_default();
-        let inbound = Inbound {
-            channel: Channel::Peer(caller.identity.to_owned()),
-            claimed_sender: None,
-            message_key: format!("enquiry|{key}"),
-            original: Payload::new(Vec::new()),
-            fingerprint: Payload::new(Vec::new()),
-            media_type: MEDIA_TYPE.to_owned(),
-            traceparent: caller.traceparent,
-            environment: None,
-            attachments: Vec::new(),
-            conversation: None,
-            body: InboundBody::Enquiry(reference),
-        };
+        let channel = Channel::Peer(caller.identity.to_owned());
+        let inbound = ready::enquiry(channel, key, reference, caller.traceparent);
         let kind = Asked::Enquiry;
         Ok(Ready {
             inbound,
+            by_id: None,
             ticket: Ticket { ids, kind },
         })
     }
@@ -316,6 +291,7 @@ impl Server {
             None => Err(nothing()),
             Some(inbound) => Ok(Ready {
                 inbound,
+                by_id: None,
                 ticket: Ticket {
                     ids,
                     kind: Asked::Callback,

@@ -1,6 +1,7 @@
 //! Our server as a pure function: what a request asks for by its sender's own lists and names, and what answers name.
 
 use waymark_core::directory::{CodeMap, WireCode};
+use waymark_core::error::ErrorKind;
 use waymark_core::port::{CancelCode, Conversation, StatusNotice};
 use waymark_core::referral::{NeedType, Priority, Referral, SenderReference};
 
@@ -127,6 +128,64 @@ fn the_answer_to_a_cancel_says_how_the_request_stands_and_not_what_was_asked() {
         let request = resource(&mut answer, "ServiceRequest");
         assert_eq!(request["status"], expected, "{state}");
     }
+}
+
+#[test]
+fn an_update_that_has_our_id_and_its_sender_s_reference_is_of_the_referral_that_both_may_name() {
+    let mut cancel = rendered(&sample::source(Kind::Cancel), BARS);
+    let [ours, other] = [4, 5].map(|byte| ReferralId::from_bytes([byte; 16]));
+    resource(&mut cancel, "ServiceRequest")["id"] = json!(ours.to_string());
+    let answer = |id: ReferralId| {
+        Ok(IntakeAnswer {
+            referral: id,
+            reference: Reference::of(id),
+            repeated: true,
+            state: None,
+        })
+    };
+    let fails = |kind| {
+        Err(IntakeError {
+            kind,
+            violations: Vec::new(),
+            reason: "TEST",
+        })
+    };
+    let ready = || processed(&cancel, &CodeMap::default()).unwrap();
+    let [by_id, by_own] = ready().enquiries().unwrap();
+    let reference = sample::source(Kind::Cancel).reference;
+    for (asked, value) in [(by_id, ours.to_string()), (by_own, reference.to_string())] {
+        let InboundBody::Enquiry(named) = asked.body else {
+            panic!("not an enquiry")
+        };
+        assert_eq!(named.value, value);
+    }
+    let named = |by_id, by_own| match ready().settled(by_id, by_own) {
+        Ok(inbound) => match inbound.body {
+            InboundBody::Cancel(named, ..) => Ok(named.value),
+            other => panic!("not a cancel: {other:?}"),
+        },
+        Err(error) => Err(error.kind),
+    };
+    let nothing = || fails(ErrorKind::NotFound);
+    assert_eq!(named(answer(ours), nothing()), Ok(ours.to_string()));
+    assert_eq!(named(answer(ours), answer(ours)), Ok(ours.to_string()));
+    // An id of the sender's own making says nothing here.
+    assert_eq!(named(nothing(), answer(ours)), Ok(reference.to_string()));
+    assert_eq!(named(nothing(), nothing()), Ok(reference.to_string()));
+    assert_eq!(named(answer(ours), answer(other)), Err(ErrorKind::Conflict));
+    let down = || fails(ErrorKind::Unavailable);
+    assert_eq!(named(answer(ours), down()), Err(ErrorKind::Unavailable));
+    assert_eq!(named(down(), answer(ours)), Err(ErrorKind::Unavailable));
+
+    // With one name alone nothing is asked first.
+    resource(&mut cancel, "ServiceRequest")["id"] = json!("A-1");
+    let ready = processed(&cancel, &CodeMap::default()).unwrap();
+    assert!(ready.enquiries().is_none());
+    let new = processed(
+        &rendered(&sample::source(Kind::New), BARS),
+        &CodeMap::default(),
+    );
+    assert!(new.unwrap().enquiries().is_none());
 }
 
 #[test]
