@@ -27,6 +27,7 @@ mod safety;
 mod support;
 #[cfg(test)]
 pub(super) mod tests;
+mod words;
 
 /// The media type of FHIR JSON.
 pub(crate) const MEDIA_TYPE: &str = "application/fhir+json";

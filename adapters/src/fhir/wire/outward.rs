@@ -19,7 +19,7 @@ use super::part::{
     Folder, address, code_extension, human_name, note, observed, telecom, text_extension,
     value_concept,
 };
-use super::safety::{banner, format_words, unsafe_words};
+use super::safety::{banner, contact_words, format_words, is_unsafe};
 
 /// A request's status and intent, which differ between a message and a transaction.
 #[derive(Clone, Copy)]
@@ -268,13 +268,13 @@ fn flag(folder: &mut Folder<'_>, place: (&str, usize), category: (&str, &str), f
 }
 
 /// A person around the child. Where contact is unsafe the resource says so by a modifier, which nobody may overlook
-/// (FHIR R4, 2.5.0.1), and a flag and the banner say it in words.
+/// (FHIR R4, 2.5.0.1); a flag and the banner say it in words, and whatever note there is on contact.
 fn related(folder: &mut Folder<'_>, nth: usize, contact: &Contact) {
-    let unsafe_contact = unsafe_words(contact);
     let safe = code_extension("safe-to-contact", contact.safe_to_contact.as_str());
-    let (plain, modifier) = match &unsafe_contact {
-        Some(_) => (Value::Null, safe),
-        None => (safe, Value::Null),
+    let (plain, modifier) = if is_unsafe(contact) {
+        (Value::Null, safe)
+    } else {
+        (safe, Value::Null)
     };
     let note = contact
         .safe_contact_note
@@ -299,7 +299,7 @@ fn related(folder: &mut Folder<'_>, nth: usize, contact: &Contact) {
     });
     folder.put(&format!("contact-{nth}"), "RelatedPerson", person);
     let derived = [
-        ("unsafe-contact", unsafe_contact),
+        ("unsafe-contact", contact_words(contact)),
         ("format", format_words(contact)),
     ];
     for (what, words) in derived {

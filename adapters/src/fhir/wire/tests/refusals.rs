@@ -84,7 +84,7 @@ fn a_foreign_referral_is_read_with_what_the_agreement_assumes_and_loses_no_flag(
     let narrative = read.narrative.unwrap();
     for words in [
         "Flag HC: dog at home",
-        "Observation: Growth normal",
+        "Observation: Growth: normal",
         "MedicationStatement",
     ] {
         assert!(narrative.expose().contains(words), "{words}");
