@@ -413,7 +413,7 @@ fn accepted(echo: &Echo, taken: &IntakeAnswer, ids: &HeaderMap) -> Answer {
         "response": { "identifier": echo.bundle_id, "code": "ok" },
         "focus": [{ "reference": url("request") }],
     });
-    let request = request(taken, &status_after(echo, taken));
+    let request = request(taken, status_after(echo, taken));
     let bundle = json!({
         "resourceType": "Bundle",
         "id": name::uuid_of(&[&echo.bundle_id, &id, "answer"]).to_string(),
