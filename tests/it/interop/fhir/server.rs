@@ -403,9 +403,9 @@ async fn a_status_is_of_the_exchange_and_answers_the_message_that_opened_its_ref
             .context("the request")?;
         let performer = &request["performer"];
         assert_eq!(performer[0], told["entry"][0]["resource"]["sender"]);
-        assert_eq!(performer[1]["identifier"]["value"], "community");
+        assert_eq!(performer[1]["identifier"]["value"], "paediatrics");
         let words = text(&request["note"][0], "text");
-        assert_eq!(words, "From R1L, service community.");
+        assert_eq!(words, "From R1L, service paediatrics.");
     }
     assert_ne!(
         records[0]["headers"]["x-request-id"],
@@ -459,7 +459,9 @@ async fn a_cancel_that_came_after_assessment_began_and_is_refused_is_told_as_tha
 -> anyhow::Result<()> {
     let place = Place::new("bars", "").await?;
     let message = golden("bars-new.json")?.to_string();
-    let message = message.replace("EE123456", "FHR01");
+    let message = message
+        .replace("EE123456", "FHR01")
+        .replace("share_health", "share_education");
     let message: Value = serde_json::from_str(&message.replace(PATHWAY, "specialist-teaching"))?;
     let file = place.file("asked.json", &message)?;
     let args = ["--file", &file, "--bars", TARGET];
