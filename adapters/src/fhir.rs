@@ -160,9 +160,14 @@ impl Fhir {
             Some(token) => Some(self.token(call, token).await?),
         };
         let answer = self.send(call, ask, bearer.as_ref()).await?;
-        let (StatusCode::UNAUTHORIZED, Some(token)) = (answer.status, &call.settings.token) else {
+        let Some(token) = &call.settings.token else {
             return Ok(answer);
         };
+        if answer.status != StatusCode::UNAUTHORIZED
+            && !answer::of_our_token(answer.status, &answer.body)
+        {
+            return Ok(answer);
+        }
         self.tokens.drop(&call.endpoint.id);
         let fresh = self.token(call, token).await?;
         self.send(call, ask, Some(&fresh)).await

@@ -49,6 +49,7 @@ pub use mailbox::{MAILBOX_CREDIT_MAX, MailboxItem};
 pub use operate::{DELIVERY_STATE, LANE_ACT_MAX, Redirect, RedirectTarget, ResendPreview};
 pub use probe::{PROBE_PAUSE, PROBE_TIMEOUT, PROBES_MAX, Probed};
 pub use read::{ListAsk, PAGE_MAX};
+pub use reopen::CancelRefused;
 pub use status::{StatusResult, StatusUpdate};
 pub use submit::Submit;
 pub use tell::{Telling, tell_sender};

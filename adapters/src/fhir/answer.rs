@@ -38,6 +38,17 @@ fn said(body: &[u8]) -> Option<Said> {
     })
 }
 
+/// Whether the receiver itself says that it does not know what was asked for.
+pub(super) fn is_unknown_there(status: StatusCode, body: &[u8]) -> bool {
+    status == StatusCode::NOT_FOUND && said(body).is_some_and(|said| said.code == "REC_NOT_FOUND")
+}
+
+/// Whether an error is of the token that we showed, and not of what we asked for (BaRS Core 1.4, `SEND_`).
+pub(super) fn of_our_token(status: StatusCode, body: &[u8]) -> bool {
+    matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+        && said(body).is_some_and(|said| said.code.starts_with("SEND_"))
+}
+
 /// The code where it is shaped as one; an answer's own words are never kept.
 fn known(code: &str) -> String {
     let shaped = code.len() <= 40 && code.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
@@ -190,12 +201,10 @@ pub(super) fn refused(
             why,
         },
         // Our token is not taken: nothing was processed, and a new token may be (DOMAIN.md 2.2).
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if said.code.starts_with("SEND_") => {
-            Outcome::Retry {
-                after: retry_after(headers, now),
-                why,
-            }
-        }
+        _ if of_our_token(status, body) => Outcome::Retry {
+            after: retry_after(headers, now),
+            why,
+        },
         StatusCode::INTERNAL_SERVER_ERROR => Outcome::SoftReject { why },
         _ => park(why),
     }

@@ -34,6 +34,7 @@ const fn caller(codes: &CodeMap) -> Caller<'_> {
         codes,
         identity: "spiffe://area/agency/EE123456",
         agency: None,
+        acts_for: None,
         traceparent: None,
     }
 }

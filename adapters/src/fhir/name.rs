@@ -74,6 +74,8 @@ pub(super) const DELIVERY_ID: &str = "urn:waymark:id:delivery";
 pub(super) const REFERENCE: &str = "urn:waymark:id:reference";
 /// The referral's id.
 pub(super) const REFERRAL_ID: &str = "urn:waymark:id:referral";
+/// A service's id in the area's directory.
+pub(super) const SERVICE_ID: &str = "urn:waymark:id:service";
 /// A document's id.
 pub(super) const DOCUMENT_ID: &str = "urn:waymark:id:document";
 /// Unique pupil number; no national system names it.

@@ -1,10 +1,13 @@
 //! The server side: what a request that came by HTTP asks for, and how it is answered. Pure but for nothing: the
 //! listener, the certificate and the intake are the gateway's.
 
+use std::collections::BTreeSet;
+
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 use waymark_core::directory::{CodeMap, Environment};
 use waymark_core::error::{ErrorKind, Violation};
+use waymark_core::id::AgencyId;
 use waymark_core::leg::LegState;
 use waymark_core::personal::Payload;
 use waymark_core::port::{Channel, Conversation, Inbound, InboundBody, IntakeAnswer, IntakeError};
@@ -12,15 +15,17 @@ use waymark_core::referral::SenderReference;
 
 use super::header::{self, CORRELATION_ID, HeaderFault, REQUEST_ID};
 use super::wire::inward::{self, Assumptions};
-use super::wire::message::{Event, Message};
+use super::wire::message::{Event, Message, Reason as Why};
 use super::wire::node::{Fault, Issue, Node};
 use super::wire::{MEDIA_TYPE, bars};
 use super::{collect, name};
 
 mod capability;
 mod outcome;
+mod ready;
 
 pub use outcome::Refusal;
+pub use ready::{Ready, Ticket};
 
 /// The most bytes of one message.
 pub const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -47,22 +52,6 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
-/// A request that is ready for the intake, and what its answer needs of it.
-#[derive(Debug)]
-pub struct Ready {
-    /// For the intake.
-    pub inbound: Inbound,
-    /// For [`Server::answered`].
-    pub ticket: Ticket,
-}
-
-/// What the answer to a request needs of it.
-#[derive(Debug, Clone)]
-pub struct Ticket {
-    ids: HeaderMap,
-    kind: Asked,
-}
-
 #[derive(Debug, Clone)]
 enum Asked {
     Message(Box<Echo>),
@@ -79,6 +68,8 @@ struct Echo {
     destination: String,
     source: String,
     status: String,
+    /// Whether it is to end a request that was sent before.
+    ends: bool,
 }
 
 /// The FHIR server.
@@ -94,10 +85,22 @@ pub struct Caller<'a> {
     pub identity: &'a str,
     /// The agency that it stands for, if any.
     pub agency: Option<&'a str>,
+    /// Others that it may tell the news of, as the directory says.
+    pub acts_for: Option<&'a BTreeSet<AgencyId>>,
     /// Its own code lists.
     pub codes: &'a CodeMap,
     /// W3C trace context.
     pub traceparent: Option<String>,
+}
+
+impl Caller<'_> {
+    /// Whether a message may name that sender: a request the agency itself, news of a request one that it acts for too.
+    fn speaks_for(&self, sender: &str, event: Event) -> bool {
+        let same = |agency: &str| agency.eq_ignore_ascii_case(sender);
+        let mut others = self.acts_for.into_iter().flatten();
+        self.agency.is_none_or(same)
+            || (event == Event::Response && others.any(|agency| same(agency.as_str())))
+    }
 }
 
 impl Server {
@@ -129,11 +132,12 @@ impl Server {
                 Issue::Structure,
             )))
         })?;
-        let (inbound, kind) = self
+        let (inbound, by_id, kind) = self
             .message(&value, body, caller, &incoming)
             .map_err(refuse)?;
         Ok(Ready {
             inbound,
+            by_id,
             ticket: Ticket { ids, kind },
         })
     }
@@ -144,16 +148,24 @@ impl Server {
         body: &[u8],
         caller: Caller<'_>,
         incoming: &header::Incoming,
-    ) -> Result<(Inbound, Asked), Refusal> {
+    ) -> Result<(Inbound, Option<SenderReference>, Asked), Refusal> {
         let message = Message::read(value)?;
         self.addressed(&message)?;
         let event = message.event()?;
         defined(&message, event)?;
-        if let (Some(written), Some(agency)) = (message.sender()?, caller.agency)
-            && !written.eq_ignore_ascii_case(agency)
+        if message
+            .sender()?
+            .is_some_and(|written| !caller.speaks_for(written, event))
         {
             let path = format!("{}.sender", message.header.path());
-            let rule = "is the organisation that the certificate of this connection stands for";
+            let rule = match event {
+                Event::Request => {
+                    "is the organisation that the certificate of this connection stands for"
+                }
+                Event::Response => {
+                    "is the organisation that the certificate of this connection stands for, or one that it acts for"
+                }
+            };
             return Err(Refusal::forbidden(path, rule));
         }
         if bars::environment(&message)?.is_some_and(|written| written != self.options.environment) {
@@ -163,15 +175,13 @@ impl Server {
             );
             return Err(Refusal::forbidden("Bundle.meta.security", rule));
         }
-        let (content, documents) = match event {
-            Event::Response => (
-                InboundBody::Status(bars::read_status(&message, caller.codes)?),
-                Vec::new(),
-            ),
-            Event::Request => {
-                let asked = inward::read(&message, &self.options.assumptions, caller.codes)?;
-                (asked.body, asked.documents)
-            }
+        let asked = match event {
+            Event::Response => inward::Asked {
+                body: InboundBody::Status(bars::read_status(&message, caller.codes)?),
+                documents: Vec::new(),
+                by_id: None,
+            },
+            Event::Request => inward::read(&message, &self.options.assumptions, caller.codes)?,
         };
         let echo = echo_of(&message, event)?;
         // "Feedback" is of the exchange that it answers, and names the message that opened it (BaRS Core 1.4).
@@ -189,11 +199,11 @@ impl Server {
             media_type: MEDIA_TYPE.to_owned(),
             traceparent: caller.traceparent,
             environment: None,
-            attachments: documents,
+            attachments: asked.documents,
             conversation,
-            body: content,
+            body: asked.body,
         };
-        Ok((inbound, Asked::Message(Box::new(echo))))
+        Ok((inbound, asked.by_id, Asked::Message(Box::new(echo))))
     }
 
     fn is_me(&self, target: &str) -> bool {
@@ -238,22 +248,12 @@ impl Server {
             .get(REQUEST_ID)
             .and_then(|id| id.to_str().ok())
             .unwrap_or_default();
-        let inbound = Inbound {
-            channel: Channel::Peer(caller.identity.to_owned()),
-            claimed_sender: None,
-            message_key: format!("enquiry|{key}"),
-            original: Payload::new(Vec::new()),
-            fingerprint: Payload::new(Vec::new()),
-            media_type: MEDIA_TYPE.to_owned(),
-            traceparent: caller.traceparent,
-            environment: None,
-            attachments: Vec::new(),
-            conversation: None,
-            body: InboundBody::Enquiry(reference),
-        };
+        let channel = Channel::Peer(caller.identity.to_owned());
+        let inbound = ready::enquiry(channel, key, reference, caller.traceparent);
         let kind = Asked::Enquiry;
         Ok(Ready {
             inbound,
+            by_id: None,
             ticket: Ticket { ids, kind },
         })
     }
@@ -291,6 +291,7 @@ impl Server {
             None => Err(nothing()),
             Some(inbound) => Ok(Ready {
                 inbound,
+                by_id: None,
                 ticket: Ticket {
                     ids,
                     kind: Asked::Callback,
@@ -373,15 +374,19 @@ pub(super) fn defined(message: &Message<'_>, event: Event) -> Result<(), Fault> 
 fn echo_of(message: &Message<'_>, event: Event) -> Result<Echo, Fault> {
     let header = &message.header;
     let source = header.required("source")?;
+    let (reason, status) = (
+        message.reason()?,
+        message.request()?.required_text("status")?,
+    );
     Ok(Echo {
         bundle_id: message.bundle.required_text("id")?.to_owned(),
         event: match event {
             Event::Request => "servicerequest-request",
             Event::Response => "servicerequest-response",
         },
-        reason: match message.reason()? {
-            super::wire::message::Reason::New => "new",
-            super::wire::message::Reason::Update => "update",
+        reason: match reason {
+            Why::New => "new",
+            Why::Update => "update",
         },
         destination: message
             .destinations()?
@@ -389,7 +394,8 @@ fn echo_of(message: &Message<'_>, event: Event) -> Result<Echo, Fault> {
             .map(|d| (*d).to_owned())
             .unwrap_or_default(),
         source: source.required_text("endpoint")?.to_owned(),
-        status: message.request()?.required_text("status")?.to_owned(),
+        status: status.to_owned(),
+        ends: event == Event::Request && inward::ends(reason, status),
     })
 }
 
@@ -407,7 +413,7 @@ fn accepted(echo: &Echo, taken: &IntakeAnswer, ids: &HeaderMap) -> Answer {
         "response": { "identifier": echo.bundle_id, "code": "ok" },
         "focus": [{ "reference": url("request") }],
     });
-    let request = request(taken, &echo.status);
+    let request = request(taken, status_after(echo, taken));
     let bundle = json!({
         "resourceType": "Bundle",
         "id": name::uuid_of(&[&echo.bundle_id, &id, "answer"]).to_string(),
@@ -419,6 +425,15 @@ fn accepted(echo: &Echo, taken: &IntakeAnswer, ids: &HeaderMap) -> Answer {
         ],
     });
     answer(StatusCode::OK, &bundle, ids)
+}
+
+/// The status that an answer names: what the sender says of a request that goes on, and of one that it ends how the
+/// request stands now. After assessment began, a cancel is a request and no fact.
+fn status_after<'a>(echo: &'a Echo, taken: &IntakeAnswer) -> &'a str {
+    match taken.state {
+        Some(state) if echo.ends => super::wire::bars_status(state),
+        _ => &echo.status,
+    }
 }
 
 fn request(taken: &IntakeAnswer, status: &str) -> Value {

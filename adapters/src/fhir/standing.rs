@@ -114,7 +114,8 @@ impl Fhir {
                 headers,
             )
             .await?;
-        if answer.status == http::StatusCode::NOT_FOUND {
+        // Of a proxy, or of nobody who says so, a 404 is no more than that the request was not found today.
+        if answer::is_unknown_there(answer.status, &answer.body) {
             return Err(gone_on(format!(
                 "{}: the far side does not know the request",
                 not_done(message.kind)

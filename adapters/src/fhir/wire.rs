@@ -18,6 +18,7 @@ mod consent;
 pub(crate) mod inward;
 pub(crate) mod message;
 pub(crate) mod node;
+mod notice;
 mod outward;
 mod part;
 mod people;
@@ -26,6 +27,7 @@ mod safety;
 mod support;
 #[cfg(test)]
 pub(super) mod tests;
+mod words;
 
 /// The media type of FHIR JSON.
 pub(crate) const MEDIA_TYPE: &str = "application/fhir+json";

@@ -1,4 +1,4 @@
-//! The provider's delivery receipt: a bearer token that we gave it, and JSON of which three fields are read.
+//! The provider's delivery receipt: a bearer token that we gave it, and JSON of which four fields are read.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
@@ -59,12 +59,7 @@ pub fn receipt(
 
 pub(super) fn read(endpoint: &EndpointId, seen: &Seen) -> Option<Inbound> {
     let wire_id = seen.wire_id()?;
-    inbound(
-        endpoint,
-        &wire_id,
-        (&seen.id, &seen.status),
-        news(&seen.status),
-    )
+    inbound(endpoint, &wire_id, (&seen.id, &seen.status), news(seen))
 }
 
 fn tokens(
@@ -180,6 +175,21 @@ mod tests {
                 taken(&token("new"), &body(quiet)).unwrap().is_none(),
                 "{quiet}"
             );
+        }
+    }
+
+    #[test]
+    fn a_text_message_to_another_country_is_sent_for_good_and_claims_no_more() {
+        let abroad = body("sent").replace("\"email\"", "\"sms\"");
+        let inbound = taken(&token("new"), &abroad).unwrap().unwrap();
+        let InboundBody::Status(status) = inbound.body else {
+            panic!("no status")
+        };
+        assert_eq!(status.grade, Evidence::Sent);
+        for (way, status) in [("letter", "sent"), ("email", "sent"), ("sms", "sending")] {
+            let quiet = body(status).replace("\"email\"", &format!("\"{way}\""));
+            let said = taken(&token("new"), &quiet).unwrap();
+            assert!(said.is_none(), "{way} {status}");
         }
     }
 

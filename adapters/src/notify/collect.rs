@@ -74,10 +74,11 @@ impl Notify {
                 id: sent.receiver_reference.clone().unwrap_or_default(),
                 reference: None,
                 status: "not-found".to_owned(),
+                way: None,
             },
         };
         let overdue = sent.queued.plus(call.settings.give_up) <= self.clock.now();
-        let said = match wire::news(&seen.status) {
+        let said = match wire::news(&seen) {
             News::None if overdue => News::Failed("no_news"),
             said => said,
         };

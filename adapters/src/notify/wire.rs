@@ -248,15 +248,19 @@ pub(super) fn refused_key(body: &[u8]) -> &'static str {
 pub(super) enum News {
     /// Nothing that ends it.
     None,
+    /// It went out, and no more will ever be known: networks of other countries may report nothing.
+    NoMore,
     /// It arrived, as far as the carrier knows.
     Arrived,
     /// It did not, for good.
     Failed(&'static str),
 }
 
-/// Reads a status. One that is not known says nothing.
-pub(super) fn news(status: &str) -> News {
-    match status {
+/// Reads the status of a message. One that is not known says nothing; `sent` is the end of a text message alone, to an
+/// international number (GOV.UK Notify, status: text).
+pub(super) fn news(seen: &Seen) -> News {
+    match seen.status.as_str() {
+        "sent" if seen.way.as_deref() == Some("sms") => News::NoMore,
         "delivered" | "received" => News::Arrived,
         "permanent-failure" => News::Failed("permanent_failure"),
         "temporary-failure" => News::Failed("temporary_failure"),
@@ -275,6 +279,9 @@ pub(super) struct Seen {
     #[serde(default)]
     pub(super) reference: Option<String>,
     pub(super) status: String,
+    /// `email`, `sms` or `letter`; a receipt has it under another name.
+    #[serde(default, rename = "type", alias = "notification_type")]
+    pub(super) way: Option<String>,
 }
 
 impl Seen {
@@ -285,7 +292,7 @@ impl Seen {
 
     /// What was found of it when it was asked after.
     pub(super) fn outcome(self) -> Outcome {
-        match news(&self.status) {
+        match news(&self) {
             News::Failed(word) => Outcome::Reject {
                 why: failed(word),
                 fault: Fault::Rec,
@@ -315,10 +322,11 @@ pub(super) fn furthest(body: &[u8], wire_id: &WireId) -> serde_json::Result<Opti
         .notifications
         .into_iter()
         .filter(|seen| seen.reference.as_deref() == Some(wire_id.as_str()));
-    Ok(ours.max_by_key(|seen| match news(&seen.status) {
+    Ok(ours.max_by_key(|seen| match news(seen) {
         News::Failed(_) => 0,
         News::None => 1,
-        News::Arrived => 2,
+        News::NoMore => 2,
+        News::Arrived => 3,
     }))
 }
 
@@ -337,9 +345,13 @@ pub(super) fn inbound(
     said: News,
 ) -> Option<Inbound> {
     let (provider_id, status) = seen;
+    let grade = match said {
+        News::Arrived => Evidence::TransportAck,
+        _ => Evidence::Sent,
+    };
     let body = match said {
         News::None => return None,
-        News::Arrived => InboundBody::Status(InboundStatus {
+        News::NoMore | News::Arrived => InboundBody::Status(InboundStatus {
             referral: wire_id.as_str().to_owned(),
             answers: Some(wire_id.as_str().to_owned()),
             receiver_reference: id(provider_id.to_owned()),
@@ -349,7 +361,7 @@ pub(super) fn inbound(
             text: None,
             due: None,
             at: None,
-            grade: Evidence::TransportAck,
+            grade,
         }),
         News::Failed(word) => InboundBody::Undelivered(Undelivered {
             answers: wire_id.as_str().to_owned(),

@@ -24,7 +24,7 @@ use waymark_adapters::fhir::server::{
 use waymark_core::access::Principal;
 use waymark_core::directory::CodeMap;
 use waymark_core::error::ErrorKind;
-use waymark_core::port::{Intake, IntakeError};
+use waymark_core::port::{Intake, IntakeAnswer, IntakeError};
 
 use crate::config::FhirListener;
 use crate::lifecycle::{FailureEffect, Lifecycle};
@@ -188,11 +188,12 @@ impl Connected {
 
     /// Hands what was read to the intake and answers only once it did: it is durable then.
     async fn taken(&self, read: Result<Ready, Box<Answer>>) -> Response {
-        let Ready { inbound, ticket } = match read {
+        let ready = match read {
             Ok(ready) => ready,
             Err(answer) => return sent(*answer),
         };
-        let taken = tokio::time::timeout(INTAKE_TIMEOUT, self.face.intake.take(inbound)).await;
+        let ticket = ready.ticket.clone();
+        let taken = tokio::time::timeout(INTAKE_TIMEOUT, self.take(ready)).await;
         let taken = taken.unwrap_or_else(|_elapsed| {
             Err(IntakeError {
                 kind: ErrorKind::Unavailable,
@@ -202,12 +203,26 @@ impl Connected {
         });
         sent(self.face.server.answered(&ticket, &taken))
     }
+
+    /// Asks which referral is meant where a request has two names for it, and hands it in under the one that counts.
+    async fn take(&self, ready: Ready) -> Result<IntakeAnswer, IntakeError> {
+        let intake = &self.face.intake;
+        let inbound = match ready.enquiries() {
+            None => ready.inbound,
+            Some([by_id, by_own]) => {
+                let (by_id, by_own) = (intake.take(by_id).await, intake.take(by_own).await);
+                ready.settled(by_id, by_own)?
+            }
+        };
+        intake.take(inbound).await
+    }
 }
 
 fn caller<'a>(principal: &'a Principal, codes: &'a CodeMap, headers: &HeaderMap) -> Caller<'a> {
     Caller {
         identity: &principal.identity,
         agency: Some(principal.agency.as_str()),
+        acts_for: Some(&principal.acts_for),
         codes,
         traceparent: headers
             .get("traceparent")

@@ -12,10 +12,8 @@ use waymark_core::port::{
 use waymark_core::time::Timestamp;
 
 use super::SYSTEM_IDENTITY;
-use crate::service::{Drafter, Telling, actor_of, tell_sender};
+use crate::service::{CancelRefused, Drafter, Telling, actor_of, tell_sender};
 
-/// The code of a cancel that its receiver refused.
-const CANCEL_REFUSED: &str = "cancel_refused";
 /// What an owner is told when somebody else than the bound recipient has the content.
 const WRITTEN_TO_ANOTHER: &str = "content was written to a peer that is not the bound recipient: treat it as a \
     disclosure, and check the endpoint's address and identity";
@@ -33,8 +31,8 @@ pub struct Closing<'a> {
     pub outcome: Outcome,
     /// Where the delivery goes.
     pub next: Next,
-    /// The leg that a refused cancel gives back.
-    pub reopen: Option<LegChange>,
+    /// What a refused cancel leaves of its leg.
+    pub refused: Option<CancelRefused>,
     /// What takes the place of a message to a family.
     pub told_next: Option<(NewBody, NewDelivery)>,
     /// The endpoint in force; absent when it is gone.
@@ -61,13 +59,15 @@ pub fn close_of(draft: &Drafter<'_>, closing: Closing<'_>) -> CloseAttempt {
         number,
         outcome,
         mut next,
-        reopen,
+        refused,
         told_next,
         endpoint,
         directory,
         at,
         actor,
     } = closing;
+    let stands = refused.as_ref().map(CancelRefused::state);
+    let reopen = refused.and_then(CancelRefused::reopens);
     if told_next.is_some() {
         next.state = DeliveryState::Superseded;
         next.parked = None;
@@ -121,7 +121,7 @@ pub fn close_of(draft: &Drafter<'_>, closing: Closing<'_>) -> CloseAttempt {
     });
     let failed = matches!(next.state, DeliveryState::Parked | DeliveryState::Rejected);
     let tell = (failed && !matches!(leased.kind, Kind::Status | Kind::Guidance))
-        .then(|| notice_of(draft, leased, (next.state, reopen.as_ref()), directory, at))
+        .then(|| notice_of(draft, leased, (next.state, stands), directory, at))
         .flatten()
         .or(told_next);
     let resolve = resolved_by(leased, next.state);
@@ -152,7 +152,7 @@ pub fn close_of(draft: &Drafter<'_>, closing: Closing<'_>) -> CloseAttempt {
 /// What the parties are shown of an attempt's end.
 fn event_code(word: &'static str, next: &Next, refused_cancel: bool, why: Option<&Why>) -> String {
     match why {
-        _ if refused_cancel => CANCEL_REFUSED.to_owned(),
+        _ if refused_cancel => StatusNotice::CANCEL_REFUSED.to_owned(),
         // Why a family is not told stands in the log alone (ruling 25).
         Some(_) if next.state == DeliveryState::Cancelled => word.to_owned(),
         Some(why) => why.code.clone(),
@@ -163,7 +163,7 @@ fn event_code(word: &'static str, next: &Next, refused_cancel: bool, why: Option
 /// Says in an entry that a refused cancel gives its leg back.
 fn given_back(entry: EntryDraft, leg: &LegChange) -> EntryDraft {
     entry
-        .code("event", CANCEL_REFUSED)
+        .code("event", StatusNotice::CANCEL_REFUSED)
         .code("leg", leg.leg.to_string())
         .code("leg_state", leg.state.as_str())
 }
@@ -172,19 +172,19 @@ fn given_back(entry: EntryDraft, leg: &LegChange) -> EntryDraft {
 fn notice_of(
     draft: &Drafter<'_>,
     leased: &Leased,
-    (state, reopen): (DeliveryState, Option<&LegChange>),
+    (state, refused): (DeliveryState, Option<LegState>),
     directory: &Directory,
     at: Timestamp,
 ) -> Option<(NewBody, NewDelivery)> {
-    let code = match (state, reopen) {
-        (_, Some(_)) => CANCEL_REFUSED,
-        (DeliveryState::Parked, None) => "undeliverable",
-        _ => "rejected",
+    let code = match (state, refused) {
+        (_, Some(_)) => StatusNotice::CANCEL_REFUSED,
+        (DeliveryState::Parked, None) => StatusNotice::UNDELIVERABLE,
+        _ => StatusNotice::REJECTED,
     };
     let notice = StatusNotice {
         from: leased.recipient.clone(),
         service: leased.service.clone(),
-        state: reopen.map_or(LegState::Submitted, |leg| leg.state),
+        state: refused.unwrap_or(LegState::Submitted),
         code: code.to_owned(),
         text: None,
         due: None,

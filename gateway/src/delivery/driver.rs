@@ -429,14 +429,14 @@ impl Driver {
         let policy = endpoint.map_or_else(Default::default, |e| e.retry);
         let next: Next = next(&standing, &outcome, &policy, now, jitter(&*inner.random));
         let actor = Closing::system(leased);
-        let reopen = inner.service.reopened(leased, next.state).await?;
+        let refused = inner.service.cancel_refused(leased, next.state).await?;
         let told_next = inner.service.told_next(leased, &next).await?;
         let closing = Closing {
             leased,
             number,
             outcome: outcome.clone(),
             next,
-            reopen,
+            refused,
             told_next,
             endpoint,
             directory: &in_force.directory,

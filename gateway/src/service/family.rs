@@ -3,7 +3,7 @@
 
 use waymark_core::access::Principal;
 use waymark_core::audit::{CommitmentTag, EntryKind};
-use waymark_core::delivery::{DeliveryState, Kind, Next, Outcome, ParkReason, Why};
+use waymark_core::delivery::{DeliveryState, Evidence, Kind, Next, Outcome, ParkReason, Why};
 use waymark_core::error::ErrorKind;
 use waymark_core::family::{Ask, FamilyMessage, Notice, Untold, Way, decide};
 use waymark_core::id::{EndpointId, LegId, Pathway, ServiceId, WireId};
@@ -11,7 +11,8 @@ use waymark_core::leg::LegState;
 use waymark_core::personal::Payload;
 use waymark_core::port::{
     Channel, DeliveryContent, DeliveryView, EventKind, InboundStatus, IntakeAnswer, Leased,
-    NewBody, NewDelivery, NewEvent, ReferralChange, ReferralView, StoreError, Undelivered,
+    NewBody, NewDelivery, NewEvent, RaiseEvidence, ReferralChange, ReferralView, StoreError,
+    Undelivered,
 };
 use waymark_core::referral::Referral;
 use waymark_core::time::Timestamp;
@@ -22,6 +23,9 @@ use crate::delivery::SYSTEM_IDENTITY;
 
 /// The purpose under which a referral's content is opened to see whom to write to.
 const PURPOSE: &str = "FAMILY_MESSAGE";
+
+/// The code of the news that a message went out and nobody will say more of it.
+const NO_MORE_NEWS: &str = "no_more_news";
 
 /// A leg's state that its family may have to be told of.
 pub(super) struct Telling<'a> {
@@ -240,6 +244,10 @@ impl Service {
         let Some(view) = self.family_delivery(id, wire).await? else {
             return Ok(None);
         };
+        if status.grade <= Evidence::Sent {
+            let answer = self.family_left(caller, &view, status, original).await?;
+            return Ok(Some(answer));
+        }
         let referral = self.parts.store.referral(view.referral).await?;
         let missing = || ServiceError::new(ErrorKind::NotFound, "NO_SUCH_REFERRAL");
         let referral = referral.ok_or_else(missing)?;
@@ -252,6 +260,50 @@ impl Service {
             repeated: !better,
             state: None,
         }))
+    }
+
+    /// A message of which nobody will ever say more than that it went out: it waits for nothing any more, and no more is
+    /// claimed of it than was.
+    async fn family_left(
+        &self,
+        caller: &Principal,
+        view: &DeliveryView,
+        status: &InboundStatus,
+        original: &Payload,
+    ) -> Result<IntakeAnswer, ServiceError> {
+        let open = view.state.blocks_lane() && !view.attempts.is_empty();
+        if open {
+            let (now, draft) = (self.now(), self.drafter());
+            let id = view.delivery.id;
+            let mut entry = draft
+                .entry(EntryKind::Receipt, view.stream, caller, now)
+                .code("delivery", id.to_string())
+                .code("evidence", status.grade.as_str());
+            let opening = draft.commit(&mut entry, CommitmentTag::Answer, original.expose());
+            let event = NewEvent {
+                delivery: Some(id),
+                source: view.delivery.recipient.clone(),
+                ..NewEvent::of(&entry, EventKind::Delivery, NO_MORE_NEWS)
+            };
+            let raise = RaiseEvidence {
+                delivery: id,
+                grade: status.grade,
+                releases_at: status.grade,
+                at: now,
+                receiver_reference: status.receiver_reference.clone(),
+                receipt: Some(draft.body(now, NOTE, original.expose().to_vec())),
+                event: Some(event),
+                entry,
+                openings: vec![opening],
+            };
+            self.parts.store.raise_evidence(raise).await?;
+        }
+        Ok(IntakeAnswer {
+            referral: view.referral,
+            reference: view.reference.clone(),
+            repeated: !open,
+            state: None,
+        })
     }
 
     async fn family_delivery(

@@ -246,13 +246,13 @@ impl Service {
             now,
             jitter(&*self.parts.random),
         );
-        let reopen = self.reopened(leased, next.state).await?;
+        let refused = self.cancel_refused(leased, next.state).await?;
         let closing = Closing {
             leased,
             number,
             outcome,
             next,
-            reopen,
+            refused,
             told_next: None,
             endpoint: Some(endpoint),
             directory: &in_force.directory,

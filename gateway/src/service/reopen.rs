@@ -7,17 +7,44 @@ use waymark_core::port::{EventKind, Leased, LegChange, StoreError};
 use super::Service;
 use super::read::TIMELINE_MAX;
 
+/// What a refused cancel leaves of its leg.
+#[derive(Debug)]
+pub enum CancelRefused {
+    /// It had ended here, and goes on.
+    Reopens(LegChange),
+    /// It had not ended, because its service had begun: it stands where it is.
+    Stands(LegState),
+}
+
+impl CancelRefused {
+    /// The leg's state.
+    pub const fn state(&self) -> LegState {
+        match self {
+            Self::Reopens(leg) => leg.state,
+            Self::Stands(state) => *state,
+        }
+    }
+
+    /// The change of the leg, where there is one.
+    pub fn reopens(self) -> Option<LegChange> {
+        match self {
+            Self::Reopens(leg) => Some(leg),
+            Self::Stands(_) => None,
+        }
+    }
+}
+
 impl Service {
-    /// The leg that goes on, when a delivery that ends in `ended` is a refused cancel: in the state that its service's
-    /// reports lead to, those that came after the cancel included.
+    /// What is left of the leg, when a delivery that ends in `ended` is a refused cancel: one that goes on does so in
+    /// the state that its service's reports lead to, those that came after the cancel included.
     ///
     /// # Errors
     /// The store's own.
-    pub(crate) async fn reopened(
+    pub(crate) async fn cancel_refused(
         &self,
         leased: &Leased,
         ended: DeliveryState,
-    ) -> Result<Option<LegChange>, StoreError> {
+    ) -> Result<Option<CancelRefused>, StoreError> {
         let (Kind::Cancel, DeliveryState::Rejected, Some(id)) = (leased.kind, ended, leased.leg)
         else {
             return Ok(None);
@@ -28,8 +55,10 @@ impl Service {
         };
         let leg = view.legs.iter().find(|leg| leg.leg.id == id);
         let ends = |state| matches!(state, LegState::Cancelled | LegState::EnteredInError);
-        let Some(leg) = leg.filter(|leg| ends(leg.state)) else {
-            return Ok(None);
+        let leg = match leg {
+            None => return Ok(None),
+            Some(leg) if !ends(leg.state) => return Ok(Some(CancelRefused::Stands(leg.state))),
+            Some(leg) => leg,
         };
         let timeline = store.timeline(leased.referral, TIMELINE_MAX).await?;
         let reports = timeline.iter().filter_map(|seen| {
@@ -47,12 +76,12 @@ impl Service {
             let today = self.now().london_date().to_string();
             (receiver, Some("TRIAGE".to_owned()), Some(today))
         });
-        Ok(Some(LegChange {
+        Ok(Some(CancelRefused::Reopens(LegChange {
             leg: id,
             state,
             owner,
             clock,
             next_action,
-        }))
+        })))
     }
 }

@@ -114,7 +114,7 @@ impl Service {
             from: view.delivery.recipient.clone(),
             service: view.delivery.service.clone(),
             state: LegState::Submitted,
-            code: "undeliverable".to_owned(),
+            code: StatusNotice::UNDELIVERABLE.to_owned(),
             text: None,
             due: None,
             at: now,

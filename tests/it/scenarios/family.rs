@@ -18,6 +18,7 @@ waymark_tests::both_engines! {
     a_bounced_email_is_followed_by_a_text_that_arrives,
     where_receipts_are_lost_asking_finds_what_became_of_a_message,
     receipts_that_come_twice_late_or_forged_change_nothing,
+    a_text_to_another_country_waits_for_no_news_and_claims_none,
     whoever_is_not_safe_to_contact_gets_nothing_and_the_owner_is_alarmed,
     an_objection_stands_in_the_log_alone,
     a_message_of_unknown_end_is_asked_after_and_not_sent_twice,
@@ -248,6 +249,33 @@ async fn where_receipts_are_lost_asking_finds_what_became_of_a_message(
     assert_eq!(second.evidence(), EvidenceGrade::TransportAck);
     assert_eq!(scene.notify.messages().len(), 2);
     scene.stays_whole(child).await
+}
+
+async fn a_text_to_another_country_waits_for_no_news_and_claims_none(
+    engine: Engine,
+) -> anyhow::Result<()> {
+    for (n, polled) in [(710, true), (711, false)] {
+        let poll_seconds = if polled { 1 } else { 3_600 };
+        let (scene, child) = (
+            Scene::new(engine, poll_seconds, "accepted").await?,
+            Child(n),
+        );
+        let id = scene.accepted(n, &referral(child)).await?;
+        let first = scene.nth(&id, 0, DeliveryState::AwaitingEvidence).await?;
+        let failed = scene.receipt(&first.wire_id, "permanent-failure").await?;
+        assert_eq!(failed, 200);
+        let sms = scene.nth(&id, 1, DeliveryState::AwaitingEvidence).await?;
+        if polled {
+            scene.notify.becomes(&sms.wire_id, "sent");
+        } else {
+            assert_eq!(scene.receipt(&sms.wire_id, "sent").await?, 200);
+        }
+        let sms = scene.nth(&id, 1, DeliveryState::Done).await?;
+        assert_eq!(sms.evidence(), EvidenceGrade::Sent, "no arrival is claimed");
+        assert_eq!(scene.told(&id).await?.len(), 2, "nobody is told once more");
+        scene.stays_whole(child).await?;
+    }
+    Ok(())
 }
 
 async fn receipts_that_come_twice_late_or_forged_change_nothing(

@@ -27,6 +27,26 @@ async fn what_is_no_longer_active_is_not_cancelled_and_our_own_cancel_goes_again
     }
 }
 
+#[tokio::test]
+async fn only_the_receiver_itself_ends_a_cancel_by_not_knowing_the_request() {
+    let pki = Pki::new();
+    let far = Far::start(&pki, "bars").await;
+    let adapter = pki.adapters().adapter(AdapterKind::Fhir);
+    for (answer, expected) in [
+        ("404 REC_NOT_FOUND", "reject"),
+        ("404 PROXY_NOT_FOUND", "park"),
+        ("404 NOT_FOUND", "park"),
+        ("404 ", "retry"),
+    ] {
+        *far.play.status.lock().unwrap() = answer;
+        for kind in [Kind::Cancel, Kind::Amend] {
+            let outcome = attempt(&*adapter, &far.endpoint(), kind, 1).await;
+            assert_eq!(outcome.word(), expected, "{answer} {kind:?}");
+        }
+        assert_eq!(far.received().len(), 0, "{answer}");
+    }
+}
+
 /// One attempt of a message whose receiver never said by which id it knows the request.
 async fn without_id(adapter: &dyn Adapter, endpoint: &Endpoint, kind: Kind) -> Outcome {
     let mut source = sample::source(kind);

@@ -81,7 +81,7 @@ async fn a_server_that_does_not_take_what_we_send_fails_the_last_stage_by_name()
 async fn a_wrong_key_a_token_that_is_not_taken_and_a_wrong_clock_are_told_apart() {
     let pki = Pki::new();
     let far = Far::start(&pki, "bars").await;
-    let (adapter, endpoint, _) = with_token(&pki, &far);
+    let (adapter, endpoint, _) = tokens::with_token(&pki, &far);
     assert_eq!(application(&*adapter, &endpoint).await.0, Some(true));
 
     *far.play.date.lock().unwrap() = "Mon, 02 Mar 2026 10:00:29 GMT";
@@ -107,7 +107,7 @@ async fn a_wrong_key_a_token_that_is_not_taken_and_a_wrong_clock_are_told_apart(
         "{words}"
     );
 
-    let (fresh, endpoint, _) = with_token(&pki, &far);
+    let (fresh, endpoint, _) = tokens::with_token(&pki, &far);
     *far.play.no_tokens.lock().unwrap() = Some(StatusCode::UNAUTHORIZED);
     let (passed, words) = application(&*fresh, &endpoint).await;
     assert_eq!(passed, Some(false));

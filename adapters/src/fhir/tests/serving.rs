@@ -1,6 +1,7 @@
 //! Our server as a pure function: what a request asks for by its sender's own lists and names, and what answers name.
 
 use waymark_core::directory::{CodeMap, WireCode};
+use waymark_core::error::ErrorKind;
 use waymark_core::port::{CancelCode, Conversation, StatusNotice};
 use waymark_core::referral::{NeedType, Priority, Referral, SenderReference};
 
@@ -23,6 +24,7 @@ fn processed(bundle: &Value, codes: &CodeMap) -> Result<Ready, Box<Answer>> {
     let caller = Caller {
         identity: AGENCY,
         agency: None,
+        acts_for: None,
         codes,
         traceparent: None,
     };
@@ -103,6 +105,130 @@ fn a_cancel_or_update_made_from_our_own_answer_names_our_own_referral() {
 }
 
 #[test]
+fn the_answer_to_a_cancel_says_how_the_request_stands_and_not_what_was_asked() {
+    let cancel = rendered(&sample::source(Kind::Cancel), BARS);
+    let amend = rendered(&sample::source(Kind::Amend), BARS);
+    for (bundle, state, expected) in [
+        (&cancel, LegState::Cancelled, "revoked"),
+        (&cancel, LegState::EnteredInError, "entered-in-error"),
+        (&cancel, LegState::InAssessment, "active"),
+        (&cancel, LegState::Closed, "active"),
+        (&amend, LegState::InAssessment, "active"),
+    ] {
+        let ready = processed(bundle, &CodeMap::default()).unwrap();
+        let id = ReferralId::from_bytes([4; 16]);
+        let taken = IntakeAnswer {
+            referral: id,
+            reference: Reference::of(id),
+            repeated: false,
+            state: Some(state),
+        };
+        let answer = server().answered(&ready.ticket, &Ok(taken));
+        let mut answer: Value = serde_json::from_slice(&answer.body).unwrap();
+        let request = resource(&mut answer, "ServiceRequest");
+        assert_eq!(request["status"], expected, "{state}");
+    }
+}
+
+#[test]
+fn an_update_that_has_our_id_and_its_sender_s_reference_is_of_the_referral_that_both_may_name() {
+    let mut cancel = rendered(&sample::source(Kind::Cancel), BARS);
+    let [ours, other] = [4, 5].map(|byte| ReferralId::from_bytes([byte; 16]));
+    resource(&mut cancel, "ServiceRequest")["id"] = json!(ours.to_string());
+    let answer = |id: ReferralId| {
+        Ok(IntakeAnswer {
+            referral: id,
+            reference: Reference::of(id),
+            repeated: true,
+            state: None,
+        })
+    };
+    let fails = |kind| {
+        Err(IntakeError {
+            kind,
+            violations: Vec::new(),
+            reason: "TEST",
+        })
+    };
+    let ready = || processed(&cancel, &CodeMap::default()).unwrap();
+    let [by_id, by_own] = ready().enquiries().unwrap();
+    let reference = sample::source(Kind::Cancel).reference;
+    for (asked, value) in [(by_id, ours.to_string()), (by_own, reference.to_string())] {
+        let InboundBody::Enquiry(named) = asked.body else {
+            panic!("not an enquiry")
+        };
+        assert_eq!(named.value, value);
+    }
+    let named = |by_id, by_own| match ready().settled(by_id, by_own) {
+        Ok(inbound) => match inbound.body {
+            InboundBody::Cancel(named, ..) => Ok(named.value),
+            other => panic!("not a cancel: {other:?}"),
+        },
+        Err(error) => Err(error.kind),
+    };
+    let nothing = || fails(ErrorKind::NotFound);
+    assert_eq!(named(answer(ours), nothing()), Ok(ours.to_string()));
+    assert_eq!(named(answer(ours), answer(ours)), Ok(ours.to_string()));
+    // An id of the sender's own making says nothing here.
+    assert_eq!(named(nothing(), answer(ours)), Ok(reference.to_string()));
+    assert_eq!(named(nothing(), nothing()), Ok(reference.to_string()));
+    assert_eq!(named(answer(ours), answer(other)), Err(ErrorKind::Conflict));
+    let down = || fails(ErrorKind::Unavailable);
+    assert_eq!(named(answer(ours), down()), Err(ErrorKind::Unavailable));
+    assert_eq!(named(down(), answer(ours)), Err(ErrorKind::Unavailable));
+
+    // With one name alone nothing is asked first.
+    resource(&mut cancel, "ServiceRequest")["id"] = json!("A-1");
+    let ready = processed(&cancel, &CodeMap::default()).unwrap();
+    assert!(ready.enquiries().is_none());
+    let new = processed(
+        &rendered(&sample::source(Kind::New), BARS),
+        &CodeMap::default(),
+    );
+    assert!(new.unwrap().enquiries().is_none());
+}
+
+#[test]
+fn news_may_name_an_agency_that_its_gateway_acts_for_and_a_request_its_own_alone() {
+    let codes = CodeMap::default();
+    let acts_for = ["RX2".parse().unwrap()].into();
+    let status = |from: &str| {
+        let mut source = told(sample::referral(), None);
+        source.status.as_mut().unwrap().from = from.parse().unwrap();
+        rendered(&source, BARS)
+    };
+    let mut request = sample::source(Kind::New);
+    request.sender = "RX2".parse().unwrap();
+    let request = rendered(&request, BARS);
+    for (bundle, taken) in [
+        (&status("R1L"), true),
+        (&status("RX2"), true),
+        (&status("RX3"), false),
+        (&request, false),
+    ] {
+        let headers = Outgoing::of(bundle, "WM1").unwrap().headers("1.4.0");
+        let caller = Caller {
+            identity: AGENCY,
+            agency: Some("R1L"),
+            acts_for: Some(&acts_for),
+            codes: &codes,
+            traceparent: None,
+        };
+        let body = bundle.to_string();
+        let read = server().process(&headers.unwrap(), body.as_bytes(), caller);
+        assert_eq!(read.is_ok(), taken);
+        if let Err(answer) = read {
+            assert_eq!(answer.status, StatusCode::FORBIDDEN);
+            let said = String::from_utf8(answer.body).unwrap();
+            assert!(
+                said.contains("MessageHeader") || said.contains(".sender"),
+                "{said}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_sender_s_own_code_lists_are_read_before_our_defaults() {
     const LIST: &str = "urn:list";
     let codes = CodeMap {
@@ -156,6 +282,7 @@ fn a_sender_s_own_code_lists_are_read_before_our_defaults() {
     let caller = Caller {
         identity: AGENCY,
         agency: None,
+        acts_for: None,
         codes: &codes,
         traceparent: None,
     };

@@ -73,14 +73,23 @@ fn say(reading: &mut Reading<'_, '_>, what: &str, words: Option<&str>) {
     }
 }
 
-/// Which of a list is taken: the first of that use, else the first.
+/// Whether a name, address, telecommunication or identifier is one that holds no longer: a use that modifies
+/// (FHIR R4, 2.24.0.14).
+pub(super) fn is_old(node: &Node<'_>) -> Result<bool, Fault> {
+    Ok(node.text("use")? == Some("old"))
+}
+
+/// Which of a list is taken: the first of that use, else the first that is not old.
 pub(super) fn preferred(all: &[Node<'_>], wanted: &str) -> Result<Option<usize>, Fault> {
+    let mut first = None;
     for (nth, one) in all.iter().enumerate() {
-        if one.text("use")? == Some(wanted) {
-            return Ok(Some(nth));
+        match one.text("use")? {
+            Some(found) if found == wanted => return Ok(Some(nth)),
+            Some("old") => {}
+            _ => first = first.or(Some(nth)),
         }
     }
-    Ok((!all.is_empty()).then_some(0))
+    Ok(first)
 }
 
 /// What of a person is not read elsewhere: every name, address and telecommunication but those that are taken.
@@ -122,6 +131,7 @@ pub(super) fn person(
     for point in node.list("telecom")? {
         let system = point.text("system")?;
         let first = match system {
+            _ if is_old(&point)? => false,
             Some("phone" | "sms") => !std::mem::replace(&mut phone, true),
             Some("email") => !std::mem::replace(&mut email, true),
             _ => false,
@@ -135,6 +145,12 @@ pub(super) fn person(
                 what.trim_end_matches([',', ' ']),
                 point.text("value")?,
             );
+        }
+    }
+    for identifier in node.list("identifier")? {
+        if is_old(&identifier)? {
+            let what = format!("{who}, old identifier");
+            say(reading, &what, identifier.text("value")?);
         }
     }
     if node.truth("active")? == Some(false) {

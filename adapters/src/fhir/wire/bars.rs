@@ -17,7 +17,7 @@ use super::message::Message;
 use super::node::{Concept, Fault, Issue, Node};
 use super::outward::{self, Standing};
 use super::part::{Bundle, BundleEntry, Folder, code_extension, note};
-use super::{cannot, code};
+use super::{cannot, code, notice};
 
 /// What a message says beyond its resources.
 struct Header<'a> {
@@ -116,7 +116,7 @@ pub(super) fn is_id(text: &str) -> bool {
 
 /// A request that ends: enough to name it, why, and nothing more of the child than its identifiers.
 fn ended(folder: &mut Folder<'_>, source: &Source, content: &Referral, standing: Standing<'_>) {
-    outward::parties(folder, source, None);
+    outward::parties(folder, &source.sender, &source.recipient);
     outward::patient_named(folder, &content.child);
     let mut identifier = outward::request_identifiers(folder, source, Some(content));
     let delivery = standing.delivery;
@@ -149,9 +149,9 @@ pub(super) const WITHDRAWN: &str =
     "CONSENT WITHDRAWN: stop work on this referral, and do not share it further.";
 
 /// A status for the agency that sent the referral: the id is the one that our answer to its request gave. The child is
-/// not named again.
+/// not named again. Who says it is the agency of the leg, whose service performs the request: several may tell of one.
 fn status(folder: &mut Folder<'_>, source: &Source, notice: &StatusNotice, codes: &CodeMap) {
-    outward::parties(folder, source, None);
+    outward::parties(folder, &notice.from, &source.recipient);
     let mapped = codes.status.get(&notice.state);
     let mapped = mapped.map(|wire| json!({ "system": name::system_of(&wire.system), "code": wire.code, "display": wire.display }));
     let reference = json!({ "system": name::REFERENCE, "value": source.reference.as_str() });
@@ -183,9 +183,9 @@ fn status(folder: &mut Folder<'_>, source: &Source, notice: &StatusNotice, codes
         "encounter": folder.reference("encounter"),
         "occurrencePeriod": { "start": notice.due.map(|day| day.to_string()) },
         "authoredOn": notice.at.to_string(),
-        "performer": [folder.reference("sender")],
+        "performer": [folder.reference("sender"), notice::service(notice)],
         "reasonCode": [{ "coding": [{ "system": name::REASON, "code": notice.code }] }],
-        "note": [note("status", notice.text.as_ref().map(|text| text.expose().as_str()))],
+        "note": notice::notes(notice),
     });
     folder.put("request", "ServiceRequest", request);
 }
@@ -260,10 +260,6 @@ pub(crate) fn read_status(message: &Message<'_>, codes: &CodeMap) -> Result<Inbo
                     MessageHeader.response.identifier";
         return Err(request.fault_of("identifier", rule, Issue::Required));
     }
-    let mut words = Vec::new();
-    for note in request.list("note")? {
-        words.push(note.required_text("text")?);
-    }
     let due = match request.object("occurrencePeriod")? {
         Some(period) => period
             .text("start")?
@@ -282,7 +278,7 @@ pub(crate) fn read_status(message: &Message<'_>, codes: &CodeMap) -> Result<Inbo
         state: state(message, request, codes)?,
         source_version: None,
         reason_code: reason_code(message, request)?,
-        text: (!words.is_empty()).then(|| Personal::new(words.join("\n"))),
+        text: notice::words_of(request)?.map(Personal::new),
         due,
         at: instant(&message.bundle, "timestamp")?,
     })

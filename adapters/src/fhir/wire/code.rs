@@ -90,14 +90,14 @@ const fn is_mistake(stop: Option<&StopNotice>) -> bool {
     )
 }
 
-/// Status of the encounter beside it (BaRS application 6).
+/// Status of the encounter beside it (BaRS application 6). Of a referral that nobody has taken up none is planned, and
+/// without an encounter it would be read as accepted.
 pub(super) fn encounter_status(state: LegState) -> &'static str {
     match state {
-        LegState::Submitted
-        | LegState::InfoNeeded
-        | LegState::Accepted
-        | LegState::Waiting
-        | LegState::Booked => "planned",
+        LegState::Submitted => "unknown",
+        LegState::InfoNeeded | LegState::Accepted | LegState::Waiting | LegState::Booked => {
+            "planned"
+        }
         LegState::InTriage => "triaged",
         LegState::InAssessment => "in-progress",
         LegState::OnHold | LegState::WasNotBrought | LegState::AppointmentCancelled => "onleave",
@@ -124,8 +124,9 @@ pub(super) fn bars_state(request: &str, encounter: Option<&str>) -> Option<LegSt
 }
 
 /// Status of a task (DOMAIN.md 2.1; ruling 24).
-pub(super) fn task_status(state: LegState) -> &'static str {
+pub(super) fn task_status(state: LegState, did_not_arrive: bool) -> &'static str {
     match state {
+        LegState::Submitted if did_not_arrive => "failed",
         LegState::Submitted => "requested",
         LegState::InTriage => "received",
         LegState::Accepted => "accepted",
@@ -176,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_decline_of_a_task_is_rejected_and_of_a_bars_request_revoked() {
-        assert_eq!(task_status(LegState::Declined), "rejected");
+        assert_eq!(task_status(LegState::Declined, false), "rejected");
         assert_eq!(bars_status(LegState::Declined), "revoked");
         assert_eq!(bars_state("revoked", None), Some(LegState::Declined));
         assert_eq!(task_state("rejected", false), Some(LegState::Declined));

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use waymark_core::directory::CodeMap;
-use waymark_core::id::Pathway;
+use waymark_core::id::{Pathway, ReferralId};
 use waymark_core::personal::Personal;
 use waymark_core::port::{CancelCode, InboundBody, InboundDocument};
 use waymark_core::referral::{
@@ -40,6 +40,8 @@ pub struct Assumptions {
 pub(crate) struct Asked {
     pub(crate) body: InboundBody,
     pub(crate) documents: Vec<InboundDocument>,
+    /// The id that it names a referral by beside a reference of its sender's own: ours, or no more than its sender's.
+    pub(crate) by_id: Option<SenderReference>,
 }
 
 /// Everything of one request while it is read.
@@ -67,6 +69,7 @@ pub(crate) fn read(
     codes: &CodeMap,
 ) -> Result<Asked, Fault> {
     aside::understood(message)?;
+    single(message)?;
     let (why, request) = (message.reason()?, message.request()?);
     debug_assert_eq!(
         message.event(),
@@ -74,9 +77,8 @@ pub(crate) fn read(
         "responses are read elsewhere"
     );
     let status = request.required_text("status")?;
-    let ends = matches!(status, "revoked" | "entered-in-error");
     match (why, status) {
-        (Why::Update, _) if ends => {
+        _ if ends(why, status) => {
             let code = match status {
                 "entered-in-error" => CancelCode::EnteredInError,
                 _ => CancelCode::CancelledBySender,
@@ -85,22 +87,54 @@ pub(crate) fn read(
             Ok(Asked {
                 body,
                 documents: Vec::new(),
+                by_id: by_id(request)?,
             })
         }
         (Why::New | Why::Update, "active") => {
             let (referral, documents) = referral(message, request, assumptions, codes)?;
             let referral = Box::new(referral);
-            let body = match why {
-                Why::New => InboundBody::Submit(referral),
-                Why::Update => InboundBody::Amend(named(request)?, referral),
+            let (body, by_id) = match why {
+                Why::New => (InboundBody::Submit(referral), None),
+                Why::Update => {
+                    let body = InboundBody::Amend(named(request)?, referral);
+                    (body, by_id(request)?)
+                }
             };
-            Ok(Asked { body, documents })
+            Ok(Asked {
+                body,
+                documents,
+                by_id,
+            })
         }
         _ => {
             let rule = "is active; or, of an update, revoked or entered-in-error";
             Err(request.fault_of("status", rule, Issue::Value))
         }
     }
+}
+
+/// Refuses what holds more than one request or child: what is said of the second would be lost, or read as of the first
+/// (`GET /MessageDefinition`: at most one of each).
+fn single(message: &Message<'_>) -> Result<(), Fault> {
+    if let Some(second) = message.header.list("focus")?.get(1) {
+        return Err(second.fault(
+            "is not there: a message has one request in focus",
+            Issue::Value,
+        ));
+    }
+    for kind in ["ServiceRequest", "Patient"] {
+        if let Some(second) = message.all(kind).nth(1) {
+            let rule =
+                format!("is not a second {kind}: send each referral in a message of its own");
+            return Err(second.fault(rule, Issue::Value));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a request of that reason and status ends one that was sent before.
+pub(crate) fn ends(why: Why, status: &str) -> bool {
+    why == Why::Update && matches!(status, "revoked" | "entered-in-error")
 }
 
 /// The reference by which the sender names a referral that it sent before: its own, else the id that our answer gave, else
@@ -123,6 +157,20 @@ fn named(request: &Node<'_>) -> Result<SenderReference, Fault> {
         value: id.to_owned(),
         namespace: String::new(),
     })
+}
+
+/// The request's id where it can be one that we gave, beside a reference of the sender's own.
+fn by_id(request: &Node<'_>) -> Result<Option<SenderReference>, Fault> {
+    if own_reference(request)?.is_none() {
+        return Ok(None);
+    }
+    let id = request
+        .text("id")?
+        .filter(|id| id.parse::<ReferralId>().is_ok());
+    Ok(id.map(|id| SenderReference {
+        value: id.to_owned(),
+        namespace: String::new(),
+    }))
 }
 
 /// Whether an identifier is one that we gave: as the filler of the request, our reference is ours.

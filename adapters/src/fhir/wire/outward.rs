@@ -5,7 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use waymark_core::directory::CodeMap;
-use waymark_core::id::ServiceId;
+use waymark_core::id::{AgencyId, ServiceId};
 use waymark_core::identifier::{Uln, Upn};
 use waymark_core::personal::Personal;
 use waymark_core::port::Source;
@@ -19,7 +19,7 @@ use super::part::{
     Folder, address, code_extension, human_name, note, observed, telecom, text_extension,
     value_concept,
 };
-use super::safety::{banner, format_words, unsafe_words};
+use super::safety::{banner, contact_words, format_words, is_unsafe};
 
 /// A request's status and intent, which differ between a message and a transaction.
 #[derive(Clone, Copy)]
@@ -44,7 +44,8 @@ pub(super) fn whole(
     codes: &CodeMap,
     standing: Standing<'_>,
 ) {
-    parties(folder, source, Some(content));
+    parties(folder, &source.sender, &source.recipient);
+    referrer(folder, content);
     patient(folder, &content.child);
     let encounter = json!({
         "status": "planned",
@@ -64,9 +65,9 @@ pub(super) fn whole(
     request(folder, source, content, codes, standing, &supporting);
 }
 
-/// The two organisations, and who refers.
-pub(super) fn parties(folder: &mut Folder<'_>, source: &Source, content: Option<&Referral>) {
-    for (name, agency) in [("sender", &source.sender), ("receiver", &source.recipient)] {
+/// The two organisations.
+pub(super) fn parties(folder: &mut Folder<'_>, from: &AgencyId, to: &AgencyId) {
+    for (name, agency) in [("sender", from), ("receiver", to)] {
         let agency = agency.as_str();
         let urn =
             name::school_of(agency).map(|urn| json!({ "system": name::SCHOOL_URN, "value": urn }));
@@ -77,7 +78,9 @@ pub(super) fn parties(folder: &mut Folder<'_>, source: &Source, content: Option<
             json!({ "identifier": [own, urn], "active": true }),
         );
     }
-    let Some(content) = content else { return };
+}
+
+fn referrer(folder: &mut Folder<'_>, content: &Referral) {
     let who = &content.referrer;
     let practitioner = json!({
         "name": [{ "text": who.name.expose() }],
@@ -265,13 +268,13 @@ fn flag(folder: &mut Folder<'_>, place: (&str, usize), category: (&str, &str), f
 }
 
 /// A person around the child. Where contact is unsafe the resource says so by a modifier, which nobody may overlook
-/// (FHIR R4, 2.5.0.1), and a flag and the banner say it in words.
+/// (FHIR R4, 2.5.0.1); a flag and the banner say it in words, and whatever note there is on contact.
 fn related(folder: &mut Folder<'_>, nth: usize, contact: &Contact) {
-    let unsafe_contact = unsafe_words(contact);
     let safe = code_extension("safe-to-contact", contact.safe_to_contact.as_str());
-    let (plain, modifier) = match &unsafe_contact {
-        Some(_) => (Value::Null, safe),
-        None => (safe, Value::Null),
+    let (plain, modifier) = if is_unsafe(contact) {
+        (Value::Null, safe)
+    } else {
+        (safe, Value::Null)
     };
     let note = contact
         .safe_contact_note
@@ -296,7 +299,7 @@ fn related(folder: &mut Folder<'_>, nth: usize, contact: &Contact) {
     });
     folder.put(&format!("contact-{nth}"), "RelatedPerson", person);
     let derived = [
-        ("unsafe-contact", unsafe_contact),
+        ("unsafe-contact", contact_words(contact)),
         ("format", format_words(contact)),
     ];
     for (what, words) in derived {

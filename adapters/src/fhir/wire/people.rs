@@ -14,6 +14,9 @@ use super::code;
 use super::inward::Reading;
 use super::node::{Fault, Issue, Node};
 
+/// The rule of a name.
+const NAME_REQUIRED: &str = "is required: one whose use is not old";
+
 /// The child: whom the request is about.
 pub(super) fn child(reading: &mut Reading<'_, '_>) -> Result<Child, Fault> {
     let subject = reading.request.required("subject")?;
@@ -30,7 +33,7 @@ pub(super) fn child(reading: &mut Reading<'_, '_>) -> Result<Child, Fault> {
         .filter(|r| r.kind == "Patient");
     let patient = &found.ok_or_else(missing)?.node;
     let name = official(patient, "name")?
-        .ok_or_else(|| patient.fault_of("name", "is required", Issue::Required))?;
+        .ok_or_else(|| patient.fault_of("name", NAME_REQUIRED, Issue::Required))?;
     let mut child = Child {
         name,
         date_of_birth: born(patient)?,
@@ -75,6 +78,9 @@ fn identifiers(patient: &Node<'_>, child: &mut Child) -> Result<(), Fault> {
         let Some(value) = identifier.text("value")? else {
             continue;
         };
+        if aside::is_old(&identifier)? {
+            continue;
+        }
         let bad = |why: String| identifier.fault_of("value", why, Issue::Value);
         if name::is_system(system, name::NHS_NUMBER) {
             let number = NhsNumber::parse(value).map_err(|e| bad(e.to_string()))?;
@@ -141,7 +147,7 @@ fn home(patient: &Node<'_>) -> Result<Option<Address>, Fault> {
     }))
 }
 
-/// The official name of an element that is a list of names, else the first.
+/// The official name of an element that is a list of names, else the first that is in use.
 fn official(node: &Node<'_>, element: &str) -> Result<Option<Name>, Fault> {
     let all = node.list(element)?;
     let chosen = aside::preferred(&all, "official")?;
@@ -176,7 +182,8 @@ fn foreign_contact(contact: &Node<'_>) -> Result<Option<String>, Fault> {
         parts.extend(name_words(&name)?);
     }
     for point in contact.list("telecom")? {
-        parts.extend(point.text("value")?.map(ToOwned::to_owned));
+        let old = if aside::is_old(&point)? { "old " } else { "" };
+        parts.extend(point.text("value")?.map(|value| format!("{old}{value}")));
     }
     Ok((!parts.is_empty()).then(|| format!("Contact: {}", parts.join(", "))))
 }
@@ -219,7 +226,7 @@ pub(super) fn contacts(reading: &mut Reading<'_, '_>) -> Result<Vec<Contact>, Fa
 
 fn contact(person: &Node<'_>) -> Result<Contact, Fault> {
     let name = official(person, "name")?
-        .ok_or_else(|| person.fault_of("name", "is required", Issue::Required))?;
+        .ok_or_else(|| person.fault_of("name", NAME_REQUIRED, Issue::Required))?;
     let (phone, email) = telecom(person)?;
     let note = person.extension(&name::extension("safe-contact-note"))?;
     let responsible = person.extension(&name::extension("parental-responsibility"))?;
@@ -260,12 +267,13 @@ fn role(person: &Node<'_>) -> Result<ContactRole, Fault> {
 
 type Reached = (Option<Personal<String>>, Option<Personal<String>>);
 
-/// The first telephone and the first email.
+/// The first telephone and the first email that are in use.
 fn telecom(node: &Node<'_>) -> Result<Reached, Fault> {
     let (mut phone, mut email) = (None, None);
     for point in node.list("telecom")? {
         let value = point.text("value")?.map(Personal::from);
         match point.text("system")? {
+            _ if aside::is_old(&point)? => {}
             Some("phone" | "sms") if phone.is_none() => phone = value,
             Some("email") if email.is_none() => email = value,
             _ => {}
@@ -300,11 +308,12 @@ pub(super) fn referrer(reading: &mut Reading<'_, '_>) -> Result<Referrer, Fault>
         }
         _ => return Err(missing()),
     };
-    let name = match practitioner.list("name")?.first() {
+    let names = practitioner.list("name")?;
+    let name = match aside::preferred(&names, "official")?.and_then(|nth| names.get(nth)) {
         Some(name) => name_words(name)?,
         None => None,
     };
-    let name = name.ok_or_else(|| practitioner.fault_of("name", "is required", Issue::Required))?;
+    let name = name.ok_or_else(|| practitioner.fault_of("name", NAME_REQUIRED, Issue::Required))?;
     let role = match role {
         Some(role) => role
             .list("code")?

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use waymark_core::delivery::{Evidence, Kind};
 use waymark_core::directory::CodeMap;
+use waymark_core::id::ServiceId;
 use waymark_core::leg::LegState;
 use waymark_core::personal::Personal;
 use waymark_core::port::{InboundStatus, RenderError, Rendered, Source, StatusNotice};
@@ -20,8 +21,8 @@ use super::super::config::Settings;
 use super::super::name;
 use super::node::{Fault, Issue, Node};
 use super::outward::{self, Standing};
-use super::part::{Bundle, BundleEntry, Entry, Folder, code_extension};
-use super::{bars, cannot, code};
+use super::part::{Bundle, BundleEntry, Entry, Folder, code_extension, text_extension};
+use super::{bars, cannot, code, notice};
 
 /// The system of the identifiers that a server finds our resources again by.
 pub(crate) const RESOURCE_ID: &str = "urn:waymark:id:resource";
@@ -184,15 +185,19 @@ fn lead(value: &mut Value, places: &BTreeMap<String, String>) {
     }
 }
 
+/// One for each referral, leg and place: a referral that comes back to a service that had it before is a new request
+/// there. Of a status, which has no leg, one for each service that tells it, or agency.
 fn key(source: &Source, name: &str) -> String {
-    let service = source
-        .service
-        .as_ref()
-        .map_or("", |service| service.as_str());
-    format!("{}-{service}-{name}", source.reference.as_str())
+    let leg = source.leg.map(|leg| leg.to_string());
+    let teller = source.status.as_ref().map(|notice| {
+        let service = notice.service.as_ref().map(ServiceId::as_str);
+        service.unwrap_or(notice.from.as_str()).to_owned()
+    });
+    let place = leg.or(teller).unwrap_or_default();
+    format!("{}-{place}-{name}", source.reference.as_str())
 }
 
-/// Gives a resource the identifier that the server finds it again by: one for each referral, service and place.
+/// Gives a resource the identifier that the server finds it again by.
 fn identified(source: &Source, name: &str, resource: Value) -> (String, Value) {
     let value = key(source, name);
     let own = json!({ "system": RESOURCE_ID, "value": value });
@@ -217,7 +222,6 @@ struct Parties {
 /// that the server knows it by. All else that supported the request goes with it.
 fn ended(folder: &mut Folder<'_>, source: &Source, use_case: &str) {
     let patient = json!({ "type": "Patient", "identifier": { "system": RESOURCE_ID, "value": key(source, "patient") } });
-    let agency = |id: &str| json!({ "type": "Organization", "identifier": { "system": name::agency_system(id), "value": id } });
     let parties = Parties {
         patient: patient.clone(),
         sender: agency(source.sender.as_str()),
@@ -241,6 +245,11 @@ fn ended(folder: &mut Folder<'_>, source: &Source, use_case: &str) {
     folder.put("request", "ServiceRequest", request);
     let status = code::ended_task(source.stop.as_ref());
     task(folder, source, status, None, &parties);
+}
+
+/// An agency by its id.
+fn agency(id: &str) -> Value {
+    json!({ "type": "Organization", "identifier": { "system": name::agency_system(id), "value": id } })
 }
 
 /// Why it ends, in words.
@@ -280,25 +289,29 @@ fn task(
     folder.put("task", "Task", body);
 }
 
-/// A status for the agency that sent the referral: a task under the referral's own id. The child is not named.
+/// A status for the agency that sent the referral: a task of the agency that tells it. The child is not named.
 fn status(folder: &mut Folder<'_>, source: &Source, notice: &StatusNotice, codes: &CodeMap) {
     let mapped = codes.status.get(&notice.state);
     let mapped = mapped.map(|wire| json!({ "system": name::system_of(&wire.system), "code": wire.code, "display": wire.display }));
     let own = json!({ "system": name::STATE, "code": notice.state.as_str() });
     let body = json!({
-        "extension": [code_extension("state", notice.state.as_str())],
+        "extension": [
+            code_extension("state", notice.state.as_str()),
+            text_extension("service", notice.service.as_ref().map(ServiceId::as_str)),
+        ],
         "identifier": [
             { "system": name::REFERENCE, "value": source.reference.as_str() },
             { "system": name::REFERRAL_ID, "value": source.referral.to_string() },
             outward::sender_identifier(source),
         ],
-        "status": code::task_status(notice.state),
+        "status": code::task_status(notice.state, notice.did_not_arrive()),
         "statusReason": { "coding": [{ "system": name::REASON, "code": notice.code }] },
         "businessStatus": { "coding": [mapped, own] },
         "intent": "order",
         "restriction": { "period": { "end": notice.due.map(|day| day.to_string()) } },
         "lastModified": notice.at.to_string(),
-        "note": [notice.text.as_ref().map(|text| json!({ "text": text.expose() }))],
+        "owner": agency(notice.from.as_str()),
+        "note": notice::notes(notice),
     });
     folder.put("task", "Task", body);
 }
@@ -345,10 +358,6 @@ pub(crate) fn read_task(
         .ok()
         .flatten()
         .or(changed);
-    let mut words = Vec::new();
-    for note in task.list("note")? {
-        words.push(note.required_text("text")?);
-    }
     let version = meta_text("versionId")?.map_or_else(
         || format!("{status}@{}", at.map_or(0, Timestamp::as_ms)),
         ToOwned::to_owned,
@@ -369,7 +378,7 @@ pub(crate) fn read_task(
         state,
         source_version: changed.and_then(|at| u64::try_from(at.as_ms()).ok()),
         reason_code: reason(task)?,
-        text: (!words.is_empty()).then(|| Personal::new(words.join("\n"))),
+        text: notice::words_of(task)?.map(Personal::new),
         due,
         at,
         grade: Evidence::ApplicationAck,

@@ -14,7 +14,7 @@ pub(super) fn banner(content: &Referral) -> String {
         flags.iter().map(line).collect()
     };
     let mut lines = flags("SAFEGUARDING", &content.safeguarding);
-    lines.extend(content.contacts.iter().filter_map(unsafe_words));
+    lines.extend(content.contacts.iter().filter_map(contact_words));
     lines.extend(content.contacts.iter().filter_map(format_words));
     lines.extend(
         content
@@ -40,18 +40,29 @@ pub(super) fn banner(content: &Referral) -> String {
     lines.join("\n")
 }
 
-/// What must be known before anybody contacts this person; none where contact is safe.
-pub(super) fn unsafe_words(contact: &Contact) -> Option<String> {
-    let rule = match contact.safe_to_contact {
-        SafeToContact::No => "DO NOT CONTACT",
-        SafeToContact::WithCare => "CONTACT ONLY AS FOLLOWS",
-        SafeToContact::Yes | SafeToContact::Unknown => return None,
-    };
-    let (given, family) = (contact.name.given.expose(), contact.name.family.expose());
+/// Whether a person may not be contacted as any other.
+pub(super) const fn is_unsafe(contact: &Contact) -> bool {
+    match contact.safe_to_contact {
+        SafeToContact::No | SafeToContact::WithCare => true,
+        SafeToContact::Yes | SafeToContact::Unknown => false,
+    }
+}
+
+/// What must be known before anybody contacts this person; none where contact is safe or nothing is known of it, and
+/// nobody wrote a note.
+pub(super) fn contact_words(contact: &Contact) -> Option<String> {
     let note = contact
         .safe_contact_note
         .as_ref()
         .map_or("", |text| text.expose());
+    let rule = match contact.safe_to_contact {
+        SafeToContact::No => "DO NOT CONTACT",
+        SafeToContact::WithCare => "CONTACT ONLY AS FOLLOWS",
+        _ if note.is_empty() => return None,
+        SafeToContact::Yes => "BEFORE CONTACT",
+        SafeToContact::Unknown => "BEFORE CONTACT, WHICH MAY BE UNSAFE",
+    };
+    let (given, family) = (contact.name.given.expose(), contact.name.family.expose());
     let words = format!("{rule}: {given} {family} ({}) {note}", contact.role);
     Some(words.trim_end().to_owned())
 }

@@ -15,9 +15,9 @@ use waymark_core::referral::{
 };
 
 use super::super::name;
-use super::aside;
 use super::inward::Reading;
 use super::node::{Concept, Fault, Issue, Node};
+use super::{aside, words};
 
 /// What the supporting resources of a message say.
 pub(super) struct Support {
@@ -209,13 +209,8 @@ fn observation(
     let code = Concept::read(&node.required("code")?)?;
     let value = node.concept("valueCodeableConcept")?;
     if let Some(why) = aside::stale(node, &["cancelled", "entered-in-error"])? {
-        let words = value.words().or(node.text("valueString")?);
-        let words = [code.words(), words];
-        let words: Vec<&str> = words.into_iter().flatten().collect();
-        reading.say(format!(
-            "Observation that does not stand ({why}): {}",
-            words.join(" ")
-        ));
+        let words = words::finding(node)?;
+        reading.say(format!("Observation that does not stand ({why}): {words}"));
         return Ok(());
     }
     let tested = || {
@@ -246,12 +241,8 @@ fn observation(
         Some("hearing-checked") => found.hearing = Some(tested()?),
         Some("vision-checked") => found.vision = Some(tested()?),
         _ => {
-            let words = value
-                .words()
-                .or(node.text("valueString")?)
-                .unwrap_or_default();
-            let line = format!("Observation: {} {words}", code.words().unwrap_or_default());
-            reading.say(line.trim_end());
+            let words = words::finding(node)?;
+            reading.say(format!("Observation: {words}"));
         }
     }
     Ok(())
@@ -312,6 +303,9 @@ fn setting(node: &Node<'_>, kind: &Concept<'_>) -> Result<Setting, Fault> {
 /// Care plans: an activity with a description is a cycle, and what else activities say goes into words.
 fn plans(reading: &mut Reading<'_, '_>, found: &mut Support) -> Result<(), Fault> {
     let plans: Vec<Node<'_>> = reading.message.all("CarePlan").cloned().collect();
+    for plan in &plans {
+        words::plan(reading, plan)?;
+    }
     for activity in plans
         .iter()
         .map(|plan| plan.list("activity"))
@@ -325,10 +319,15 @@ fn plans(reading: &mut Reading<'_, '_>, found: &mut Support) -> Result<(), Fault
                 .words
                 .extend(concept.words().map(|words| format!("Care plan: {words}")));
         }
-        let Some(detail) = activity.object("detail")? else {
-            continue;
+        let detail = activity.object("detail")?;
+        let what = match &detail {
+            Some(detail) if detail.truth("doNotPerform")? != Some(true) => {
+                detail.text("description")?
+            }
+            _ => None,
         };
-        let Some(what) = detail.text("description")? else {
+        let (Some(detail), Some(what)) = (detail, what) else {
+            words::activity(reading, activity)?;
             continue;
         };
         let period = detail.object("scheduledPeriod")?;
@@ -336,16 +335,15 @@ fn plans(reading: &mut Reading<'_, '_>, found: &mut Support) -> Result<(), Fault
             Some(period) => day(period, element),
             None => Ok(None),
         };
-        let outcome = activity.list("progress")?;
-        let outcome = outcome
-            .first()
-            .map(|note| note.required_text("text"))
-            .transpose()?;
+        let mut outcome = Vec::new();
+        for progress in activity.list("progress")? {
+            outcome.push(progress.required_text("text")?);
+        }
         found.cycles.push(Cycle {
             from: end("start")?,
             to: end("end")?,
             what: what.into(),
-            outcome: outcome.map(Personal::from),
+            outcome: (!outcome.is_empty()).then(|| Personal::new(outcome.join("\n"))),
         });
     }
     Ok(())

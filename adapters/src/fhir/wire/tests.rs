@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use waymark_core::delivery::{Evidence, Kind};
 use waymark_core::directory::{AdapterKind, CodeMap, Endpoint, Environment, WireCode};
+use waymark_core::id::LegId;
 use waymark_core::leg::LegState;
 use waymark_core::personal::{Payload, Personal};
 use waymark_core::port::{
@@ -24,6 +25,7 @@ use crate::far_side;
 mod aside;
 mod consent;
 mod refusals;
+mod told;
 
 pub(in crate::fhir) const BARS: &str = "url = \"https://r1l.example/FHIR/R4\"\nmode = \"bars\"\nauth = \"mtls\"\n\
      target = { value = \"2000011147\" }\nsource = { value = \"2000099999\" }";
@@ -321,13 +323,14 @@ fn status_of(bundle: &Value) -> Result<InboundStatus, Fault> {
 
 fn told(state: LegState) -> Source {
     let mut source = sample::source(Kind::Status);
+    source.recipient = source.sender.clone();
     source.sender_reference = Some(SenderReference {
         value: "S-1".to_owned(),
         namespace: "https://sender.example/ref".to_owned(),
     });
     source.status = Some(StatusNotice {
         from: "R1L".parse().unwrap(),
-        service: None,
+        service: Some("community".parse().unwrap()),
         state,
         code: "told".to_owned(),
         text: Some("words | here".into()),

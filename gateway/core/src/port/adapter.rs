@@ -104,6 +104,40 @@ pub struct StatusNotice {
     pub at: Timestamp,
 }
 
+impl StatusNotice {
+    /// The code of a message that needs a person, because it did not arrive.
+    pub const UNDELIVERABLE: &'static str = "undeliverable";
+    /// The code of a message that its receiver refused.
+    pub const REJECTED: &'static str = "rejected";
+    /// The code of a cancel that its receiver refused.
+    pub const CANCEL_REFUSED: &'static str = "cancel_refused";
+
+    /// Whether it says that a message did not get to its receiver.
+    pub fn did_not_arrive(&self) -> bool {
+        [Self::UNDELIVERABLE, Self::REJECTED].contains(&self.code.as_str())
+    }
+
+    /// What its code says, in words for a person who knows no codes; none where the code is a service's own, which has
+    /// words of its own.
+    pub fn words(&self) -> Option<&'static str> {
+        match self.code.as_str() {
+            Self::UNDELIVERABLE => Some(
+                "NOT DELIVERED: a message about this referral did not reach the service. A person must act: \
+                 this does not mean that the service has accepted anything.",
+            ),
+            Self::REJECTED => Some(
+                "NOT TAKEN: the service's system refused a message about this referral, and it is not sent again. \
+                 A person must act: this does not mean that the service has accepted anything.",
+            ),
+            Self::CANCEL_REFUSED => Some(
+                "NOT CANCELLED: the service did not take the cancellation, and nothing has changed there by it. \
+                 Speak with the service.",
+            ),
+            _ => None,
+        }
+    }
+}
+
 /// The bytes that every attempt of a delivery sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rendered {

@@ -146,6 +146,7 @@ const fn gateway(codes: &CodeMap) -> Caller<'_> {
         codes,
         identity: "gateway",
         agency: None,
+        acts_for: None,
         traceparent: None,
     }
 }

@@ -395,10 +395,102 @@ async fn a_status_is_of_the_exchange_and_answers_the_message_that_opened_its_ref
         let response = &told["entry"][0]["resource"]["response"];
         assert_eq!(response["identifier"], message["id"]);
         assert_eq!(response["code"], "ok");
+        // Who speaks is the service's agency, and not the one that is told.
+        let request = told["entry"].as_array().context("a list")?.iter();
+        let mut request = request.map(|entry| &entry["resource"]);
+        let request = request
+            .find(|resource| resource["resourceType"] == "ServiceRequest")
+            .context("the request")?;
+        let performer = &request["performer"];
+        assert_eq!(performer[0], told["entry"][0]["resource"]["sender"]);
+        assert_eq!(performer[1]["identifier"]["value"], "paediatrics");
+        let words = text(&request["note"][0], "text");
+        assert_eq!(words, "From R1L, service paediatrics.");
     }
     assert_ne!(
         records[0]["headers"]["x-request-id"],
         records[1]["headers"]["x-request-id"]
     );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancel_names_its_referral_by_our_id_beside_a_reference_and_two_referrals_are_refused()
+-> anyhow::Result<()> {
+    let place = Place::new("bars", "").await?;
+    let school = Papers::of(&place.gateway, "waymark:test:agency:EE123456")?;
+    let path = "/$process-message";
+    let mut ids = Vec::new();
+    for reference in ["S-1", "S-2"] {
+        let mut new = golden("bars-new.json")?;
+        request_of(&mut new)?["identifier"] =
+            json!([{"system": "https://school.example/ref", "value": reference}]);
+        let file = place.file(&format!("{reference}.json"), &new)?;
+        let args = ["--file", &file, "--bars", TARGET];
+        let said = place.sends(&school, "POST", path, &args).await?;
+        assert_eq!(said["status"], 200, "{said}");
+        let mut answer = said["body"].clone();
+        ids.push(text(request_of(&mut answer)?, "id").to_owned());
+    }
+    // What was asked, by the first one's id: a reference that nobody knows, another's, and its own.
+    for (n, (reference, status)) in [("S-9", 200), ("S-2", 409), ("S-1", 200)]
+        .into_iter()
+        .enumerate()
+    {
+        let mut update = golden("bars-update.json")?;
+        let request = request_of(&mut update)?;
+        request["id"] = json!(ids[0]);
+        request["identifier"] =
+            json!([{"system": "https://school.example/ref", "value": reference}]);
+        let file = place.file(&format!("update-{n}.json"), &update)?;
+        let args = ["--file", &file, "--bars", TARGET];
+        let said = place.sends(&school, "POST", path, &args).await?;
+        assert_eq!(said["status"], status, "{reference}: {said}");
+        let mut answer = said["body"].clone();
+        if status == 200 {
+            assert_eq!(request_of(&mut answer)?["id"], json!(ids[0]), "{reference}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancel_that_came_after_assessment_began_and_is_refused_is_told_as_that()
+-> anyhow::Result<()> {
+    let place = Place::new("bars", "").await?;
+    let message = golden("bars-new.json")?.to_string();
+    let message = message
+        .replace("EE123456", "FHR01")
+        .replace("share_health", "share_education");
+    let message: Value = serde_json::from_str(&message.replace(PATHWAY, "specialist-teaching"))?;
+    let file = place.file("asked.json", &message)?;
+    let args = ["--file", &file, "--bars", TARGET];
+    let said = place
+        .sends(&place.papers, "POST", "/$process-message", &args)
+        .await?;
+    assert_eq!(said["status"], 200, "{said}");
+    let id = text(&said["body"]["entry"][1]["resource"], "id");
+    let [asker, team] = place.gateway.clients(["FHR01", "SPEC1"]).await?;
+    let post = team.fetch_one(id).await?;
+    team.acknowledge(&post).await?;
+    team.status(id, 1, LegState::InAssessment).await?;
+    asker.cancel("too-late", id).await?;
+    let cancel = team.fetch_one(id).await?;
+    let reject = v1::RejectRequest {
+        delivery_id: cancel.lent.delivery_id.clone(),
+        lease_token: cancel.lent.lease_token.clone(),
+        reason_code: "begun".to_owned(),
+        reason: "the assessment is under way".to_owned(),
+        fault: v1::Fault::Sender.into(),
+    };
+    team.mailbox().reject(reject).await?;
+    let records = place.peer.has(2).await?;
+    let mut told: Value = serde_json::from_slice(&bytes(&records[1], "body_b64")?)?;
+    let request = request_of(&mut told)?;
+    let code = &request["reasonCode"][0]["coding"][0]["code"];
+    assert_eq!(code, "cancel_refused");
+    assert_eq!(request["extension"][0]["valueCode"], "in_assessment");
+    let words = text(&request["note"][1], "text");
+    assert!(words.starts_with("NOT CANCELLED: "), "{words}");
     Ok(())
 }

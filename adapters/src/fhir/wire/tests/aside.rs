@@ -163,3 +163,149 @@ fn what_changes_the_meaning_of_the_rest_is_refused_by_its_path() {
     let said = with("ServiceRequest", &json!({"doNotPerform": false}), &[]);
     assert!(read(&said).is_ok());
 }
+
+#[test]
+fn what_is_old_is_said_in_words_and_never_chosen() {
+    let contact = json!({"telecom": [{"system": "phone", "use": "old", "value": "1"},
+        {"system": "phone", "use": "mobile", "value": "2"}, {"system": "email", "use": "old", "value": "a@b.example"}]});
+    let bundle = with("RelatedPerson", &contact, &[]);
+    let read = submitted(&bundle).unwrap();
+    assert_eq!(read.contacts[0].phone.as_ref().unwrap().expose(), "2");
+    assert!(read.contacts[0].email.is_none());
+    let words = narrative(&bundle);
+    for line in [
+        "Contact Marisol Quillfeather, old phone: 1",
+        "Contact Marisol Quillfeather, old email: a@b.example",
+    ] {
+        assert!(words.lines().any(|found| found == line), "{line}: {words}");
+    }
+    let name = json!({"use": "old", "family": "Before", "given": ["Tam"]});
+    let child = json!({"address": [{"use": "old", "line": ["4 Left Lane"]}],
+        "name": [name, {"family": "Quillfeather", "given": ["Tam"]}],
+        "identifier": [{"use": "old", "system": name::NHS_NUMBER, "value": "9434765919"}]});
+    let bundle = with("Patient", &child, &[]);
+    let read = submitted(&bundle).unwrap();
+    assert_eq!(read.child.name.family.expose(), "Quillfeather");
+    assert!(read.child.address.is_none() && read.child.nhs_number.is_none());
+    let words = narrative(&bundle);
+    for line in [
+        "Child, old name: Tam Before",
+        "Child, old address: 4 Left Lane",
+        "Child, old identifier: 9434765919",
+    ] {
+        assert!(words.lines().any(|found| found == line), "{line}: {words}");
+    }
+    let only = with("Patient", &json!({ "name": [name] }), &[]);
+    assert!(read_fault(&only).ends_with("resource.name"));
+}
+
+fn read_fault(bundle: &Value) -> String {
+    read(bundle).err().unwrap().path
+}
+
+#[test]
+fn a_finding_is_said_with_its_value_whatever_its_type_and_with_its_parts_and_notes() {
+    let observation = |more: Value| {
+        let mut one = json!({"resourceType": "Observation", "status": "final",
+            "code": {"text": "Child protection plan in place"}});
+        one.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        one
+    };
+    for (more, said) in [
+        (json!({"valueBoolean": false}), ": no"),
+        (json!({"valueBoolean": true}), ": yes"),
+        (
+            json!({"valueQuantity": {"comparator": "<", "value": 12.5, "unit": "kg"}}),
+            ": < 12.5 kg",
+        ),
+        (json!({"valueInteger": 3}), ": 3"),
+        (json!({"valueDateTime": "2026-03-01"}), ": 2026-03-01"),
+        (
+            json!({"valueRange": {"low": {"value": 1}, "high": {"value": 2, "unit": "h"}}}),
+            ": 1 to 2 h",
+        ),
+        (
+            json!({"valuePeriod": {"start": "2026-01-01"}}),
+            ": 2026-01-01 to ?",
+        ),
+        (
+            json!({"dataAbsentReason": {"text": "not asked"}}),
+            ": no value (not asked)",
+        ),
+        (
+            json!({"valueString": "since May", "interpretation": [{"text": "high"}], "note": [{"text": "under review"}],
+                "component": [{"code": {"text": "Emotional harm"}, "valueBoolean": false}]}),
+            ": since May [high]; Emotional harm: no (under review)",
+        ),
+        (json!({}), ""),
+    ] {
+        let words = narrative(&with("Patient", &json!({}), &[observation(more)]));
+        let line = format!("Observation: Child protection plan in place{said}");
+        assert!(words.lines().any(|found| found == line), "{line}: {words}");
+    }
+    let samples = observation(json!({"valueSampledData": {"data": "1 2"}}));
+    let refused = read_fault(&with("Patient", &json!({}), &[samples]));
+    assert!(refused.ends_with("valueSampledData"), "{refused}");
+}
+
+#[test]
+fn a_care_plan_loses_neither_words_nor_what_must_not_be_done() {
+    let plan = json!({"resourceType": "CarePlan", "description": "Early help", "note": [{"text": "agreed in May"}],
+    "activity": [
+        {"detail": {"status": "completed", "code": {"text": "Parenting course"}}, "progress": [{"text": "went well"}]},
+        {"detail": {"status": "cancelled", "doNotPerform": true, "description": "home visits"}},
+        {"detail": {"status": "completed", "description": "Sleep diary"}, "progress": [{"text": "kept"}, {"text": "and read"}]},
+    ]});
+    let bundle = with("Patient", &json!({}), &[plan]);
+    let words = narrative(&bundle);
+    for line in [
+        "Care plan: Early help",
+        "Care plan, note: agreed in May",
+        "Care plan, activity: Parenting course, completed, went well",
+        "Care plan, NOT TO BE DONE: home visits, cancelled",
+    ] {
+        assert!(words.lines().any(|found| found == line), "{line}: {words}");
+    }
+    let cycles = submitted(&bundle).unwrap().graduated_response;
+    let last = cycles.last().unwrap();
+    assert_eq!(last.what.expose(), "Sleep diary");
+    assert_eq!(last.outcome.as_ref().unwrap().expose(), "kept\nand read");
+}
+
+#[test]
+fn a_note_on_contact_stands_in_words_whether_contact_is_safe_or_not_known() {
+    use waymark_core::referral::SafeToContact;
+    for (safe, begins) in [
+        (SafeToContact::Yes, "BEFORE CONTACT: "),
+        (
+            SafeToContact::Unknown,
+            "BEFORE CONTACT, WHICH MAY BE UNSAFE: ",
+        ),
+    ] {
+        let mut source = sample::source(Kind::New);
+        let contact = &mut source.content.as_mut().unwrap().contacts[0];
+        contact.safe_to_contact = safe;
+        contact.safe_contact_note = Some("never say where they live now".into());
+        for settings in [BARS, PLAIN] {
+            let mut bundle = rendered(&source, settings);
+            let said = bundle.to_string();
+            let line = format!("{begins}Marisol Quillfeather");
+            let banner = &resource(&mut bundle, "ServiceRequest")["note"][0]["text"];
+            let banner = banner.as_str().unwrap();
+            let found = banner
+                .lines()
+                .find(|found| found.starts_with(&line))
+                .unwrap();
+            assert!(found.ends_with("never say where they live now"), "{found}");
+            assert!(said.matches(found).count() >= 2, "a flag says it too");
+        }
+        let back = submitted(&rendered(&source, BARS)).unwrap();
+        assert_eq!(
+            back,
+            as_read(source.content.unwrap()),
+            "and it comes back as it was"
+        );
+    }
+}

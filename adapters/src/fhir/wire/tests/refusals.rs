@@ -84,7 +84,7 @@ fn a_foreign_referral_is_read_with_what_the_agreement_assumes_and_loses_no_flag(
     let narrative = read.narrative.unwrap();
     for words in [
         "Flag HC: dog at home",
-        "Observation: Growth normal",
+        "Observation: Growth: normal",
         "MedicationStatement",
     ] {
         assert!(narrative.expose().contains(words), "{words}");
@@ -214,4 +214,46 @@ fn wrong_elements_of_a_request_are_named() {
         let fault = read(&bundle).err().unwrap();
         assert!(fault.path.ends_with(end), "{kind}.{element}: {fault}");
     }
+}
+
+#[test]
+fn a_second_request_child_or_focus_is_refused_by_its_path_and_a_response_is_read() {
+    let whole = rendered(&sample::source(Kind::New), BARS);
+    let second = |kind: &str| {
+        let mut bundle = whole.clone();
+        let entries = bundle["entry"].as_array_mut().unwrap();
+        let mut entry = entries
+            .iter()
+            .find(|entry| entry["resource"]["resourceType"] == kind)
+            .unwrap()
+            .clone();
+        entry["fullUrl"] = json!("urn:uuid:0b0e5f5e-0000-4000-8000-000000000001");
+        entries.push(entry);
+        (
+            format!("Bundle.entry[{}].resource", entries.len() - 1),
+            bundle,
+        )
+    };
+    for kind in ["ServiceRequest", "Patient"] {
+        let (path, bundle) = second(kind);
+        let fault = read(&bundle).err().unwrap();
+        assert_eq!(fault.path, path, "{fault}");
+        assert!(fault.rule.contains(kind), "{fault}");
+    }
+    let mut bundle = whole.clone();
+    let focus = &mut bundle["entry"][0]["resource"]["focus"];
+    let first = focus[0].clone();
+    focus.as_array_mut().unwrap().push(first);
+    let fault = read(&bundle).err().unwrap();
+    assert_eq!(fault.path, "Bundle.entry[0].resource.focus[1]", "{fault}");
+    // What a resource contains is no entry of the message, and news may bring its encounter in focus.
+    let mut bundle = whole.clone();
+    resource(&mut bundle, "ServiceRequest")["contained"] =
+        json!([{"resourceType": "ServiceRequest", "id": "earlier"}]);
+    assert!(read(&bundle).is_ok());
+    let mut bundle = rendered(&told(LegState::Accepted), BARS);
+    let focus = &mut bundle["entry"][0]["resource"]["focus"];
+    let first = focus[0].clone();
+    focus.as_array_mut().unwrap().push(first);
+    assert!(status_of(&bundle).is_ok());
 }
