@@ -17,6 +17,7 @@ use waymark_core::port::{
 
 use super::config::Settings;
 use crate::limits::BODY_BYTES_MAX;
+use crate::receipt;
 use crate::webhook::wire::retry_after;
 
 /// The media type of news as it is kept.
@@ -352,16 +353,8 @@ pub(super) fn inbound(
     let body = match said {
         News::None => return None,
         News::NoMore | News::Arrived => InboundBody::Status(InboundStatus {
-            referral: wire_id.as_str().to_owned(),
-            answers: Some(wire_id.as_str().to_owned()),
             receiver_reference: id(provider_id.to_owned()),
-            state: waymark_core::leg::LegState::Submitted,
-            source_version: None,
-            reason_code: None,
-            text: None,
-            due: None,
-            at: None,
-            grade,
+            ..receipt::evidence(wire_id.to_string(), grade)
         }),
         News::Failed(word) => InboundBody::Undelivered(Undelivered {
             answers: wire_id.as_str().to_owned(),

@@ -87,7 +87,7 @@ fn say(adapter: &str, peer: &str, rate: &Rate) -> anyhow::Result<()> {
 }
 
 /// The second limit of a slow peer: what it takes in where one client sends it the same messages without a gateway.
-fn alone(adapter: &str, rate: Rate, alone: f64) -> anyhow::Result<()> {
+fn alone(adapter: &str, rate: &Rate, alone: f64) -> anyhow::Result<()> {
     let ratio = rate.arrived / alone;
     writeln!(
         std::io::stdout(),
@@ -124,7 +124,7 @@ async fn by_fhir_messages_all_arrive() -> anyhow::Result<()> {
     let place = fhir::Place::new("bars", "").await?;
     let rate = measure(&place.gateway, fhir::PATHWAY, "fhr-fhir").await?;
     say("fhir", "Medplum, bars, mutual TLS", &rate)?;
-    alone("fhir", rate, place.alone().await?)
+    alone("fhir", &rate, place.alone().await?)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -133,7 +133,7 @@ async fn by_fhir_transactions_all_arrive() -> anyhow::Result<()> {
     let place = fhir::Place::asking("plain", "", 3_600).await?;
     let rate = measure(&place.gateway, fhir::PATHWAY, "fhr-fhir").await?;
     say("fhir", "Medplum, plain, mutual TLS", &rate)?;
-    alone("fhir", rate, place.alone().await?)
+    alone("fhir", &rate, place.alone().await?)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
