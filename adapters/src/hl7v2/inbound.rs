@@ -460,13 +460,15 @@ impl Shared {
         inbound: Inbound,
         envelope: &Envelope,
     ) -> Result<IntakeAnswer, IntakeError> {
-        while envelope.message_code == "ACK" {
+        if envelope.message_code != "ACK" {
+            return self.intake.take(inbound).await;
+        }
+        loop {
             match self.intake.take(inbound.clone()).await {
                 Err(error) if reply::is_passing(error.kind) => sleep(ACK_PAUSE).await,
                 taken => return taken,
             }
         }
-        self.intake.take(inbound).await
     }
 
     fn checked_environment(&self, envelope: &Envelope) -> Result<Environment, Refusal> {
