@@ -6,6 +6,7 @@ use prost::Message as _;
 use super::super::{Bodies, changed, strict};
 use super::*;
 
+mod answers;
 mod documents;
 mod everybody;
 mod kinds;

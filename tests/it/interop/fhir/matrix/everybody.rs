@@ -343,15 +343,16 @@ impl Everybody {
     }
 
     pub(super) async fn by_fhir(&self, bundle: String) -> anyhow::Result<Said> {
-        let path = self.place.folder.path().join("matrix.json");
+        self.by_fhir_of(&self.place, bundle).await
+    }
+
+    /// Posts a message as whoever the papers are of.
+    pub(super) async fn by_fhir_of(&self, papers: &Papers, bundle: String) -> anyhow::Result<Said> {
+        let path = papers.folder.path().join("matrix.json");
         std::fs::write(&path, bundle)?;
         let address = self.gateway.app()?.fhir.context("FHIR is served")?;
         let url = format!("https://{address}/$process-message");
-        let (ca, cert, key) = (
-            self.place.path("ca"),
-            self.place.path("cert"),
-            self.place.path("key"),
-        );
+        let (ca, cert, key) = (papers.path("ca"), papers.path("cert"), papers.path("key"));
         let file = shown(&path);
         let case = format!("x-correlation-id={CASE}");
         let args = [
@@ -371,6 +372,13 @@ impl Everybody {
     pub(super) fn by_mesh(&self, event: &str) -> String {
         self.hub
             .put(THEIRS, OURS, WORKFLOW, &[], &[event.as_bytes()])
+    }
+
+    /// A FHIR server that has the school's certificate.
+    pub(super) async fn server_of_the_school(&self) -> anyhow::Result<Peer> {
+        let papers = &self.place;
+        let (cert, key, ca) = (papers.path("cert"), papers.path("key"), papers.path("ca"));
+        Peer::start(SERVER, &["--tls", &cert, &key, &ca]).await
     }
 
     pub(super) fn folder(&self, sub: &str) -> std::path::PathBuf {

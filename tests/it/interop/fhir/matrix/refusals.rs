@@ -42,7 +42,7 @@ impl Everybody {
     }
 
     /// How much the gateway holds: referrals' deliveries, and documents that no referral took.
-    async fn holds(&self) -> anyhow::Result<(usize, usize)> {
+    pub(super) async fn holds(&self) -> anyhow::Result<(usize, usize)> {
         let all = self.all().await?;
         let ever = Timestamp::from_ms(i64::MAX / 2);
         let untaken = self.gateway.store()?.untaken_documents(ever, 100).await?;

@@ -1,10 +1,23 @@
 //! A sender that is told how its referral stands is told of it by the reference that it knows it by, on every wire.
 
+use waymark_core::directory::SourceFile;
+
 use super::everybody::{CASE, message};
 use super::*;
 
 waymark_tests::both_engines! {
     a_status_names_the_referral_as_its_sender_does_whatever_it_goes_by,
+}
+
+/// The directory in which the school is told by FHIR.
+pub(super) fn school_is_told_by_fhir(everybody: &Everybody, port: u16) -> Vec<SourceFile> {
+    let mut files = everybody.files.clone();
+    let name = "name = \"Hillside Primary School\"";
+    let told = format!("{name}\nreturn_endpoint = \"school-fhir\"");
+    changed(&mut files, name, &told);
+    let before = "[[endpoint]]\nid = \"sens1-files\"";
+    changed(&mut files, before, &school_by_fhir(port));
+    files
 }
 
 /// How the school is told.
@@ -71,9 +84,8 @@ async fn a_status_names_the_referral_as_its_sender_does_whatever_it_goes_by(
     engine: Engine,
 ) -> anyhow::Result<()> {
     let everybody = Everybody::new(engine).await?;
-    let mut files = everybody.files.clone();
+    let mut files = school_is_told_by_fhir(&everybody, everybody.peer.port());
     for (agency, endpoint) in [
-        ("Hillside Primary School", "school-fhir"),
         ("Southmere Hospital", "r1l-mllp"),
         ("Southmere Therapies", "therapy-webhook"),
         ("Sensory team", "sens1-files"),
@@ -85,11 +97,6 @@ async fn a_status_names_the_referral_as_its_sender_does_whatever_it_goes_by(
             &format!("{name}\nreturn_endpoint = \"{endpoint}\""),
         );
     }
-    changed(
-        &mut files,
-        "[[endpoint]]\nid = \"sens1-files\"",
-        &school_by_fhir(everybody.peer.port()),
-    );
     changed(&mut files, TO[0], TO[1]);
     everybody.gateway.apply(&files).await?;
     let team = everybody.gateway.client("SPEC1").await?;
