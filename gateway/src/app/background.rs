@@ -7,7 +7,10 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tracing::{error, info, warn};
 use waymark_core::alarm::{AlarmKind, NewAlarm};
+use waymark_core::directory::AdapterKind;
+use waymark_core::id::EndpointId;
 use waymark_core::port::OpenOnly;
+use waymark_core::time::Timestamp;
 use waymark_tlog::note::SigningKey;
 
 use crate::config::Config;
@@ -202,7 +205,14 @@ async fn sample(
         rows,
         Duration::from_millis(age_ms),
     );
-    for alarm in store.overdue(now, OVERDUE_MAX).await? {
+    let in_force = service.in_force();
+    let endpoints = in_force.directory.endpoints.values();
+    // Nobody tries to deliver post: its agency has as long to take it as others have for their evidence.
+    let mailboxes: Vec<(EndpointId, Timestamp)> = endpoints
+        .filter(|endpoint| endpoint.adapter == AdapterKind::Mailbox)
+        .map(|endpoint| (endpoint.id.clone(), now.minus(endpoint.evidence_within)))
+        .collect();
+    for alarm in store.overdue(now, &mailboxes, OVERDUE_MAX).await? {
         if store.raise_alarm(&alarm, now).await? {
             warn!(alarm.kind = alarm.kind.as_str(), alarm.subject = %alarm.subject, "alarm opened: {}", alarm.text);
         }

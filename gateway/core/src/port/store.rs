@@ -219,8 +219,14 @@ pub trait DeliveryStore: Send + Sync {
         before: Option<DeliveryId>,
         limit: u32,
     ) -> Result<SentPage, StoreError>;
-    /// Deliveries that await evidence past their clock, and urgent ones held behind another: what to alarm.
-    async fn overdue(&self, now: Timestamp, limit: u32) -> Result<Vec<NewAlarm>, StoreError>;
+    /// Deliveries that await evidence past their clock, urgent ones held behind another, and what lies in one of these
+    /// mailboxes since before its instant and was not taken: what to alarm.
+    async fn overdue(
+        &self,
+        now: Timestamp,
+        mailboxes: &[(EndpointId, Timestamp)],
+        limit: u32,
+    ) -> Result<Vec<NewAlarm>, StoreError>;
     /// Resolves once this process has committed new work; a poll stays the fallback.
     async fn work_added(&self);
 }

@@ -123,6 +123,7 @@ async fn follow(
     };
     record(w, cause, (gone, later), (becomes, code)).await?;
     alarms.resolve(AlarmKind::UrgentHeld, later.id);
+    alarms.resolve(AlarmKind::EvidenceOverdue, later.id);
     if parked.is_some() {
         alarms
             .open

@@ -348,12 +348,12 @@ async fn urgent_message_behind_another_is_told_of_once_and_resolved_at_the_head(
     let mut draft = b.draft("2", &["mllp"]);
     draft.deliveries[0].urgent = true;
     b.accept(draft).await;
-    let told = b.store.overdue(ms(10), 10).await.unwrap();
+    let told = b.store.overdue(ms(10), &[], 10).await.unwrap();
     assert_eq!(told.len(), 1, "not the one at the head of its own lane");
     assert_eq!(told[0].subject, urgent.deliveries[0].to_string());
     assert_eq!(told[0].kind, AlarmKind::UrgentHeld);
     b.store.raise_alarm(&told[0], ms(10)).await.unwrap();
-    assert!(b.store.overdue(ms(11), 10).await.unwrap().is_empty());
+    assert!(b.store.overdue(ms(11), &[], 10).await.unwrap().is_empty());
     let heads = b.lease(FRESH, "mllp", 12).await;
     let first = heads.iter().find(|h| !h.urgent).unwrap();
     b.attempt(
@@ -470,4 +470,33 @@ async fn a_refused_cancel_gives_its_leg_back_once_and_the_referral_moves_on() {
     let view = b.store.referral(sent.referral).await.unwrap().unwrap();
     assert_eq!((view.legs[0].state, view.version), (LegState::Booked, 3));
     assert_eq!(view.legs[0].clock.as_deref(), Some("APPOINTMENT"));
+}
+
+#[tokio::test]
+async fn post_that_nobody_takes_is_told_of_once_for_each_child_and_then_of_what_lay_behind_it() {
+    let Some(b) = bench().await else { return };
+    let first = b.send("1", &["post"]).await.deliveries[0];
+    let behind = b.send("1", &["post"]).await.deliveries[0];
+    b.send("2", &["mllp"]).await;
+    let told = async |queued_before| {
+        let mailboxes = [("post".parse().unwrap(), ms(queued_before))];
+        b.store.overdue(ms(10), &mailboxes, 10).await.unwrap()
+    };
+    assert!(told(-1).await.is_empty(), "it is not there long enough");
+    let alarms = told(1_000_000).await;
+    let subjects: Vec<&str> = alarms.iter().map(|a| a.subject.as_str()).collect();
+    assert_eq!(subjects, [first.to_string()]);
+    assert_eq!(alarms[0].kind, AlarmKind::EvidenceOverdue);
+    b.store.raise_alarm(&alarms[0], ms(10)).await.unwrap();
+    assert!(told(1_000_000).await.is_empty(), "told once");
+    let head = b.head(FRESH, "post", 11).await;
+    b.attempt(
+        &head,
+        next(DeliveryState::Done, Evidence::ApplicationAck),
+        12,
+    )
+    .await;
+    let alarms = told(1_000_000).await;
+    assert_eq!(alarms.len(), 1);
+    assert_eq!(alarms[0].subject, behind.to_string());
 }

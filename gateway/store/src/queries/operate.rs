@@ -149,6 +149,7 @@ pub(super) async fn operate(store: &Backend, operation: Operation) -> Result<(),
             }
             lane::set_state(&mut w, &was, DeliveryState::Parked, Some(reason)).await?;
             alarms.resolve(AlarmKind::UrgentHeld, was.id);
+            alarms.resolve(AlarmKind::EvidenceOverdue, was.id);
             lane::leave(&mut w, (&cause, &mut alarms), &was, DeliveryState::Parked).await?;
             DeliveryState::Parked
         }

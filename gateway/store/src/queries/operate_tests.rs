@@ -203,13 +203,17 @@ async fn lane_waits_for_the_evidence_that_its_endpoint_names() {
     for class in [FRESH, RETRY] {
         assert!(b.lease(class, "mllp", 999_999).await.is_empty());
     }
-    assert!(b.store.overdue(ms(999), 10).await.unwrap().is_empty());
-    let told = b.store.overdue(ms(1_000), 10).await.unwrap();
+    assert!(b.store.overdue(ms(999), &[], 10).await.unwrap().is_empty());
+    let told = b.store.overdue(ms(1_000), &[], 10).await.unwrap();
     assert_eq!(told.len(), 1);
     assert_eq!(told[0].kind, AlarmKind::EvidenceOverdue);
     assert!(b.store.raise_alarm(&told[0], ms(1_000)).await.unwrap());
     assert!(
-        b.store.overdue(ms(2_000), 10).await.unwrap().is_empty(),
+        b.store
+            .overdue(ms(2_000), &[], 10)
+            .await
+            .unwrap()
+            .is_empty(),
         "told once"
     );
 

@@ -88,8 +88,13 @@ impl DeliveryStore for Backend {
         view::sent(self, endpoint, which, before, limit).await
     }
 
-    async fn overdue(&self, now: Timestamp, limit: u32) -> Result<Vec<NewAlarm>, StoreError> {
-        overdue::overdue(self, now, limit).await
+    async fn overdue(
+        &self,
+        now: Timestamp,
+        mailboxes: &[(EndpointId, Timestamp)],
+        limit: u32,
+    ) -> Result<Vec<NewAlarm>, StoreError> {
+        overdue::overdue(self, now, mailboxes, limit).await
     }
 
     async fn work_added(&self) {
