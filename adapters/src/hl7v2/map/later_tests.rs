@@ -55,6 +55,27 @@ fn an_answer_that_comes_by_itself_and_refuses_is_no_status() {
     );
 }
 
+#[test]
+fn a_refusal_is_heard_whatever_else_stands_with_it_or_does_not() {
+    let header = ACCEPTED.lines().next().unwrap();
+    for more in [
+        "",
+        "RF1|R|R\n",
+        "RF1|P|R||||WM-1\nRF1|P|R||||WM-2\n",
+        "OBX|1|ED|r||EPR^AP^pdf^Base64^QUJD\nAL1|1||\n",
+    ] {
+        let bare = format!("{header}\nMSA|AR|WM1\n{more}");
+        let InboundBody::Undelivered(undelivered) = read(&bare).unwrap() else {
+            panic!("{more} is progress");
+        };
+        assert_eq!(undelivered.answers, "WM1", "{more}");
+    }
+    let unreadable = read(&format!("{header}\nMSA|ZZ|WM1\n")).unwrap_err();
+    assert_eq!(&*unreadable.place(), "MSA-1");
+    let progress = read(&format!("{header}\nMSA|AA|WM1\n")).unwrap_err();
+    assert_eq!(&*progress.place(), "RF1-6", "what it accepts it must name");
+}
+
 const SIU: &str = include_str!("../fixtures/siu-s12-v24.hl7");
 /// What comes with an answer, and must not be lost.
 const BRINGS: &str = "DG1|1||F84.0^Childhood autism^I10\nAL1|1||^Penicillin|SV^Severe|rash\n\
