@@ -120,3 +120,13 @@ fn a_status_with_a_document_is_refused_at_its_place() {
         assert!(fault.rule.contains("a status carries none"));
     }
 }
+
+#[test]
+fn a_place_for_an_allergy_that_nobody_filled_refuses_no_status_and_what_comes_of_one_is_told() {
+    for answer in [ACCEPTED, SIU] {
+        let with = format!("{answer}AL1|1||\nAL1|2|DA\nAL1|3|||SV^Severe|rash\n");
+        let words = words(&with);
+        assert!(words.ends_with("\nAllergy: Severe SV, rash"), "{words}");
+        assert_eq!(words.matches("Allergy").count(), 1, "{words}");
+    }
+}

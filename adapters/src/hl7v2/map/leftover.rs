@@ -72,6 +72,7 @@ pub(super) fn of_answer(brought: &Brought) -> Vec<String> {
     lines.extend(allergies.filter_map(|it| labelled("Allergy", &[it])));
     lines.extend(brought.observations.iter().filter_map(observation));
     lines.extend(documents::pointed_to(&brought.documents));
+    lines.extend(documents::not_taken(&brought.enclosed));
     lines.extend(
         brought
             .kept
@@ -84,21 +85,11 @@ pub(super) fn of_answer(brought: &Brought) -> Vec<String> {
 /// One allergy: to what, how severe, and what comes of it.
 pub(super) fn allergy(allergy: &Allergy) -> String {
     let substance = &allergy.substance;
-    let words = [substance.code.as_str(), substance.text.as_str()];
-    let mut line = words
-        .into_iter()
-        .filter(|word| !word.is_empty())
-        .collect::<Vec<_>>()
-        .join(" ");
-    let severity = allergy
-        .severity
-        .as_ref()
-        .map(|it| it.text.clone() + " " + &it.code);
-    for more in severity.iter().chain(&allergy.reactions) {
-        line.push_str(", ");
-        line.push_str(more.trim());
-    }
-    line
+    let severity = allergy.severity.as_ref();
+    let severity = severity.map(|it| format!("{} {}", it.text, it.code));
+    let mut parts = vec![coded(substance), severity.unwrap_or_default()];
+    parts.extend(allergy.reactions.iter().cloned());
+    joined(&parts)
 }
 
 /// A label and what of some parts is not blank; none where all are.

@@ -76,11 +76,21 @@ pub fn acknowledged(reading: &AckReading) -> InboundBody {
     InboundBody::Status(receipt::evidence(answers, grade))
 }
 
-/// Reads the status that an answer tells of.
+/// Reads the status that an answer tells of which comes by itself: whoever sends it hears what is wrong with it.
+///
+/// # Errors
+/// As [`read_answer`], and a document.
+pub fn read(message: &RriMessage, codes: &CodeMap) -> Result<InboundStatus, FieldFault> {
+    message.brought.holds_no_document()?;
+    read_answer(message, codes)
+}
+
+/// Reads the status that came with the answer to a message of ours, and may never come again: that documents came with
+/// it, which no status can carry, stands in its words.
 ///
 /// # Errors
 /// A note of ours that does not hold what it must; a code that no list has.
-pub fn read(message: &RriMessage, codes: &CodeMap) -> Result<InboundStatus, FieldFault> {
+pub fn read_answer(message: &RriMessage, codes: &CodeMap) -> Result<InboundStatus, FieldFault> {
     let told = told_state(&message.notes)?;
     let (state, code) = match told {
         Some(told) => told,

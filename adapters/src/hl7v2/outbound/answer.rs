@@ -39,7 +39,7 @@ impl Hl7v2Adapter {
         let Some(intake) = &self.intake else {
             return Kept::NotAsked;
         };
-        let mut status = match map::status::read(rri, &talk.settings.codes) {
+        let mut status = match map::status::read_answer(rri, &talk.settings.codes) {
             Ok(status) => status,
             Err(fault) => {
                 warn!(endpoint.id = %talk.endpoint.id, "status in an answer not read: {fault}");

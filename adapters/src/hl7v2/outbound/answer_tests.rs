@@ -241,3 +241,36 @@ async fn what_stood_against_a_cancel_is_of_the_cancels_own_delivery() {
     let (outcome, _) = asked(&rf1, &refusing(ErrorKind::Invalid)).await;
     assert_eq!(summary(&outcome), ("park", "mllp.ask".into()));
 }
+
+#[tokio::test]
+async fn a_document_in_an_answer_takes_nothing_from_what_the_answer_says() {
+    let letter = "OBX|1|ED|L^Clinic letter||EPR^AP^pdf^Base64^QUJD\rAL1|1||";
+    for (kind, event, status, state) in [
+        (Kind::New, "I12", "R", LegState::Declined),
+        (Kind::Cancel, "I14", "A", LegState::Cancelled),
+    ] {
+        let intake = TestIntake::accepting();
+        let rf1 = format!("RF1|{status}{RF1_6_TO_11}\rNTE|1|L|Said why\r{letter}");
+        let seen = seen(&intake, kind, &answer(event, &rf1)).await;
+        let Outcome::Delivered {
+            receiver_reference, ..
+        } = &seen.outcome
+        else {
+            panic!("{event}: {:?}", seen.outcome)
+        };
+        assert_eq!(receiver_reference.as_deref(), Some("PAS-5521"));
+        assert_eq!(commits(&seen), "CA");
+        let InboundBody::Status(status) = intake.taken.lock().unwrap().remove(0).body else {
+            panic!()
+        };
+        assert_eq!(status.state, state);
+        let told =
+            "Said why\nA document came with this and was not taken, ask for it: Clinic letter";
+        assert_eq!(status.text.unwrap().expose(), told);
+    }
+    // It says nothing of whether a cancel may go.
+    let rf1 = format!("RF1|P{RF1_6_TO_11}\r{letter}");
+    let (outcome, heard) = asked(&rf1, &TestIntake::accepting()).await;
+    assert_eq!(outcome.word(), "delivered");
+    assert_eq!(heard, "REF^I15 ACK^I15 REF^I14 ", "the cancel is written");
+}
