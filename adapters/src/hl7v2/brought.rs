@@ -7,9 +7,12 @@ use super::message::Message;
 use super::observation::Observation;
 use super::referral::Diagnosis;
 
-/// Segments that are read here, say again who the child is, or are of the envelope alone.
-const KNOWN: [&str; 9] = [
-    "MSH", "SFT", "PID", "PV1", "OBR", "OBX", "DG1", "AL1", "NTE",
+/// Segments that are read here, or are of the envelope alone.
+const KNOWN: [&str; 7] = ["MSH", "SFT", "OBR", "OBX", "DG1", "AL1", "NTE"];
+/// Segments that say who the child is, with whom it lives, who pays, and where it was seen: nobody is told that with a
+/// status.
+const PEOPLE: [&str; 9] = [
+    "PID", "PD1", "NK1", "PV1", "PV2", "GT1", "IN1", "IN2", "IN3",
 ];
 
 /// What an answer brings, as it was sent.
@@ -45,7 +48,7 @@ impl Brought {
     pub(super) fn read(message: &Message, read: &[&str]) -> Self {
         let enclosed = message.segments_named("OBX").zip(1..);
         let enclosed = enclosed.filter(|(obx, _)| &*obx.text(2, 1) == "ED");
-        let known: Vec<&str> = KNOWN.iter().chain(read).copied().collect();
+        let known: Vec<&str> = KNOWN.iter().chain(&PEOPLE).chain(read).copied().collect();
         let diagnoses = message.segments_named("DG1");
         Self {
             diagnoses: diagnoses.filter_map(Diagnosis::read).collect(),

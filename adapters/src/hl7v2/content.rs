@@ -511,6 +511,11 @@ pub struct KeptSegment {
 }
 
 impl KeptSegment {
+    /// Whether its meaning is agreed between two systems: HL7 leaves names that begin with Z to them.
+    pub(super) fn is_local(&self) -> bool {
+        self.name.starts_with('Z')
+    }
+
     /// Takes every segment whose name is not in the list.
     pub(super) fn all_but(message: &Message, known: &[&str]) -> Vec<Self> {
         message

@@ -109,7 +109,8 @@ pub const LOSSES_INWARD: [Loss; 6] = [
     },
     Loss {
         field: "RRI and SIU",
-        what: "PID, PV1, OBR, SFT, RF1-10 in words, PRD, AIG, AIL and AIP go; all else is in the status's words",
+        what: "PID, PD1, PV1, PV2, NK1, GT1, IN1 to IN3, OBR, SFT, RF1-10 in words, PRD, AIG, AIL and AIP go; NTE, DG1, \
+               AL1, OBX and Z-segments are in the status's words; the rest is named there, as is a document of an answer",
     },
 ];
 

@@ -112,6 +112,23 @@ fn what_comes_with_a_status_stands_in_its_words() {
 }
 
 #[test]
+fn nobody_is_told_with_a_status_where_a_family_lives() {
+    let segments = "PID|1||1||Test^Child||||||9 Refuge Lane\nPD1||||G123^Gale\nNK1|1|Gale^Nan|MTH|9 Refuge Lane|01632960044\n\
+        GT1|1||Gale^Nan||9 Refuge Lane\nIN1|1|X|Y|Z|9 Refuge Lane\nIN2|1|Gale\nIN3|1|Gale\nPV2||Gale\n\
+        CTD|EC|Gale^Nan|9 Refuge Lane\nCTD|EC|Gale\nPRB|AD|2026|Gale\nZRX|1|seen\n";
+    for answer in [ACCEPTED, SIU] {
+        let words = words(&format!("{answer}{segments}"));
+        assert!(
+            !words.contains("Refuge") && !words.contains("Gale"),
+            "{words}"
+        );
+        let named = "Also sent: ZRX|1|seen\nAlso sent, and not read: CTD, PRB.";
+        assert!(words.ends_with(named), "{words}");
+        assert_eq!(words.matches("Also").count(), 2, "{words}");
+    }
+}
+
+#[test]
 fn a_status_with_a_document_is_refused_at_its_place() {
     for answer in [ACCEPTED, SIU] {
         let with = format!("{answer}OBX|1|TX|a||b\nOBX|2|ED|r||EPR^AP^pdf^Base64^QUJD\n");
