@@ -180,6 +180,31 @@ async fn a_cancel_is_refused_by_the_table_or_by_the_exact_state_in_a_note() {
         let seen = seen(&intake, Kind::Cancel, &answer("I14", &segments)).await;
         assert_eq!(summary(&seen.outcome), *expected, "{segments}");
         assert_eq!(commits(&seen), "CA", "{segments}");
+        assert_eq!(intake.count(), 1, "what it says is kept: {segments}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_refused_cancel_says_is_kept_or_asked_for_again() {
+    let refusal = format!("RF1|R{RF1_6_TO_11}\rNTE|1|L|Booked for Monday");
+    let intake = TestIntake::accepting();
+    let kept = seen(&intake, Kind::Cancel, &answer("I14", &refusal)).await;
+    assert_eq!(commits(&kept), "CA");
+    let InboundBody::Status(status) = intake.taken.lock().unwrap().remove(0).body else {
+        panic!()
+    };
+    assert_eq!(status.state, LegState::InTriage);
+    assert_eq!(status.text.unwrap().expose(), "Booked for Monday");
+    assert_eq!(status.answers.as_deref(), Some(wire_id().as_str()));
+    for kind in [ErrorKind::Invalid, ErrorKind::Unavailable] {
+        let adapter = adapter().with_intake(refusing(kind) as Arc<dyn Intake>);
+        let within = Duration::from_millis(1_200);
+        let answers = answer("I14", &refusal);
+        let heard = against_within(&adapter, ("", Kind::Cancel), &answers, Then::Wait, within);
+        let heard = heard.await;
+        let refused = ("reject", "mllp.cancel_refused".to_owned());
+        assert_eq!(summary(&heard.outcome), refused, "{kind:?}");
+        assert_eq!(commits(&heard), "CE", "{kind:?}");
     }
 }
 
