@@ -96,7 +96,7 @@ impl SiuMessage {
             start: start(message, sch),
             service: service.and_then(|ais| Coded::first(ais, 3)),
             notes: Note::read_all(message),
-            brought: Brought::read(message, &READ_SEGMENTS)?,
+            brought: Brought::read(message, &READ_SEGMENTS),
         })
     }
 }

@@ -13,6 +13,7 @@ use waymark_core::referral::{ConsentScope, LawfulBasis, Priority};
 
 use super::build::Party;
 use super::dialect::{Dialect, StatusAs, Written};
+use super::inbound::INTAKE_TIMEOUT;
 use super::map::code;
 
 /// The longest name of an application, facility or namespace, in characters (HL7 2.5 gives IS twenty).
@@ -195,6 +196,13 @@ impl Settings {
             "application_ack_timeout_ms",
             raw.application_ack_timeout_ms,
             APPLICATION_ACK_TIMEOUT_MS,
+        );
+        // A refusal that comes meanwhile to the listener is tried until the attempt has ended, and not longer than that.
+        check(
+            application_ack_timeout < INTAKE_TIMEOUT,
+            "application_ack_timeout_ms",
+            "is below 20000 milliseconds: a late refusal is not tried longer",
+            &mut faults,
         );
         let dialect = Dialect::read(
             &Written {
@@ -439,6 +447,11 @@ pub(super) mod tests {
                 "port = 2575\nconnect_timeout_ms = 120001",
                 "settings.connect_timeout_ms",
             ),
+            (
+                "port = 2575",
+                "port = 2575\napplication_ack_timeout_ms = 20000",
+                "settings.application_ack_timeout_ms",
+            ),
             ("port = 2575", "port = 2575\nunknown = 1", "settings"),
             ("\"2.5\"", "\"2.2\"", "settings.version"),
             ("\"original\"", "\"both\"", "settings.ack_mode"),
@@ -471,8 +484,13 @@ pub(super) mod tests {
         }
         let edge = PLAIN.replace("\"R1L\"", "\"ABCDEFGHIJKLMNOPQRST\"");
         assert!(Settings::read(&endpoint(&edge)).is_ok());
-        let edge = PLAIN.replace("port = 2575", "port = 2575\nconnect_timeout_ms = 120000");
-        assert!(Settings::read(&endpoint(&edge)).is_ok());
+        for longest in [
+            "connect_timeout_ms = 120000",
+            "application_ack_timeout_ms = 19999",
+        ] {
+            let edge = PLAIN.replace("port = 2575", &format!("port = 2575\n{longest}"));
+            assert!(Settings::read(&endpoint(&edge)).is_ok(), "{longest}");
+        }
     }
 
     #[test]

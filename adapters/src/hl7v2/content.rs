@@ -469,25 +469,35 @@ impl Allergy {
     /// # Errors
     /// An allergy that does not say to what: it must not be dropped.
     pub fn read_all(message: &Message) -> Result<Vec<Self>, FieldFault> {
-        let read = |(nth, al1): (usize, Segment<'_>)| {
+        let read = |(al1, nth): (Segment<'_>, usize)| {
             let substance = Coded::first(al1, 3);
-            Ok(Self {
-                kind: Coded::first(al1, 2),
-                substance: substance
-                    .ok_or_else(|| FieldFault::missing_field("AL1", 3).at(nth + 1))?,
-                severity: Coded::first(al1, 4),
-                reactions: al1
-                    .field(5)
-                    .repetitions()
-                    .filter_map(|it| filled(&it.whole()))
-                    .collect(),
-            })
+            let substance = substance.ok_or_else(|| FieldFault::missing_field("AL1", 3).at(nth))?;
+            Ok(Self::read(al1, substance))
         };
-        message
-            .segments_named("AL1")
-            .enumerate()
-            .map(read)
-            .collect()
+        message.segments_named("AL1").zip(1..).map(read).collect()
+    }
+
+    /// Reads every allergy that says to what, how severe it is or what comes of it: others are places that nobody filled.
+    pub(super) fn read_stated(message: &Message) -> Vec<Self> {
+        let read = |al1| Self::read(al1, Coded::first(al1, 3).unwrap_or_default());
+        let says = |it: &Self| {
+            it.substance != Coded::default() || it.severity.is_some() || !it.reactions.is_empty()
+        };
+        let all = message.segments_named("AL1").map(read);
+        all.filter(says).collect()
+    }
+
+    fn read(al1: Segment<'_>, substance: Coded) -> Self {
+        Self {
+            kind: Coded::first(al1, 2),
+            substance,
+            severity: Coded::first(al1, 4),
+            reactions: al1
+                .field(5)
+                .repetitions()
+                .filter_map(|it| filled(&it.whole()))
+                .collect(),
+        }
     }
 }
 
@@ -501,6 +511,11 @@ pub struct KeptSegment {
 }
 
 impl KeptSegment {
+    /// Whether its meaning is agreed between two systems: HL7 leaves names that begin with Z to them.
+    pub(super) fn is_local(&self) -> bool {
+        self.name.starts_with('Z')
+    }
+
     /// Takes every segment whose name is not in the list.
     pub(super) fn all_but(message: &Message, known: &[&str]) -> Vec<Self> {
         message

@@ -78,14 +78,26 @@ impl Document {
                 let rule = "holds more documents than a referral may have";
                 return Err(FieldFault::field("OBX", 5, rule, ErrorCode::DataType).at(nth));
             }
-            documents.push(Self {
-                name: Coded::first(obx, 3),
-                sha256: digest(obx),
-                media_type,
-                content,
-            });
+            documents.push(Self::of(obx, media_type, content));
         }
         Ok(documents)
+    }
+
+    /// Reads every document that a message points to.
+    pub(super) fn read_pointers(message: &Message) -> Vec<Self> {
+        let pointers = message.segments_named("OBX");
+        let pointers = pointers.filter(|obx| &*obx.text(2, 1) == "RP");
+        let read = |obx| Self::of(obx, media_type(obx), Content::Elsewhere);
+        pointers.map(read).collect()
+    }
+
+    fn of(obx: Segment<'_>, media_type: Option<&'static str>, content: Content) -> Self {
+        Self {
+            name: Coded::first(obx, 3),
+            sha256: digest(obx),
+            media_type,
+            content,
+        }
     }
 }
 

@@ -22,7 +22,6 @@ use super::appointment::SiuMessage;
 use super::content::Envelope;
 use super::fault::FieldFault;
 use super::message::Message;
-use super::status::RriMessage;
 
 /// Reads an answer that comes by itself, however it comes; none where the message is no answer.
 pub fn answer(
@@ -32,7 +31,7 @@ pub fn answer(
 ) -> Option<Result<InboundBody, FieldFault>> {
     Some(match envelope.message_code.as_str() {
         "ACK" => AckReading::read(message).map(|reading| status::acknowledged(&reading)),
-        "RRI" => RriMessage::read(message).and_then(|read| status::later(&read, codes)),
+        "RRI" => status::later(message, codes),
         "SIU" => SiuMessage::read(message)
             .and_then(|read| appointment::read(&read))
             .map(InboundBody::Status),
@@ -110,7 +109,8 @@ pub const LOSSES_INWARD: [Loss; 6] = [
     },
     Loss {
         field: "RRI and SIU",
-        what: "PID, PV1, OBR, SFT, RF1-10 in words, PRD, AIG, AIL and AIP go; all else is in the status's words",
+        what: "PID, PD1, PV1, PV2, NK1, GT1, IN1 to IN3, OBR, SFT, RF1-10 in words, PRD, AIG, AIL and AIP go; NTE, DG1, \
+               AL1, OBX and Z-segments are in the status's words; the rest is named there, as is a document of an answer",
     },
 ];
 

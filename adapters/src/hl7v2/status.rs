@@ -109,7 +109,7 @@ impl RriMessage {
             rf1,
             providers: Provider::read_all(message)?,
             notes: Note::read_all(message),
-            brought: Brought::read(message, &READ_SEGMENTS)?,
+            brought: Brought::read(message, &READ_SEGMENTS),
         })
     }
 

@@ -338,6 +338,7 @@ impl Service {
         let deadline = self.deadline_of(view, now);
         let operation = Operation {
             delivery: id,
+            message_key: None,
             act,
             at: now,
             deadline,

@@ -155,6 +155,7 @@ impl Service {
         let id = view.delivery.id;
         Operation {
             delivery: id,
+            message_key: Some(key_of(view, undelivered)),
             act: Act::Park(undelivered.reason),
             at: news.entry.at,
             deadline: view.delivery.deadline,
@@ -179,20 +180,25 @@ impl Service {
         let referral =
             referral.ok_or_else(|| ServiceError::new(ErrorKind::Internal, "REFERRAL_GONE"))?;
         let news = self.news(caller, view, undelivered);
-        let (why, wire) = (&undelivered.why, &view.delivery.wire_id);
         let (tell, deliveries) = news.tell.into_iter().unzip::<_, _, Vec<_>, Vec<_>>();
         Ok(ReferralChange {
-            message_key: Some(MessageKey {
-                sender: view.delivery.recipient.clone(),
-                key: format!("undelivered:{wire}:{}", why.code).into(),
-                content: Payload::new(why.text.clone().into_bytes()),
-            }),
+            message_key: Some(key_of(view, undelivered)),
             bodies: std::iter::once(news.note).chain(tell).collect(),
             deliveries,
             alarms: vec![news.alarm],
             openings: vec![news.opening],
             ..ReferralChange::of((referral.id, referral.version), news.event, news.entry)
         })
+    }
+}
+
+/// What tells the same news of a delivery that comes again. Other words are other news.
+fn key_of(view: &DeliveryView, undelivered: &Undelivered) -> MessageKey {
+    let (wire, why) = (&view.delivery.wire_id, &undelivered.why);
+    MessageKey {
+        sender: view.delivery.recipient.clone(),
+        key: format!("undelivered:{wire}:{}:{}", why.code, why.text).into(),
+        content: Payload::new(why.text.clone().into_bytes()),
     }
 }
 

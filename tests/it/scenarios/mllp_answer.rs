@@ -12,6 +12,7 @@ waymark_tests::both_engines! {
     a_status_of_another_referral_moves_neither_and_asks_for_a_person,
     a_cancel_whose_refusal_cannot_be_read_is_not_done,
     who_answers_in_another_name_has_the_message_and_the_alarm_says_so,
+    a_late_refusal_is_told_once_however_often_it_comes,
     a_receiver_that_does_not_tell_repeats_is_not_sent_to_again_after_the_process_ended,
 }
 
@@ -217,5 +218,51 @@ async fn a_receiver_that_does_not_tell_repeats_is_not_sent_to_again_after_the_pr
     let last = attempts.last().map(|a| a.reason_code.as_str());
     assert_eq!(last, Some("mllp.no_repeat"));
     assert_eq!(hospital.frames().len(), 1, "it got the message once");
+    Ok(())
+}
+
+async fn a_late_refusal_is_told_once_however_often_it_comes(engine: Engine) -> anyhow::Result<()> {
+    let hospital = Hospital::open()?;
+    let area = Area {
+        pushing: "retry = { first = \"30m\", cap = \"30m\" }\nattempt_timeout = \"5s\"\ndeadline = \"2h\"\n"
+            .to_owned(),
+        ..area(&hospital)
+    };
+    let gateway = Gateway::start(engine, &area).await?;
+    let [school, admin] = gateway.clients(["EE123456", "admin-LA882"]).await?;
+    hospital.play(&[Play::Later]);
+    let receipt = school
+        .submit("late", &Child(96).referral("adhd-assessment"))
+        .await?;
+    let id = receipt.referral_id.as_str();
+    let delivery = wait_until("it was put off", PATIENCE, || async {
+        let delivery = admin.deliveries(id).await?.remove(0);
+        let (_, attempts) = admin.delivery(&delivery.delivery_id).await?;
+        let put_off = attempts.iter().any(|a| a.reason_code == "mllp.ar.207");
+        Ok(put_off.then_some(delivery))
+    })
+    .await?;
+    let listener = *gateway.app()?.mllp.get("r1l").expect("the listener");
+    let mut seen = Vec::new();
+    // Its answer is lost and it comes again; then the hospital says the same in another message.
+    for control_id in ["LATE1", "LATE1", "LATE2"] {
+        let header = rri(control_id, &receipt.reference, "P");
+        let header = header.split('\r').next().unwrap_or_default();
+        let refusal = format!("{header}\rMSA|AE|{}\r", delivery.wire_id);
+        let answer = send(listener, &refusal).await?;
+        assert!(answer.contains(&format!("MSA|AA|{control_id}")), "{answer}");
+        admin
+            .delivery_is(&delivery.delivery_id, DeliveryState::Parked)
+            .await?;
+        let timeline = gateway.store()?.timeline(id.parse()?, 100).await?;
+        let told = timeline.iter().filter(|e| e.event.code == "hl7.ae");
+        let queued = admin.deliveries(id).await?.len();
+        seen.push((told.count(), timeline.len(), queued));
+    }
+    assert_eq!(seen[0].0, 1);
+    assert_eq!(seen[1..], [seen[0]; 2], "nothing is told or queued again");
+    let alarms = admin.alarms("parked").await?;
+    assert!(alarms.iter().any(|a| a.subject == delivery.delivery_id));
+    assert!(admin.conservation().await?.balanced);
     Ok(())
 }

@@ -348,6 +348,19 @@ async fn a_late_acknowledgement_is_handed_over_and_committed_where_it_asks() {
 }
 
 #[tokio::test]
+async fn a_late_refusal_is_taken_from_an_rri_that_is_nothing_else() {
+    let rri = "MSH|^~\\&|PAEDPAS|R1L|C|D|2026||RRI^I12^RRI_I12|9|P|2.5\rMSA|AR|WM1\r";
+    let intake = TestIntake::accepting();
+    let answer = answer_to(rri, intake.clone()).await;
+    assert!(answer.contains("\rMSA|AA|9\r"), "{answer}");
+    let taken = intake.taken.lock().unwrap();
+    let InboundBody::Undelivered(undelivered) = &taken[0].body else {
+        panic!("{taken:?}");
+    };
+    assert_eq!(undelivered.answers, "WM1");
+}
+
+#[tokio::test]
 async fn connections_beyond_the_bound_wait_for_a_free_one() {
     let options = ListenerOptions {
         connections_max: 1,

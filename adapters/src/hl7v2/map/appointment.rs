@@ -19,8 +19,9 @@ use super::status::{own_words, patient, state_note, told_due, told_state, words}
 /// Reads the status that an appointment message tells of.
 ///
 /// # Errors
-/// A note of ours that does not hold what it must.
+/// A note of ours that does not hold what it must; a document.
 pub fn read(message: &SiuMessage) -> Result<InboundStatus, FieldFault> {
+    message.brought.holds_no_document()?;
     let zone = TimeZone::get("Europe/London").unwrap_or(TimeZone::UTC);
     let told = told_state(&message.notes)?;
     let state = match message.event {

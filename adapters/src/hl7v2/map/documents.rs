@@ -7,8 +7,10 @@ use waymark_core::personal::Personal;
 use waymark_core::port::{Attachment, InboundDocument, RenderError, Source};
 use waymark_core::referral::DocumentRef;
 
+use super::super::brought::Enclosed;
 use super::super::build::{SegmentWriter, Version};
 use super::super::config::Settings;
+use super::super::content::Coded;
 use super::super::document::{self, Content, DIGEST_SYSTEM, Document, KIND_UNSTATED, TABLE};
 use super::super::referral::RefMessage;
 use super::super::timestamp;
@@ -107,16 +109,27 @@ pub fn inward(message: &RefMessage) -> Vec<InboundDocument> {
 pub(super) fn pointed_to(documents: &[Document]) -> impl Iterator<Item = String> {
     let elsewhere = |document: &&Document| document.content == Content::Elsewhere;
     documents.iter().filter(elsewhere).map(|document| {
-        let name = document.name.as_ref();
-        let title = name.map_or("untitled", |it| {
-            if it.text.is_empty() {
-                &it.code
-            } else {
-                &it.text
-            }
-        });
+        let title = title(document.name.as_ref());
         let digest = document.sha256.as_ref();
         let digest = digest.map_or_else(String::new, |it| format!(" (SHA-256 {it})"));
         format!("Document held by the sender, not enclosed: {title}{digest}")
+    })
+}
+
+/// What a status says of the documents that came with it.
+pub(super) fn not_taken(enclosed: &[Enclosed]) -> impl Iterator<Item = String> {
+    enclosed.iter().map(|document| {
+        let title = title(document.name.as_ref());
+        format!("A document came with this and was not taken, ask for it: {title}")
+    })
+}
+
+fn title(name: Option<&Coded>) -> &str {
+    name.map_or("untitled", |it| {
+        if it.text.is_empty() {
+            &it.code
+        } else {
+            &it.text
+        }
     })
 }

@@ -55,6 +55,27 @@ fn an_answer_that_comes_by_itself_and_refuses_is_no_status() {
     );
 }
 
+#[test]
+fn a_refusal_is_heard_whatever_else_stands_with_it_or_does_not() {
+    let header = ACCEPTED.lines().next().unwrap();
+    for more in [
+        "",
+        "RF1|R|R\n",
+        "RF1|P|R||||WM-1\nRF1|P|R||||WM-2\n",
+        "OBX|1|ED|r||EPR^AP^pdf^Base64^QUJD\nAL1|1||\n",
+    ] {
+        let bare = format!("{header}\nMSA|AR|WM1\n{more}");
+        let InboundBody::Undelivered(undelivered) = read(&bare).unwrap() else {
+            panic!("{more} is progress");
+        };
+        assert_eq!(undelivered.answers, "WM1", "{more}");
+    }
+    let unreadable = read(&format!("{header}\nMSA|ZZ|WM1\n")).unwrap_err();
+    assert_eq!(&*unreadable.place(), "MSA-1");
+    let progress = read(&format!("{header}\nMSA|AA|WM1\n")).unwrap_err();
+    assert_eq!(&*progress.place(), "RF1-6", "what it accepts it must name");
+}
+
 const SIU: &str = include_str!("../fixtures/siu-s12-v24.hl7");
 /// What comes with an answer, and must not be lost.
 const BRINGS: &str = "DG1|1||F84.0^Childhood autism^I10\nAL1|1||^Penicillin|SV^Severe|rash\n\
@@ -91,11 +112,38 @@ fn what_comes_with_a_status_stands_in_its_words() {
 }
 
 #[test]
+fn nobody_is_told_with_a_status_where_a_family_lives() {
+    let segments = "PID|1||1||Test^Child||||||9 Refuge Lane\nPD1||||G123^Gale\nNK1|1|Gale^Nan|MTH|9 Refuge Lane|01632960044\n\
+        GT1|1||Gale^Nan||9 Refuge Lane\nIN1|1|X|Y|Z|9 Refuge Lane\nIN2|1|Gale\nIN3|1|Gale\nPV2||Gale\n\
+        CTD|EC|Gale^Nan|9 Refuge Lane\nCTD|EC|Gale\nPRB|AD|2026|Gale\nZRX|1|seen\n";
+    for answer in [ACCEPTED, SIU] {
+        let words = words(&format!("{answer}{segments}"));
+        assert!(
+            !words.contains("Refuge") && !words.contains("Gale"),
+            "{words}"
+        );
+        let named = "Also sent: ZRX|1|seen\nAlso sent, and not read: CTD, PRB.";
+        assert!(words.ends_with(named), "{words}");
+        assert_eq!(words.matches("Also").count(), 2, "{words}");
+    }
+}
+
+#[test]
 fn a_status_with_a_document_is_refused_at_its_place() {
     for answer in [ACCEPTED, SIU] {
         let with = format!("{answer}OBX|1|TX|a||b\nOBX|2|ED|r||EPR^AP^pdf^Base64^QUJD\n");
         let fault = read(&with).unwrap_err();
         assert_eq!(&*fault.place(), "OBX[2]-5");
         assert!(fault.rule.contains("a status carries none"));
+    }
+}
+
+#[test]
+fn a_place_for_an_allergy_that_nobody_filled_refuses_no_status_and_what_comes_of_one_is_told() {
+    for answer in [ACCEPTED, SIU] {
+        let with = format!("{answer}AL1|1||\nAL1|2|DA\nAL1|3|||SV^Severe|rash\n");
+        let words = words(&with);
+        assert!(words.ends_with("\nAllergy: Severe SV, rash"), "{words}");
+        assert_eq!(words.matches("Allergy").count(), 1, "{words}");
     }
 }

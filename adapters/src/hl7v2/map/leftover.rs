@@ -7,7 +7,7 @@ use waymark_core::directory::CodeMap;
 use waymark_core::referral::ContactRole;
 
 use super::super::brought::Brought;
-use super::super::content::{Allergy, Coded, Provider};
+use super::super::content::{Allergy, Coded, KeptSegment, Provider};
 use super::super::observation::Observation;
 use super::super::referral::{Address, Diagnosis, Kin, RefMessage};
 use super::note::{NoteKind, ReadNote};
@@ -62,7 +62,8 @@ pub(super) fn lines(message: &RefMessage, notes: &[ReadNote], codes: &CodeMap) -
     lines
 }
 
-/// What an answer brings besides its status, in words; what nobody here reads, as it came.
+/// What an answer brings besides its status, in words. Of what nobody here reads the Z-segments stand as they came, which
+/// were agreed with somebody; the others are named, as nobody knows whom they speak of.
 pub(super) fn of_answer(brought: &Brought) -> Vec<String> {
     // No code map: a status has no needs that a diagnosis could become.
     let codes = CodeMap::default();
@@ -72,33 +73,21 @@ pub(super) fn of_answer(brought: &Brought) -> Vec<String> {
     lines.extend(allergies.filter_map(|it| labelled("Allergy", &[it])));
     lines.extend(brought.observations.iter().filter_map(observation));
     lines.extend(documents::pointed_to(&brought.documents));
-    lines.extend(
-        brought
-            .kept
-            .iter()
-            .map(|it| format!("Also sent: {}", it.raw)),
-    );
+    lines.extend(documents::not_taken(&brought.enclosed));
+    let (local, other): (Vec<_>, Vec<_>) = brought.kept.iter().partition(|it| it.is_local());
+    lines.extend(local.iter().map(|it| format!("Also sent: {}", it.raw)));
+    lines.extend(named(other).map(|names| format!("Also sent, and not read: {names}.")));
     lines
 }
 
 /// One allergy: to what, how severe, and what comes of it.
 pub(super) fn allergy(allergy: &Allergy) -> String {
     let substance = &allergy.substance;
-    let words = [substance.code.as_str(), substance.text.as_str()];
-    let mut line = words
-        .into_iter()
-        .filter(|word| !word.is_empty())
-        .collect::<Vec<_>>()
-        .join(" ");
-    let severity = allergy
-        .severity
-        .as_ref()
-        .map(|it| it.text.clone() + " " + &it.code);
-    for more in severity.iter().chain(&allergy.reactions) {
-        line.push_str(", ");
-        line.push_str(more.trim());
-    }
-    line
+    let severity = allergy.severity.as_ref();
+    let severity = severity.map(|it| format!("{} {}", it.text, it.code));
+    let mut parts = vec![coded(substance), severity.unwrap_or_default()];
+    parts.extend(allergy.reactions.iter().cloned());
+    joined(&parts)
 }
 
 /// A label and what of some parts is not blank; none where all are.
@@ -231,19 +220,20 @@ fn observation(observation: &Observation) -> Option<String> {
 
 /// The names of segments that nobody here reads.
 fn kept(message: &RefMessage) -> Option<String> {
+    let segments = message.kept.iter();
+    let unread = segments.filter(|it| !READ.contains(&it.name.as_str()));
+    named(unread).map(|names| format!("Also sent, and kept with the original: {names}."))
+}
+
+/// The names of segments, each once.
+fn named<'m>(segments: impl IntoIterator<Item = &'m KeptSegment>) -> Option<String> {
     let mut names: Vec<&str> = Vec::new();
-    for segment in &message.kept {
-        let name = segment.name.as_str();
-        if !READ.contains(&name) && !names.contains(&name) {
-            names.push(name);
+    for segment in segments {
+        if !names.contains(&&*segment.name) {
+            names.push(&segment.name);
         }
     }
-    (!names.is_empty()).then(|| {
-        format!(
-            "Also sent, and kept with the original: {}.",
-            names.join(", ")
-        )
-    })
+    (!names.is_empty()).then(|| names.join(", "))
 }
 
 #[cfg(test)]

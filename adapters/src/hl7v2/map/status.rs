@@ -26,6 +26,7 @@ use super::super::config::{REFERENCE_NAMESPACE, Settings};
 use super::super::content::{Envelope, Note};
 use super::super::dialect::StatusAs;
 use super::super::fault::{ErrorCode, FieldFault};
+use super::super::message::Message;
 use super::super::status::{ReferralStatus, RriMessage, Told};
 use super::super::timestamp;
 use super::note::{self, NoteKind};
@@ -44,13 +45,16 @@ const REFERRAL_ID_KIND: &str = "VN";
 /// Reads an answer that comes by itself: the refusal of the message that it answers, else the status.
 ///
 /// # Errors
-/// As [`read`].
-pub fn later(message: &RriMessage, codes: &CodeMap) -> Result<InboundBody, FieldFault> {
-    match &message.answers {
-        // RF1 of a message that was refused is what we sent.
-        Some(reading) if reading.code.evidence().is_none() => Ok(acknowledged(reading)),
-        Some(_) | None => read(message, codes).map(InboundBody::Status),
+/// Of a refusal MSA alone, else as [`RriMessage::read`] and [`read`].
+pub fn later(message: &Message, codes: &CodeMap) -> Result<InboundBody, FieldFault> {
+    if message.segment("MSA", 1).is_some() {
+        let reading = AckReading::read(message)?;
+        if reading.code.evidence().is_none() {
+            // What else a refusal holds is what we sent, or nothing.
+            return Ok(acknowledged(&reading));
+        }
     }
+    read(&RriMessage::read(message)?, codes).map(InboundBody::Status)
 }
 
 /// What an acknowledgement that comes by itself says of the delivery that it answers.
@@ -72,11 +76,21 @@ pub fn acknowledged(reading: &AckReading) -> InboundBody {
     InboundBody::Status(receipt::evidence(answers, grade))
 }
 
-/// Reads the status that an answer tells of.
+/// Reads the status that an answer tells of which comes by itself: whoever sends it hears what is wrong with it.
+///
+/// # Errors
+/// As [`read_answer`], and a document.
+pub fn read(message: &RriMessage, codes: &CodeMap) -> Result<InboundStatus, FieldFault> {
+    message.brought.holds_no_document()?;
+    read_answer(message, codes)
+}
+
+/// Reads the status that came with the answer to a message of ours, and may never come again: that documents came with
+/// it, which no status can carry, stands in its words.
 ///
 /// # Errors
 /// A note of ours that does not hold what it must; a code that no list has.
-pub fn read(message: &RriMessage, codes: &CodeMap) -> Result<InboundStatus, FieldFault> {
+pub fn read_answer(message: &RriMessage, codes: &CodeMap) -> Result<InboundStatus, FieldFault> {
     let told = told_state(&message.notes)?;
     let (state, code) = match told {
         Some(told) => told,

@@ -39,7 +39,7 @@ impl Hl7v2Adapter {
         let Some(intake) = &self.intake else {
             return Kept::NotAsked;
         };
-        let mut status = match map::status::read(rri, &talk.settings.codes) {
+        let mut status = match map::status::read_answer(rri, &talk.settings.codes) {
             Ok(status) => status,
             Err(fault) => {
                 warn!(endpoint.id = %talk.endpoint.id, "status in an answer not read: {fault}");
@@ -90,12 +90,7 @@ impl Hl7v2Adapter {
         if is_stop(message.kind) {
             match map::status::refuses_cancel(rri, &talk.settings.codes) {
                 Ok(false) => {}
-                Ok(true) => {
-                    self.commit(talk, envelope, Ok(())).await;
-                    let why = Why::new("mllp.cancel_refused", "the receiver will not cancel");
-                    let fault = Fault::Rec;
-                    return Outcome::Reject { why, fault };
-                }
+                Ok(true) => return self.cancel_refused(talk, message, &answer, rri).await,
                 Err(fault) => {
                     self.commit(talk, envelope, Err(&fault)).await;
                     return unread(message, &answer, &fault);
@@ -118,6 +113,27 @@ impl Hl7v2Adapter {
             }
         }
         delivered(&answer, map::status::receiver_reference(rri))
+    }
+
+    /// Ends a cancel that its receiver refused, keeping what it says of the referral. Where that cannot be kept it is told
+    /// so; that it will not cancel stands all the same.
+    async fn cancel_refused(
+        &self,
+        talk: &mut Talk<'_>,
+        message: &Outbound<'_>,
+        answer: &Answer,
+        rri: &RriMessage,
+    ) -> Outcome {
+        let taken = match self.keep_status(talk, message, answer, rri).await {
+            Kept::Yes | Kept::NotAsked => Ok(()),
+            Kept::Refused(fault) => Err(fault),
+            Kept::NotYet => Err(inbound::reply::not_in_time().fault),
+        };
+        self.commit(talk, Some(&rri.envelope), taken.as_ref().copied())
+            .await;
+        let why = Why::new("mllp.cancel_refused", "the receiver will not cancel");
+        let fault = Fault::Rec;
+        Outcome::Reject { why, fault }
     }
 
     /// Says to an application answer that asks for it whether it was taken. Until it is told so, its receiver sends it

@@ -180,6 +180,31 @@ async fn a_cancel_is_refused_by_the_table_or_by_the_exact_state_in_a_note() {
         let seen = seen(&intake, Kind::Cancel, &answer("I14", &segments)).await;
         assert_eq!(summary(&seen.outcome), *expected, "{segments}");
         assert_eq!(commits(&seen), "CA", "{segments}");
+        assert_eq!(intake.count(), 1, "what it says is kept: {segments}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_refused_cancel_says_is_kept_or_asked_for_again() {
+    let refusal = format!("RF1|R{RF1_6_TO_11}\rNTE|1|L|Booked for Monday");
+    let intake = TestIntake::accepting();
+    let kept = seen(&intake, Kind::Cancel, &answer("I14", &refusal)).await;
+    assert_eq!(commits(&kept), "CA");
+    let InboundBody::Status(status) = intake.taken.lock().unwrap().remove(0).body else {
+        panic!()
+    };
+    assert_eq!(status.state, LegState::InTriage);
+    assert_eq!(status.text.unwrap().expose(), "Booked for Monday");
+    assert_eq!(status.answers.as_deref(), Some(wire_id().as_str()));
+    for kind in [ErrorKind::Invalid, ErrorKind::Unavailable] {
+        let adapter = adapter().with_intake(refusing(kind) as Arc<dyn Intake>);
+        let within = Duration::from_millis(1_200);
+        let answers = answer("I14", &refusal);
+        let heard = against_within(&adapter, ("", Kind::Cancel), &answers, Then::Wait, within);
+        let heard = heard.await;
+        let refused = ("reject", "mllp.cancel_refused".to_owned());
+        assert_eq!(summary(&heard.outcome), refused, "{kind:?}");
+        assert_eq!(commits(&heard), "CE", "{kind:?}");
     }
 }
 
@@ -240,4 +265,37 @@ async fn what_stood_against_a_cancel_is_of_the_cancels_own_delivery() {
     // What is refused to be kept gives no leg back.
     let (outcome, _) = asked(&rf1, &refusing(ErrorKind::Invalid)).await;
     assert_eq!(summary(&outcome), ("park", "mllp.ask".into()));
+}
+
+#[tokio::test]
+async fn a_document_in_an_answer_takes_nothing_from_what_the_answer_says() {
+    let letter = "OBX|1|ED|L^Clinic letter||EPR^AP^pdf^Base64^QUJD\rAL1|1||";
+    for (kind, event, status, state) in [
+        (Kind::New, "I12", "R", LegState::Declined),
+        (Kind::Cancel, "I14", "A", LegState::Cancelled),
+    ] {
+        let intake = TestIntake::accepting();
+        let rf1 = format!("RF1|{status}{RF1_6_TO_11}\rNTE|1|L|Said why\r{letter}");
+        let seen = seen(&intake, kind, &answer(event, &rf1)).await;
+        let Outcome::Delivered {
+            receiver_reference, ..
+        } = &seen.outcome
+        else {
+            panic!("{event}: {:?}", seen.outcome)
+        };
+        assert_eq!(receiver_reference.as_deref(), Some("PAS-5521"));
+        assert_eq!(commits(&seen), "CA");
+        let InboundBody::Status(status) = intake.taken.lock().unwrap().remove(0).body else {
+            panic!()
+        };
+        assert_eq!(status.state, state);
+        let told =
+            "Said why\nA document came with this and was not taken, ask for it: Clinic letter";
+        assert_eq!(status.text.unwrap().expose(), told);
+    }
+    // It says nothing of whether a cancel may go.
+    let rf1 = format!("RF1|P{RF1_6_TO_11}\r{letter}");
+    let (outcome, heard) = asked(&rf1, &TestIntake::accepting()).await;
+    assert_eq!(outcome.word(), "delivered");
+    assert_eq!(heard, "REF^I15 ACK^I15 REF^I14 ", "the cancel is written");
 }

@@ -236,6 +236,11 @@ fn an_answer_to_a_referral_says_under_ack_what_it_says_anywhere_and_no_other_mes
     assert_eq!(status.text.unwrap().expose(), "Not of our area");
     let said = read(&rri("AE")).unwrap().body;
     assert!(matches!(said, InboundBody::Undelivered(_)), "{said:?}");
+    // Of a refusal MSA is all that is asked for.
+    let refusal = rri("AR");
+    let bare = refusal.split_inclusive('\r').take(2).collect::<String>();
+    let said = read(&bare).unwrap().body;
+    assert!(matches!(said, InboundBody::Undelivered(_)), "{said:?}");
     let fault = read(&rri("AA").replacen("RRI^I12^RRI_I12", "REF^I12^REF_I12", 1));
     let fault = fault.err().unwrap();
     assert!(fault.why.contains("ACK, RRI and SIU"), "{fault}");

@@ -107,9 +107,6 @@ async fn apply(
     })
 }
 
-/// Claims a message key.
-pub(super) const CLAIM_MESSAGE: &str = "INSERT INTO message_key (hash, content_hash, referral_id, event_id, created_ms) \
-     VALUES ($1, $2, $3, $4, $5) ON CONFLICT (hash) DO NOTHING";
 /// What a message key was claimed for.
 pub(super) const READ_MESSAGE: &str =
     "SELECT hash, content_hash, referral_id, event_id FROM message_key WHERE hash = $1";
@@ -124,16 +121,8 @@ async fn earlier(
         return Ok(None);
     };
     let (hash, content) = keys::message(store.seal(), key);
-    let claimed = sqlx::query(CLAIM_MESSAGE)
-        .bind(hash.as_slice())
-        .bind(content.as_slice())
-        .bind(change.referral.as_bytes().as_slice())
-        .bind(change.event.id.as_bytes().as_slice())
-        .bind(change.at.as_ms())
-        .execute(w.conn())
-        .await
-        .map_err(sql)?;
-    if claimed.rows_affected() == 1 {
+    let makes = (change.referral.as_bytes(), change.event.id);
+    if keys::claim_message(w, (&hash, &content), makes, change.at).await? {
         return Ok(None);
     }
     let row = sqlx::query(READ_MESSAGE)

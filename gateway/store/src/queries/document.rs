@@ -8,7 +8,7 @@ use waymark_core::port::{
 };
 use waymark_core::time::Timestamp;
 
-use super::change::{CLAIM_MESSAGE, READ_MESSAGE};
+use super::change::READ_MESSAGE;
 use super::keys::POINT_MESSAGE;
 use super::row::{Fields, Row};
 use super::subject::{
@@ -109,16 +109,7 @@ async fn claim(
     (id, event): (DocumentId, EventId),
     at: Timestamp,
 ) -> Result<Option<DocumentId>, StoreError> {
-    let claimed = sqlx::query(CLAIM_MESSAGE)
-        .bind(hash.as_slice())
-        .bind(content.as_slice())
-        .bind(id.as_bytes().as_slice())
-        .bind(event.as_bytes().as_slice())
-        .bind(at.as_ms())
-        .execute(w.conn())
-        .await
-        .map_err(sql)?;
-    if claimed.rows_affected() == 1 {
+    if keys::claim_message(w, (hash, content), (id.as_bytes(), event), at).await? {
         return Ok(None);
     }
     let row = sqlx::query(READ_MESSAGE)

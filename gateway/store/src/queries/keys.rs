@@ -5,6 +5,7 @@ use waymark_core::leg::LegState;
 use waymark_core::personal::Personal;
 use waymark_core::port::{MessageKey, NewLeg, StoreError};
 use waymark_core::referral::SenderReference;
+use waymark_core::time::Timestamp;
 
 use super::insert::insert;
 use super::write::{Write, key_kind};
@@ -31,11 +32,34 @@ pub(super) fn sender(seal: &Seal, sender: &AgencyId, reference: &SenderReference
     seal.keyed("referral_key.sender", &parts.map(str::as_bytes))
 }
 
+/// Claims a message key.
+const CLAIM_MESSAGE: &str = "INSERT INTO message_key (hash, content_hash, referral_id, event_id, created_ms) \
+     VALUES ($1, $2, $3, $4, $5) ON CONFLICT (hash) DO NOTHING";
 /// Points a message's key at what it made.
 pub(super) const POINT_MESSAGE: &str =
     "UPDATE message_key SET referral_id = $2, event_id = $3 WHERE hash = $1";
 const DROP_MESSAGE: &str = "DELETE FROM message_key WHERE hash = $1";
 const DROP_KEY: &str = "DELETE FROM referral_key WHERE kind = $1 AND hash = $2";
+
+/// Claims the key of a message, by its keyed hashes, for what the message makes and its event; false where it is claimed
+/// already.
+pub(super) async fn claim_message(
+    w: &mut Write,
+    (hash, content): (&[u8; 32], &[u8; 32]),
+    (made, event): (&[u8; 16], EventId),
+    at: Timestamp,
+) -> Result<bool, StoreError> {
+    let claimed = sqlx::query(CLAIM_MESSAGE)
+        .bind(hash.as_slice())
+        .bind(content.as_slice())
+        .bind(made.as_slice())
+        .bind(event.as_bytes().as_slice())
+        .bind(at.as_ms())
+        .execute(w.conn())
+        .await
+        .map_err(sql)?;
+    Ok(claimed.rows_affected() == 1)
+}
 
 /// Points a message key claimed in this transaction at the referral that holds its content already.
 pub(super) async fn point_message(

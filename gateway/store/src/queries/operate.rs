@@ -7,13 +7,13 @@ use waymark_core::id::DeliveryId;
 use waymark_core::port::{Act, Operation, RaiseEvidence, StoreError};
 use waymark_core::time::Timestamp;
 
-use super::Backend;
 use super::attempt::{queue_tell, store_all, subject_if};
 use super::follow::{self, Alarms, Cause};
 use super::lane::{self, Member};
 use super::row::Fields;
 use super::subject::seal_bodies;
 use super::write::{Happened, Write, append_entry, insert_events, note_receiver_reference};
+use super::{Backend, keys};
 use crate::error::sql;
 
 /// Deliveries resumed with the one that they were parked behind, at most; more stay parked.
@@ -126,6 +126,12 @@ pub(super) async fn operate(store: &Backend, operation: Operation) -> Result<(),
     let seen = lane::member(&mut w, operation.delivery).await?;
     let seen = seen.ok_or(StoreError::NotFound("delivery"))?;
     let subject = subject_if(&mut w, store.seal(), &seen, true).await?;
+    if let Some(key) = &operation.message_key {
+        // What was resumed may be refused anew in the same words: that it was known before stops nothing here.
+        let (hash, content) = keys::message(store.seal(), key);
+        let makes = (seen.referral.as_bytes(), operation.event.id);
+        keys::claim_message(&mut w, (&hash, &content), makes, operation.at).await?;
+    }
     append_entry(
         &mut w,
         operation.entry,

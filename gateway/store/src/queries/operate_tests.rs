@@ -5,10 +5,11 @@ use waymark_core::audit::EntryKind;
 use waymark_core::delivery::{DeliveryState, Evidence, Kind, Next, ParkReason};
 use waymark_core::id::DeliveryId;
 use waymark_core::leg::LegState;
+use waymark_core::personal::Payload;
 use waymark_core::port::{
-    Act, AsksAfter, CloseAttempt, DeliveryStore as _, EventKind, LogStore as _, NewDelivery,
-    NewEvent, OpenOnly, Operation, RaiseEvidence, ReferralStore as _, SentPage, StoreError,
-    UpkeepStore as _, WorkClass,
+    Act, AsksAfter, CloseAttempt, DeliveryStore as _, EventKind, LogStore as _, MessageKey,
+    NewDelivery, NewEvent, OpenOnly, Operation, RaiseEvidence, ReferralChange, ReferralStore as _,
+    SentPage, StoreError, UpkeepStore as _, WorkClass,
 };
 
 use super::fixture::{Bench, Sent, alarm, bench, due, ms, next};
@@ -27,6 +28,7 @@ fn operation(b: &Bench, of: &Sent, index: usize, act: Act, at: i64) -> Operation
     let event = b.event(entry.event, Some(delivery));
     Operation {
         delivery,
+        message_key: None,
         act,
         at: ms(at),
         deadline: ms(at + 86_400_000),
@@ -314,6 +316,54 @@ async fn a_delivery_that_did_not_arrive_after_all_is_parked_and_its_sender_told_
         assert_eq!(b.state(tell.id).await, DeliveryState::Queued);
         assert_eq!(b.faults().await, []);
     }
+}
+
+#[tokio::test]
+async fn news_that_parked_a_delivery_is_a_repeat_afterwards_and_parks_what_was_resumed_anew() {
+    let Some(b) = bench().await else { return };
+    let sent = b.send("1", &["mllp"]).await;
+    let news = MessageKey {
+        sender: "R1L".parse().unwrap(),
+        key: "undelivered:1".to_owned().into(),
+        content: Payload::new(b"refused".to_vec()),
+    };
+    for at in [2, 10] {
+        let lost = Operation {
+            message_key: Some(news.clone()),
+            ..operation(&b, &sent, 0, Act::Park(ParkReason::Refused), at)
+        };
+        b.store.operate(lost).await.unwrap();
+        assert_eq!(b.state(sent.deliveries[0]).await, DeliveryState::Parked);
+        let again = ReferralChange {
+            message_key: Some(news.clone()),
+            ..b.no_change(&sent, 1, ms(at + 1))
+        };
+        assert!(b.store.change(again).await.unwrap().repeated);
+        let resume = operation(&b, &sent, 0, Act::Resume, at + 2);
+        b.store.operate(resume).await.unwrap();
+    }
+    // A park that did not happen leaves no key behind.
+    let late = Operation {
+        message_key: Some(MessageKey {
+            key: "undelivered:2".to_owned().into(),
+            ..news.clone()
+        }),
+        ..operation(&b, &sent, 0, Act::Park(ParkReason::Refused), 20)
+    };
+    let head = b.head(FRESH, "mllp", 15).await;
+    let done = next(DeliveryState::Done, Evidence::ApplicationAck);
+    b.attempt(&head, done, 15).await;
+    let key = late.message_key.clone();
+    assert!(matches!(
+        b.store.operate(late).await,
+        Err(StoreError::Stale)
+    ));
+    let first = ReferralChange {
+        message_key: key,
+        ..b.no_change(&sent, 1, ms(21))
+    };
+    assert!(!b.store.change(first).await.unwrap().repeated);
+    assert_eq!(b.faults().await, []);
 }
 
 #[tokio::test]

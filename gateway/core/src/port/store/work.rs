@@ -5,7 +5,7 @@ use super::{
     LaneId, LegId, NewAlarm, ParkReason, Payload, Reference, ReferralId, ServiceId, StreamId,
     Timestamp, Why, WireId, WorkerId,
 };
-use super::{LegChange, NewBody, NewDelivery, NewEvent, Opening};
+use super::{LegChange, MessageKey, NewBody, NewDelivery, NewEvent, Opening};
 use crate::audit::EntryDraft;
 use crate::delivery::Next;
 use crate::error::Fault;
@@ -192,6 +192,8 @@ pub struct RaiseEvidence {
 pub struct Operation {
     /// The delivery.
     pub delivery: DeliveryId,
+    /// The news that calls for it, where it is news: brought again as a change, it is a repeat.
+    pub message_key: Option<MessageKey>,
     /// Park or resume.
     pub act: Act,
     /// When.
