@@ -225,7 +225,7 @@ fn ended(error: &io::Error) -> ConnectError {
 }
 
 /// Whether the peer acknowledges the SETTINGS that HTTP/2 begins with: it took our certificate before it read them.
-async fn speaks_http2(
+pub(crate) async fn speaks_http2(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
 ) -> Result<bool, ConnectError> {
     // A peer that refused us may be gone already, and what it said last is still to be read: a library that gives up

@@ -33,6 +33,7 @@ use receipt::Receipted;
 
 mod config;
 pub mod convert;
+pub(crate) mod inspect;
 pub mod receipt;
 pub mod wire;
 
