@@ -149,6 +149,10 @@ pub async fn broken(adapter: &dyn Adapter, far: &dyn FarSide) -> Vec<Broken> {
         ),
         ("nothing shows content", shows_nothing(adapter, far).await),
         ("a probe has no effect", probes(adapter, far).await),
+        (
+            "a probe of wrong settings fails",
+            probes_no_wrong_settings(adapter, far).await,
+        ),
     ];
     all.extend(checks.into_iter().filter_map(|(rule, seen)| {
         Some(Broken {
@@ -532,6 +536,18 @@ async fn probes(adapter: &dyn Adapter, far: &dyn FarSide) -> Seen {
     must(failed.len() == 1, || {
         format!("nobody there fails at {failed:?}")
     })
+}
+
+async fn probes_no_wrong_settings(adapter: &dyn Adapter, far: &dyn FarSide) -> Seen {
+    for (endpoint, path) in far.wrong_settings() {
+        let probe = adapter
+            .probe(&endpoint, Deadline { within: PATIENCE })
+            .await;
+        must(probe.stages.iter().any(|s| s.passed == Some(false)), || {
+            format!("{path}: {probe:?}")
+        })?;
+    }
+    Ok(())
 }
 
 /// The kind of message that most checks use.

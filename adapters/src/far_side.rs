@@ -21,6 +21,7 @@ use waymark_core::id::AgencyId;
 use waymark_core::time::{Clock, Timestamp};
 use zeroize::Zeroizing;
 
+use crate::connect;
 use crate::contract::{Received, Script, sample};
 use crate::{AdapterContext, Adapters, DEFAULT_PROFILE, EgressPolicy, Peers, Secrets, TlsProfile};
 
@@ -82,11 +83,16 @@ impl Pki {
 
     /// What the adapters are built from: the gateway's certificate, and this authority as the only root.
     pub(crate) fn context(&self) -> AdapterContext {
-        let own = self.issue(GATEWAY);
+        self.context_with(Some(self.issue(GATEWAY)))
+    }
+
+    /// The same with another certificate, or none.
+    pub(crate) fn context_with(&self, own: Option<Issued>) -> AdapterContext {
+        let (chain, key) = own.map_or_else(Default::default, |own| (own.chain, own.key));
         let profile = TlsProfile {
             roots_pem: self.root().into_bytes(),
-            chain_pem: own.chain.into_bytes(),
-            key_pem: Zeroizing::new(own.key.into_bytes()),
+            chain_pem: chain.into_bytes(),
+            key_pem: Zeroizing::new(key.into_bytes()),
         };
         AdapterContext {
             profiles: BTreeMap::from([(DEFAULT_PROFILE.to_owned(), profile)]),
@@ -252,17 +258,43 @@ impl Listener for Secured {
 
 /// What a far side shows who it is by: the agency's certificate.
 pub(crate) fn acceptor(pki: &Pki) -> TlsAcceptor {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth();
+    TlsAcceptor::from(Arc::new(showing(pki, config)))
+}
+
+/// The same, and it speaks TLS 1.3 with whom that authority knows, and with nobody else.
+pub(crate) fn acceptor_for(pki: &Pki, clients: &Pki) -> TlsAcceptor {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut roots = rustls::RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_slice(clients.root().as_bytes()).unwrap())
+        .unwrap();
+    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
+        Arc::new(roots),
+        Arc::clone(&provider),
+    );
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_client_cert_verifier(verifier.build().unwrap());
+    let mut config = showing(pki, config);
+    // Whoever asks for no protocol gets none.
+    config.alpn_protocols = vec![connect::HTTP2.to_vec()];
+    TlsAcceptor::from(Arc::new(config))
+}
+
+fn showing(
+    pki: &Pki,
+    config: rustls::ConfigBuilder<rustls::ServerConfig, rustls::server::WantsServerCert>,
+) -> rustls::ServerConfig {
     let issued = pki.issue(AGENCY);
     let chain = CertificateDer::pem_slice_iter(issued.chain.as_bytes())
         .map(Result::unwrap)
         .collect();
     let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .unwrap();
-    TlsAcceptor::from(Arc::new(config))
+    config.with_single_cert(chain, key).unwrap()
 }

@@ -15,12 +15,12 @@ use waymark_core::delivery::{Outcome, ParkReason, Repeat, Why};
 use waymark_core::directory::{Endpoint, Environment};
 use waymark_core::error::Violation;
 use waymark_core::port::{
-    Adapter, Collected, Deadline, Identification, Intake, Outbound, Probe, ProbeStage, RenderError,
-    Rendered, Sent, Source,
+    Adapter, Collected, Deadline, Identification, Intake, Outbound, Probe, RenderError, Rendered,
+    Sent, Source,
 };
 use waymark_core::time::Clock;
 
-use crate::connect::{self, ConnectError};
+use crate::connect::{self, ConnectError, Stage};
 use crate::context::{AdapterContext, EgressPolicy, Secrets};
 use crate::settings;
 use config::{Settings, Transport};
@@ -97,7 +97,12 @@ impl FileDrop {
     ) -> Result<Place, (Reached, PlaceError)> {
         match &settings.transport {
             Transport::Folder { directory } => {
-                let late = |_| (Reached::Identity, ConnectError::Timeout.into());
+                let late = |_| {
+                    (
+                        Reached::Identity,
+                        ConnectError::Timeout(Stage::Application).into(),
+                    )
+                };
                 let Some(root) = &self.root else {
                     return Err((Reached::Nothing, PlaceError::NoFolder));
                 };
@@ -246,13 +251,13 @@ impl Adapter for FileDrop {
     async fn probe(&self, endpoint: &Endpoint, deadline: Deadline) -> Probe {
         let until = Instant::now() + deadline.within;
         let Ok(settings) = Settings::read(endpoint, self.egress) else {
-            return connect::not_tried("the endpoint's settings are wrong: see directory check");
+            return connect::unusable("the endpoint's settings are wrong: see directory check");
         };
         let reached = match self.open(&settings, until).await {
             Ok(place) => {
                 let tried = timeout_at(until, Self::try_out(&place)).await;
                 goodbye(place).await;
-                let tried = tried.unwrap_or(Err(ConnectError::Timeout.into()));
+                let tried = tried.unwrap_or(Err(ConnectError::Timeout(Stage::Application).into()));
                 tried.map_err(|error| (Reached::Identity, error))
             }
             Err(unreached) => Err(unreached),
@@ -265,42 +270,38 @@ impl Adapter for FileDrop {
 fn staged(settings: &Settings, reached: &Result<(), (Reached, PlaceError)>) -> Probe {
     let is_folder = matches!(settings.transport, Transport::Folder { .. });
     let failed_at = reached.as_ref().err().map(|(reached, error)| match error {
-        _ if is_folder => 4,
-        PlaceError::Connect(ConnectError::Egress(_)) => 0,
-        PlaceError::WrongHost | PlaceError::Key(_) => 3,
+        _ if is_folder => Stage::Application,
+        PlaceError::Connect(error) => error.stage(),
+        // Nothing is tried without our key.
+        PlaceError::Key(_) => Stage::Name,
+        PlaceError::WrongHost => Stage::Identity,
         _ => match reached {
-            Reached::Nothing => 1,
-            Reached::Tcp => 2,
-            Reached::Identity => 4,
+            Reached::Nothing => Stage::Tcp,
+            Reached::Tcp => Stage::Tls,
+            Reached::Identity => Stage::Application,
         },
     });
-    let stage = |(at, stage): (usize, &'static str)| {
-        let of_a_server = at < 4 && is_folder;
-        let (passed, detail) = match failed_at {
-            _ if of_a_server => (
-                None,
-                "a folder of this machine: its path is what identifies it".to_owned(),
-            ),
-            Some(failed) if at == failed => {
-                let why = reached.as_ref().err().map(|(_, error)| error.to_string());
-                (Some(false), why.unwrap_or_default())
-            }
-            Some(failed) if at > failed => (None, "not tried".to_owned()),
-            Some(_) | None if at == 2 => (Some(true), "SSH, not TLS".to_owned()),
-            Some(_) | None if at == 4 => (
-                Some(true),
-                "listed, and a file written and removed".to_owned(),
-            ),
-            Some(_) | None => (Some(true), "passed".to_owned()),
-        };
-        ProbeStage {
-            stage,
-            passed,
-            detail,
+    let told = |stage: Stage| match failed_at {
+        _ if is_folder && stage < Stage::Application => {
+            let why = "a folder of this machine: its path is what identifies it";
+            stage.told(None, why)
+        }
+        Some(failed) if stage == failed => {
+            let why = reached.as_ref().err().map(|(_, error)| error.to_string());
+            stage.told(Some(false), why.unwrap_or_default())
+        }
+        Some(failed) if stage > failed => stage.told(None, "not tried"),
+        Some(_) | None => {
+            let how = match stage {
+                Stage::Tls => "SSH, not TLS",
+                Stage::Application => "listed, and a file written and removed",
+                Stage::Name | Stage::Tcp | Stage::Identity => "passed",
+            };
+            stage.told(Some(true), how)
         }
     };
     Probe {
-        stages: connect::STAGES.into_iter().enumerate().map(stage).collect(),
+        stages: Stage::ALL.map(told).into(),
     }
 }
 

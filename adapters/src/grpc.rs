@@ -22,7 +22,7 @@ use waymark_core::port::{
 use waymark_proto::v1;
 use waymark_proto::v1::agency_service_client::AgencyServiceClient;
 
-use crate::connect::{self, ConnectError};
+use crate::connect::{self, ConnectError, Stage};
 use crate::context::{AdapterContext, EgressPolicy, Peers};
 use crate::limits::{ANSWER_BYTES_MAX, BODY_BYTES_MAX, CONNECT_TIMEOUT};
 use crate::pool::Pool;
@@ -33,13 +33,14 @@ use receipt::Receipted;
 
 mod config;
 pub mod convert;
+pub(crate) mod inspect;
 pub mod receipt;
 pub mod wire;
 
 /// What the codes of its outcomes begin with.
 const ADAPTER: &str = "grpc";
 /// The protocol that the peer must speak.
-const ALPN: &[&[u8]] = &[b"h2"];
+const ALPN: &[&[u8]] = &[connect::HTTP2];
 /// What a request's envelope may add to its body, in bytes.
 const ENVELOPE_BYTES_MAX: usize = 4 * 1024;
 /// The most bytes of an answer's headers.
@@ -132,7 +133,7 @@ impl Grpc {
             .http2_max_header_list_size(HEADER_BYTES_MAX);
         let made = timeout_at(until, target.connect_with_connector(connector)).await;
         let channel = made
-            .map_err(|_| ConnectError::Timeout)?
+            .map_err(|_| ConnectError::Timeout(Stage::Application))?
             .map_err(|error| unreached(&error).unwrap_or(ConnectError::Handshake))?;
         self.channels
             .keep(endpoint, channel.clone(), Instant::now());
@@ -258,10 +259,10 @@ impl Adapter for Grpc {
 
     async fn probe(&self, endpoint: &Endpoint, deadline: Deadline) -> Probe {
         let Ok(settings) = Settings::read(endpoint, self.egress) else {
-            return connect::not_tried("the endpoint's settings are wrong: see directory check");
+            return connect::unusable("the endpoint's settings are wrong: see directory check");
         };
         let Ok(config) = self.tls(&settings) else {
-            return connect::not_tried("the endpoint names no TLS profile of this process");
+            return connect::unusable("the endpoint names no TLS profile of this process");
         };
         connect::probe(
             &settings.address,

@@ -15,7 +15,7 @@ use waymark_core::directory::Endpoint;
 use waymark_core::port::{Identification, Probe};
 use waymark_core::time::Timestamp;
 
-use crate::connect::{self, ConnectError};
+use crate::connect::{self, ConnectError, Stage};
 use crate::egress::{EgressError, Reach};
 use crate::limits::{ANSWER_HEADERS_MAX, BodyError, CONNECT_TIMEOUT, read_capped};
 use crate::pool::Pool;
@@ -103,7 +103,7 @@ pub(crate) async fn probe(
         _ if address.reach == Reach::Loopback => None,
         Ok(config) => Some(Arc::new(config)),
         Err(_) => {
-            return connect::not_tried("the endpoint names no TLS profile of this process");
+            return connect::unusable("the endpoint names no TLS profile of this process");
         }
     };
     connect::probe(address, config, until).await
@@ -211,7 +211,8 @@ fn unreached(error: &reqwest::Error) -> Option<ConnectError> {
     let kind = tls::find::<std::io::Error>(error).map(std::io::Error::kind);
     Some(egress.or(tls.map(ConnectError::from)).unwrap_or_else(|| {
         if error.is_timeout() {
-            ConnectError::Timeout
+            // At which stage is not told; what became of the attempt does not depend on it.
+            ConnectError::Timeout(Stage::Tcp)
         } else {
             ConnectError::Tcp(kind.unwrap_or(std::io::ErrorKind::Other))
         }

@@ -21,8 +21,8 @@ use crate::grpc::convert::referral_from_proto;
 use crate::hl7v2::config::Assumptions;
 use crate::hl7v2::mllp;
 use crate::{
-    AdapterContext, Adapters, EgressPolicy, Peers, ProfileError, Secrets, body, fhir, file, mesh,
-    notify, webhook,
+    AdapterContext, Adapters, EgressPolicy, Peers, ProfileError, Secrets, body, fhir, file, grpc,
+    mesh, notify, webhook,
 };
 
 /// The settings that everything is written and read with.
@@ -203,15 +203,16 @@ impl Inspector {
     /// Reads bytes in every other way in which the adapter reads what comes: as answers, acknowledgements, receipts.
     pub fn read_otherwise(&self, kind: AdapterKind, bytes: &[u8]) {
         let headers = HeaderMap::new();
-        let wire = sample::source(Kind::New).wire_id;
+        let source = sample::source(Kind::New);
+        let wire = &source.wire_id;
         match kind {
-            AdapterKind::Grpc | AdapterKind::Mailbox => {}
-            AdapterKind::Webhook => webhook::inspect::answers(&wire, &headers, bytes),
+            AdapterKind::Grpc | AdapterKind::Mailbox => grpc::inspect::answers(&source, bytes),
+            AdapterKind::Webhook => webhook::inspect::answers(wire, &headers, bytes),
             AdapterKind::Hl7v2 => hl7(bytes),
             AdapterKind::Fhir => fhir::inspect::answers(&self.fhir, &headers, bytes),
-            AdapterKind::File => file::inspect::notes(&wire, bytes),
-            AdapterKind::Notify => notify::inspect::answers(&wire, &headers, bytes),
-            AdapterKind::Mesh => mesh::inspect::answers(&wire, &headers, bytes),
+            AdapterKind::File => file::inspect::notes(wire, bytes),
+            AdapterKind::Notify => notify::inspect::answers(wire, &headers, bytes),
+            AdapterKind::Mesh => mesh::inspect::answers(wire, &headers, bytes),
         }
     }
 

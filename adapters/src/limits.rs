@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// The longest that reaching a peer may take: name, TCP and TLS together.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest that a probe waits, after a handshake, for a peer of TLS 1.3 to refuse our certificate.
+pub const ALERT_WAIT: Duration = Duration::from_secs(1);
 /// The most bytes of an answer that are read.
 pub const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// The most headers of an answer.

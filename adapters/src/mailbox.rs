@@ -8,9 +8,10 @@ use waymark_core::delivery::{Outcome, Repeat, Why};
 use waymark_core::directory::{Endpoint, Environment};
 use waymark_core::error::Violation;
 use waymark_core::port::{
-    Adapter, Deadline, Identification, Outbound, Probe, ProbeStage, RenderError, Rendered, Source,
+    Adapter, Deadline, Identification, Outbound, Probe, RenderError, Rendered, Source,
 };
 
+use crate::connect::Stage;
 use crate::grpc::receipt::ReceiptKey;
 use crate::grpc::wire;
 use crate::settings;
@@ -71,15 +72,9 @@ impl Adapter for Mailbox {
     }
 
     async fn probe(&self, _endpoint: &Endpoint, _deadline: Deadline) -> Probe {
-        let stage = |stage| ProbeStage {
-            stage,
-            passed: None,
-            detail: "not tried: the agency fetches its post itself".to_owned(),
-        };
+        let nothing = |stage: Stage| stage.told(None, "the agency fetches its post itself");
         Probe {
-            stages: ["name", "tcp", "tls", "identity", "application"]
-                .map(stage)
-                .into(),
+            stages: Stage::ALL.map(nothing).into(),
         }
     }
 }

@@ -291,7 +291,7 @@ impl Adapter for Mesh {
     async fn probe(&self, endpoint: &Endpoint, deadline: Deadline) -> Probe {
         let until = Instant::now() + deadline.within;
         let Ok(settings) = Settings::read(endpoint, self.egress) else {
-            return connect::not_tried("the endpoint's settings are wrong: see directory check");
+            return connect::unusable("the endpoint's settings are wrong: see directory check");
         };
         let mut probe = https::probe(&settings.address, self.tls(&settings), until).await;
         let reached = probe.stages.iter().all(|stage| stage.passed != Some(false));

@@ -327,7 +327,7 @@ impl Adapter for Notify {
 
     async fn probe(&self, endpoint: &Endpoint, deadline: Deadline) -> Probe {
         let Ok(settings) = Settings::read(endpoint, self.egress) else {
-            return connect::not_tried("the endpoint's settings are wrong: see directory check");
+            return connect::unusable("the endpoint's settings are wrong: see directory check");
         };
         let until = Instant::now() + deadline.within;
         let probe = https::probe(&settings.address, self.tls(&settings), until).await;

@@ -4,11 +4,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
 use waymark_core::delivery::Why;
 use waymark_core::directory::AdapterKind;
 use waymark_core::error::{Fault, Violation};
@@ -16,7 +13,7 @@ use waymark_core::personal::Payload;
 use waymark_core::port::{Identification, Outbound, Probe, ProbeStage};
 
 use super::*;
-use crate::far_side::{self, AGENCY, Notes, OTHER_SYSTEM, Pki};
+use crate::far_side::{self, AGENCY, Notes, OTHER_SYSTEM, Pki, acceptor};
 
 /// Which rule the toy adapter breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +37,7 @@ enum Breaks {
     Refusal,
     Privacy,
     Probe,
+    ProbeOfNothing,
 }
 
 /// A protocol that is a push onto a list.
@@ -211,7 +209,10 @@ impl Adapter for Toy {
             self.notes
                 .note("probe", b"", std::collections::BTreeMap::new());
         }
-        let there = Self::setting(endpoint, "at") != "nowhere";
+        let there = match Self::setting(endpoint, "at") {
+            "" => self.breaks(Breaks::ProbeOfNothing),
+            at => at != "nowhere",
+        };
         let stages = ["name", "tcp", "tls", "identity", "application"].map(|stage| ProbeStage {
             stage,
             passed: (stage == "tcp").then_some(there),
@@ -301,6 +302,7 @@ async fn each_broken_rule_is_found_by_its_own_check() {
         (Breaks::Refusal, "later is a retry, for good is none"),
         (Breaks::Privacy, "nothing shows content"),
         (Breaks::Probe, "a probe has no effect"),
+        (Breaks::ProbeOfNothing, "a probe of wrong settings fails"),
     ];
     // Together, because each waits for a deadline to pass.
     let found = futures::future::join_all(rules.map(|(breaks, _)| rules_broken_by(breaks))).await;
@@ -354,22 +356,6 @@ impl Mllp {
         );
         far_side::endpoint(AdapterKind::Hl7v2, &settings)
     }
-}
-
-fn acceptor(pki: &Pki) -> TlsAcceptor {
-    let issued = pki.issue(AGENCY);
-    let chain = CertificateDer::pem_slice_iter(issued.chain.as_bytes())
-        .map(Result::unwrap)
-        .collect();
-    let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .unwrap();
-    TlsAcceptor::from(Arc::new(config))
 }
 
 /// One frame, and the answer to it.

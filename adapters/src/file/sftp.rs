@@ -16,7 +16,7 @@ use waymark_core::time::Timestamp;
 use super::config::Sftp;
 use super::name::Name;
 use super::place::{Entry, Listing, PART_SUFFIX, PlaceError, Sub};
-use crate::connect::{self, ConnectError};
+use crate::connect::{self, ConnectError, Stage};
 use crate::context::Secrets;
 use crate::limits::CONNECT_TIMEOUT;
 
@@ -98,10 +98,10 @@ impl Remote {
         };
         let config = Arc::new(Config::default());
         let connecting = russh::client::connect_stream(config, stream, pinned);
-        let late = |at| move |_| (at, PlaceError::Connect(ConnectError::Timeout));
+        let late = |at, stage| move |_| (at, ConnectError::Timeout(stage).into());
         let ssh = timeout_at(by, connecting)
             .await
-            .map_err(late(Reached::Tcp))?;
+            .map_err(late(Reached::Tcp, Stage::Tls))?;
         let mut ssh = ssh.map_err(|_| match seen.get() {
             Some(false) => (Reached::Tcp, PlaceError::WrongHost),
             Some(true) | None => (Reached::Tcp, ConnectError::Handshake.into()),
@@ -128,7 +128,9 @@ impl Remote {
                 .is_some_and(|v| v == "1");
             Ok((session, fsync))
         };
-        let opened = timeout_at(until, rest).await.map_err(late(at))?;
+        let opened = timeout_at(until, rest)
+            .await
+            .map_err(late(at, Stage::Application))?;
         let (session, fsync) = opened.map_err(|error| (at, error))?;
         let remote = Self {
             session,
@@ -138,7 +140,7 @@ impl Remote {
         };
         let folders = timeout_at(until, remote.folders())
             .await
-            .map_err(late(at))?;
+            .map_err(late(at, Stage::Application))?;
         folders.map_err(|error| (at, error))?;
         Ok(remote)
     }
@@ -387,7 +389,7 @@ fn failed(error: SftpError) -> PlaceError {
             StatusCode::PermissionDenied => PlaceError::Denied,
             _ => PlaceError::Session,
         },
-        SftpError::Timeout => PlaceError::Connect(ConnectError::Timeout),
+        SftpError::Timeout => ConnectError::Timeout(Stage::Application).into(),
         SftpError::IO(_)
         | SftpError::Limited(_)
         | SftpError::UnexpectedPacket

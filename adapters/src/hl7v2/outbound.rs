@@ -34,7 +34,8 @@ use self::talk::{Answer, Talk, Verdict, ended_without, judge, next_answer, unkno
 use super::config::{Resend, Settings, Transport};
 use super::map;
 use super::mllp;
-use super::peer::{self, Stage, Stream, Unreachable};
+use super::peer::{self, Stream, Unreachable};
+use crate::connect::{self, Stage};
 
 pub use self::pool::CONNECTION_IDLE_MAX;
 pub use self::talk::FRAMES_PASSED_OVER_MAX;
@@ -127,10 +128,9 @@ impl Hl7v2Adapter {
             return Ok(line);
         }
         let until = until.min(Instant::now() + settings.connect_timeout);
-        match timeout_at(until, peer::connect(settings, &self.profiles)).await {
-            Ok(Ok(stream)) => Ok(Line::new(stream, Instant::now())),
-            Ok(Err(unreachable)) => Err(not_sent(unreachable)),
-            Err(_) => Err(retry(Why::new("mllp.connect", "no connection in time"))),
+        match peer::connect(settings, &self.profiles, until).await {
+            Ok(stream) => Ok(Line::new(stream, Instant::now())),
+            Err(unreachable) => Err(not_sent(unreachable)),
         }
     }
 
@@ -347,23 +347,23 @@ impl Adapter for Hl7v2Adapter {
                     .map(ToString::to_string)
                     .collect::<Vec<_>>()
                     .join("; ");
-                return Probe {
-                    stages: vec![stage(Stage::Name, Some(false), detail)],
-                };
+                return connect::unusable(&detail);
             }
         };
-        let within = deadline.within.min(settings.connect_timeout);
-        let reached = timeout_at(
-            Instant::now() + within,
-            peer::connect(&settings, &self.profiles),
-        );
-        let failed = match reached.await {
-            Ok(Ok(_)) => None,
-            Ok(Err(unreachable)) => Some((unreachable.stage, unreachable.why.text)),
-            Err(_) => Some((Stage::Tcp, format!("no connection within {within:?}"))),
+        let until = Instant::now() + deadline.within.min(settings.connect_timeout);
+        let is_plain = matches!(settings.transport, Transport::Plain { .. });
+        let reached = match peer::connect(&settings, &self.profiles, until).await {
+            Err(unreachable) => Err((unreachable.stage, unreachable.why.text)),
+            Ok(_) if is_plain => Ok(()),
+            Ok(mut stream) => connect::unrefused(&mut stream, until)
+                .await
+                .map_err(|error| (error.stage(), error.to_string())),
         };
-        Probe {
-            stages: stages(&settings, failed.as_ref()),
+        match reached {
+            Ok(()) => Probe {
+                stages: Stage::ALL.map(|stage| passed(stage, is_plain)).into(),
+            },
+            Err((stage, why)) => connect::failed(stage, &why),
         }
     }
 }
@@ -381,7 +381,7 @@ fn retry(why: Why) -> Outcome {
 /// Nothing was written: try again, unless somebody else answered in the receiver's place.
 fn not_sent(unreachable: Unreachable) -> Outcome {
     match unreachable.stage {
-        Stage::Name | Stage::Tcp | Stage::Tls => retry(unreachable.why),
+        Stage::Name | Stage::Tcp | Stage::Tls | Stage::Application => retry(unreachable.why),
         Stage::Identity => Outcome::Park {
             reason: ParkReason::WrongRecipient,
             why: unreachable.why,
@@ -398,31 +398,13 @@ fn is_connecting(why: &Why) -> bool {
             .any(|word| why.code == format!("mllp.{word}"))
 }
 
-fn stage(stage: Stage, passed: Option<bool>, detail: impl Into<String>) -> ProbeStage {
-    ProbeStage {
-        stage: stage.word(),
-        passed,
-        detail: detail.into(),
+/// A stage of a receiver that was reached.
+fn passed(stage: Stage, is_plain: bool) -> ProbeStage {
+    match stage {
+        Stage::Application => stage.told(None, "MLLP has no question without a message"),
+        Stage::Tls | Stage::Identity if is_plain => stage.told(None, "plain MLLP proves nothing"),
+        _ => stage.told(Some(true), "passed"),
     }
-}
-
-fn stages(settings: &Settings, failed: Option<&(Stage, String)>) -> Vec<ProbeStage> {
-    let is_plain = matches!(settings.transport, Transport::Plain { .. });
-    let mut stages: Vec<ProbeStage> = Stage::ALL
-        .into_iter()
-        .map(|each| match failed {
-            Some((at, detail)) if *at == each => stage(each, Some(false), detail.clone()),
-            Some((at, _)) if *at < each => stage(each, None, "not reached"),
-            _ if is_plain && each >= Stage::Tls => stage(each, None, "plain MLLP proves nothing"),
-            _ => stage(each, Some(true), "passed"),
-        })
-        .collect();
-    stages.push(ProbeStage {
-        stage: "application",
-        passed: None,
-        detail: "MLLP has no question without a message".to_owned(),
-    });
-    stages
 }
 
 #[cfg(test)]

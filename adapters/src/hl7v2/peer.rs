@@ -1,6 +1,7 @@
 //! Reaching an endpoint over TCP or TLS, and what the peer's certificate proves.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -9,12 +10,14 @@ use rustls::ClientConfig;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use waymark_core::delivery::Why;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::config::{Settings, Transport};
+use crate::connect::Stage;
 use crate::egress::Reach;
 
 /// A stream of bytes, whatever carries it.
@@ -24,34 +27,6 @@ impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for S {}
 
 /// The scheme of URIs that name an identity of this gateway's own authority.
 const IDENTITY_SCHEME: &str = "waymark:";
-
-/// The stages of reaching a peer, in their order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Stage {
-    /// Finding the address.
-    Name,
-    /// Connecting.
-    Tcp,
-    /// The TLS handshake, certificate chain and server name included.
-    Tls,
-    /// What else the certificate must say.
-    Identity,
-}
-
-impl Stage {
-    /// Every stage, in order.
-    pub(super) const ALL: [Self; 4] = [Self::Name, Self::Tcp, Self::Tls, Self::Identity];
-
-    /// Returns the stage's word in a probe.
-    pub(super) fn word(self) -> &'static str {
-        match self {
-            Self::Name => "name",
-            Self::Tcp => "tcp",
-            Self::Tls => "tls",
-            Self::Identity => "identity",
-        }
-    }
-}
 
 /// Why a peer could not be reached: nothing was sent to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,12 +51,24 @@ impl Unreachable {
     }
 }
 
+/// Waits for a stage no longer than until an instant.
+async fn in_time<T>(
+    stage: Stage,
+    until: Instant,
+    reaching: impl Future<Output = T>,
+) -> Result<T, Unreachable> {
+    let why = Why::new("mllp.connect", "no connection in time");
+    let reached = timeout_at(until, reaching).await;
+    reached.map_err(|_| Unreachable { stage, why })
+}
+
 /// Connects to an endpoint and checks that the peer is who the settings say.
 pub(super) async fn connect(
     settings: &Settings,
     profiles: &BTreeMap<String, Arc<ClientConfig>>,
+    until: Instant,
 ) -> Result<Box<dyn Stream>, Unreachable> {
-    let stream = connect_tcp(settings).await?;
+    let stream = connect_tcp(settings, until).await?;
     match &settings.transport {
         Transport::Plain { .. } => Ok(Box::new(stream)),
         Transport::Tls {
@@ -94,9 +81,9 @@ pub(super) async fn connect(
                 .ok_or_else(|| Unreachable::new(Stage::Tls, "no TLS profile of that name"))?;
             let name = ServerName::try_from(server_name.clone())
                 .map_err(|_| Unreachable::new(Stage::Tls, "server_name is no name or address"))?;
-            let stream = TlsConnector::from(Arc::clone(config))
-                .connect(name, stream)
-                .await
+            let shaking = TlsConnector::from(Arc::clone(config)).connect(name, stream);
+            let stream = in_time(Stage::Tls, until, shaking)
+                .await?
                 .map_err(|error| Unreachable::io(Stage::Tls, &error))?;
             let uris = san_uris(stream.get_ref().1.peer_certificates());
             if let Some(expected) = peer_uri
@@ -110,19 +97,21 @@ pub(super) async fn connect(
     }
 }
 
-async fn connect_tcp(settings: &Settings) -> Result<TcpStream, Unreachable> {
+async fn connect_tcp(settings: &Settings, until: Instant) -> Result<TcpStream, Unreachable> {
     // MLLP lives on private networks; where clouds keep credentials, and what no host has, is never connected to.
-    let addresses = Reach::Private
-        .resolve(&settings.host, settings.port)
-        .await
+    let resolving = Reach::Private.resolve(&settings.host, settings.port);
+    let addresses = in_time(Stage::Name, until, resolving)
+        .await?
         .map_err(|error| Unreachable::new(Stage::Name, error.to_string()))?;
     let mut last = Unreachable::new(Stage::Name, "the name has no address");
     for address in addresses {
-        let connected = match &settings.transport {
-            Transport::Tls { .. } => TcpStream::connect(address).await,
-            Transport::Plain { interface } => connect_from(*interface, address).await,
+        let connecting = async {
+            match &settings.transport {
+                Transport::Tls { .. } => TcpStream::connect(address).await,
+                Transport::Plain { interface } => connect_from(*interface, address).await,
+            }
         };
-        match connected {
+        match in_time(Stage::Tcp, until, connecting).await? {
             Ok(stream) => {
                 // One small frame, then an answer: waiting to fill a packet would only delay it.
                 stream

@@ -19,7 +19,7 @@ use super::output::{self, word};
 The gateway itself tries: name, TCP, TLS, the identity that the peer proves, the application. No message is sent; that
 it was tried stands in the delivery log. One endpoint can be tried every 5 seconds.
 
-Exit codes: 0 no stage failed, 1 one did.")]
+Exit codes: 0 no stage failed or there is nothing to try (a mailbox), 1 one did.")]
 pub(super) struct Options {
     /// The endpoint, by its id in the directory.
     endpoint: String,
@@ -50,7 +50,10 @@ fn text(answer: &v1::ProbeEndpointResponse) -> String {
         let result = word(stage.result().as_str_name(), "PROBE_RESULT_").replace('_', " ");
         table.add_row([&stage.stage, &result, &stage.detail]);
     }
-    let verdict = if answer.reachable {
+    let tried = |stage: &v1::ProbeStage| stage.result() != v1::ProbeResult::NotTried;
+    let verdict = if !answer.stages.iter().any(tried) {
+        "was not tried"
+    } else if answer.reachable {
         "can be reached"
     } else {
         "cannot be reached"
@@ -66,13 +69,33 @@ fn text(answer: &v1::ProbeEndpointResponse) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn people_read_stage_result_and_detail() {
-        let stage = |stage: &str, result: v1::ProbeResult, detail: &str| v1::ProbeStage {
+    fn stage(stage: &str, result: v1::ProbeResult, detail: &str) -> v1::ProbeStage {
+        v1::ProbeStage {
             stage: stage.to_owned(),
             result: result.into(),
             detail: detail.to_owned(),
+        }
+    }
+
+    #[test]
+    fn where_there_is_nothing_to_try_nobody_reads_that_it_can_be_reached() {
+        let fetched = |name| stage(name, v1::ProbeResult::NotTried, "fetched");
+        let mut answer = v1::ProbeEndpointResponse {
+            endpoint_id: "spec1-mailbox".to_owned(),
+            directory_release: 4,
+            reachable: true,
+            stages: ["name", "tcp"].map(fetched).into(),
+            took_ms: 0,
         };
+        assert!(text(&answer).ends_with("\nspec1-mailbox was not tried (release 4, 0 ms)"));
+        answer
+            .stages
+            .push(stage("tls", v1::ProbeResult::Passed, "passed"));
+        assert!(text(&answer).contains("spec1-mailbox can be reached"));
+    }
+
+    #[test]
+    fn people_read_stage_result_and_detail() {
         let answer = v1::ProbeEndpointResponse {
             endpoint_id: "r1l-mllp".to_owned(),
             directory_release: 4,

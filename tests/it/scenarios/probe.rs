@@ -122,6 +122,9 @@ async fn the_command_shows_the_stages_and_its_exit_code_says_whether_one_failed(
         said.contains("failed") && said.contains("therapy-webhook cannot be reached"),
         "{said}"
     );
+    let (code, said, _) = run("spec1-mailbox", "human").await?;
+    assert_eq!(code, Some(0));
+    assert!(said.contains("spec1-mailbox was not tried"), "{said}");
     let (code, _, erred) = run("nowhere", "human").await?;
     assert_eq!(code, Some(1));
     assert!(erred.contains("NO_SUCH_ENDPOINT"), "{erred}");
