@@ -6,14 +6,14 @@ use waymark_core::access::{Action, Principal, Relationship, permit};
 use waymark_core::delivery::{Evidence, Outcome, Repeat, RetryPolicy, Standing, Why, next};
 use waymark_core::directory::{AdapterKind, Endpoint};
 use waymark_core::error::{ErrorKind, Fault};
-use waymark_core::id::{DeliveryId, ServiceId, WorkerId};
+use waymark_core::id::{AgencyId, DeliveryId, ServiceId, WorkerId};
 use waymark_core::personal::Payload;
 use waymark_core::port::{DeliveryView, LeaseAsk, Leased, Rendered, WorkClass};
 use waymark_core::time::Timestamp;
 
 use super::{InForce, Service, ServiceError};
 use crate::clock::{jitter, random_16};
-use crate::delivery::{Bytes, Closing, close_of, open_of, render, source_of};
+use crate::delivery::{Bytes, Closing, changed_hands, close_of, open_of, render, source_of};
 
 /// Items under lease at a time, for one call.
 pub const MAILBOX_CREDIT_MAX: u32 = 100;
@@ -113,6 +113,13 @@ impl Service {
         in_force: &InForce,
     ) -> Result<Option<MailboxItem>, ServiceError> {
         let now = self.now();
+        if let Some(outcome) = changed_hands(&leased, endpoint) {
+            // Not the act of whoever asked: the post is not its own.
+            let system = Closing::system(&leased);
+            self.close_item(system, &leased, 0, outcome, endpoint, in_force)
+                .await?;
+            return Ok(None);
+        }
         let content = self.parts.store.content(&leased).await?;
         let (body, bytes) = match content.rendered.clone() {
             Some(rendered) => (rendered, Bytes::Stored),
@@ -122,7 +129,8 @@ impl Service {
                 match rendered {
                     Ok(rendered) => (rendered, Bytes::Fresh),
                     Err(outcome) => {
-                        self.close_item(caller, &leased, 0, outcome, endpoint, in_force)
+                        let who = (caller.actor, caller.agency.clone());
+                        self.close_item(who, &leased, 0, outcome, endpoint, in_force)
                             .await?;
                         return Ok(None);
                     }
@@ -208,7 +216,7 @@ impl Service {
         }
         let leased = view.leased(fence);
         self.close_item(
-            caller,
+            (caller.actor, caller.agency.clone()),
             &leased,
             view.attempts_opened,
             outcome,
@@ -221,7 +229,7 @@ impl Service {
 
     async fn close_item(
         &self,
-        caller: &Principal,
+        actor: ([u8; 16], AgencyId),
         leased: &Leased,
         number: u32,
         outcome: Outcome,
@@ -257,7 +265,7 @@ impl Service {
             endpoint: Some(endpoint),
             directory: &in_force.directory,
             at: now,
-            actor: (caller.actor, caller.agency.clone()),
+            actor,
         };
         Ok(self
             .parts
