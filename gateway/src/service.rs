@@ -45,7 +45,7 @@ pub use draft::{Drafter, actor_of};
 pub use error::ServiceError;
 pub(crate) use family::uncertain;
 pub use intake::IntakeService;
-pub use mailbox::{MAILBOX_CREDIT_MAX, MailboxItem};
+pub use mailbox::{Lent, MAILBOX_CREDIT_MAX, MailboxItem};
 pub use operate::{DELIVERY_STATE, LANE_ACT_MAX, Redirect, RedirectTarget, ResendPreview};
 pub use probe::{PROBE_PAUSE, PROBE_TIMEOUT, PROBES_MAX, Probed};
 pub use read::{ListAsk, Listed, PAGE_MAX};

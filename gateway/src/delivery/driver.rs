@@ -197,6 +197,7 @@ impl Driver {
                 worker: inner.worker,
                 endpoint: id.clone(),
                 class,
+                services: Vec::new(),
                 limit,
                 now,
                 until,

@@ -35,6 +35,15 @@ pub struct MailboxItem {
     pub until: Timestamp,
 }
 
+/// What one look into the mailboxes gave.
+#[derive(Clone, Debug, Default)]
+pub struct Lent {
+    /// What was lent.
+    pub items: Vec<MailboxItem>,
+    /// Whether some that was due was closed in place of being lent: more may wait behind it.
+    pub some_closed: bool,
+}
+
 impl Service {
     /// Leases what waits in the caller's own mailboxes, for some services or for all.
     ///
@@ -46,7 +55,7 @@ impl Service {
         services: &[ServiceId],
         credit: u32,
         lease: Duration,
-    ) -> Result<Vec<MailboxItem>, ServiceError> {
+    ) -> Result<Lent, ServiceError> {
         permit(caller, Action::Mailbox, Relationship::None)?;
         if credit > MAILBOX_CREDIT_MAX {
             return Err(ServiceError::field(
@@ -66,42 +75,36 @@ impl Service {
                 && e.validity.holds_on(today)
                 && self.owns(caller, &e.agency)
         });
-        let mut items = Vec::new();
+        let mut lent = Lent::default();
         for endpoint in mine {
             for class in [WorkClass::Fresh, WorkClass::Retry] {
-                let room = credit.saturating_sub(u32::try_from(items.len()).unwrap_or(u32::MAX));
+                let taken = u32::try_from(lent.items.len()).unwrap_or(u32::MAX);
+                let room = credit.saturating_sub(taken);
                 if room == 0 {
-                    return Ok(items);
+                    return Ok(lent);
                 }
                 let until = now.plus(lease);
                 let ask = LeaseAsk {
                     worker,
                     endpoint: endpoint.id.clone(),
                     class,
+                    services: services.to_vec(),
                     limit: room,
                     now,
                     until,
                 };
                 for leased in self.parts.store.lease(&ask).await? {
-                    let wanted = services.is_empty()
-                        || leased
-                            .service
-                            .as_ref()
-                            .is_some_and(|s| services.contains(s));
-                    if !wanted {
-                        self.parts.store.release(&leased.token, now).await?;
-                        continue;
-                    }
-                    if let Some(item) = self
+                    match self
                         .open_item(caller, leased, endpoint, until, &in_force)
                         .await?
                     {
-                        items.push(item);
+                        Some(item) => lent.items.push(item),
+                        None => lent.some_closed = true,
                     }
                 }
             }
         }
-        Ok(items)
+        Ok(lent)
     }
 
     async fn open_item(

@@ -248,13 +248,9 @@ async fn whoever_was_sent_nothing_reads_nothing_once_consent_is_withdrawn(
     // A page that is emptied by what may not be shown is not the last one for that.
     let later = Child(49).referral("specialist-teaching");
     let old = school.submit("older", &later).await?.referral_id;
-    let hidden = school.submit("hidden", &Child(50).referral("specialist-teaching"));
-    withdraw(
-        &school,
-        &hidden.await?.referral_id,
-        &[ConsentScope::ShareEducation],
-    )
-    .await?;
+    let later = Child(50).referral("specialist-teaching");
+    let hidden = school.submit("hidden", &later).await?.referral_id;
+    withdraw(&school, &hidden, &[ConsentScope::ShareEducation]).await?;
     let mut list = v1::ListReferralsRequest {
         page_size: 1,
         ..v1::ListReferralsRequest::default()
