@@ -15,7 +15,7 @@ mod render;
 pub use close::{Closing, close_of};
 pub use collect::Collector;
 pub use driver::{DeliveryOptions, Driver};
-pub use open::{Bytes, open_of};
+pub use open::{Bytes, changed_hands, open_of};
 pub use render::{render, source_of};
 
 /// The adapters, by kind.

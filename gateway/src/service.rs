@@ -45,10 +45,10 @@ pub use draft::{Drafter, actor_of};
 pub use error::ServiceError;
 pub(crate) use family::uncertain;
 pub use intake::IntakeService;
-pub use mailbox::{MAILBOX_CREDIT_MAX, MailboxItem};
+pub use mailbox::{Lent, MAILBOX_CREDIT_MAX, MailboxItem};
 pub use operate::{DELIVERY_STATE, LANE_ACT_MAX, Redirect, RedirectTarget, ResendPreview};
 pub use probe::{PROBE_PAUSE, PROBE_TIMEOUT, PROBES_MAX, Probed};
-pub use read::{ListAsk, PAGE_MAX};
+pub use read::{ListAsk, Listed, PAGE_MAX};
 pub use reopen::CancelRefused;
 pub use status::{StatusResult, StatusUpdate};
 pub use submit::Submit;
@@ -187,7 +187,8 @@ impl Service {
         })
     }
 
-    /// How a caller stands to a referral.
+    /// How a caller stands to a referral. Where consent no longer covers a receiver, what it was sent makes it one; where
+    /// nothing was, it is a stranger.
     fn relationship(&self, caller: &Principal, referral: &ReferralView) -> Relationship {
         let directory = &self.in_force().directory;
         let today = self.now().london_date();
@@ -196,7 +197,11 @@ impl Service {
         };
         if is(&referral.sender) {
             Relationship::Sender
-        } else if referral.legs.iter().any(|l| is(&l.leg.agency)) {
+        } else if referral.legs.iter().any(|l| {
+            is(&l.leg.agency)
+                && (referral.was_sent(l.leg.id)
+                    || self.consent_covers(&referral.withdrawn, &l.leg.agency))
+        }) {
             Relationship::Receiver
         } else {
             Relationship::None

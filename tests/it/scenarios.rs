@@ -8,6 +8,7 @@ mod directory;
 mod document;
 mod family;
 mod identity;
+mod mailbox;
 mod mesh;
 mod mllp_answer;
 mod mllp_repeat;

@@ -7,6 +7,7 @@ waymark_tests::store_contract! {
         a_second_new_under_a_reference_is_refused_unless_the_same
         each_item_of_a_batch_gets_its_own_answer
         a_lane_gives_its_head_alone
+        a_service_s_work_is_found_behind_that_of_others
         an_expired_lease_is_given_to_another_and_fenced
         a_lease_is_kept_by_its_heartbeat
         a_retrying_head_blocks_its_lane_among_retried_work
@@ -26,6 +27,7 @@ waymark_tests::store_contract! {
         a_second_new_under_a_reference_is_refused_unless_the_same
         each_item_of_a_batch_gets_its_own_answer
         a_lane_gives_its_head_alone
+        a_service_s_work_is_found_behind_that_of_others
         an_expired_lease_is_given_to_another_and_fenced
         a_lease_is_kept_by_its_heartbeat
         a_retrying_head_blocks_its_lane_among_retried_work

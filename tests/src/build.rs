@@ -216,6 +216,7 @@ impl Maker {
             worker: WorkerId::from_bytes(self.bytes()),
             endpoint: endpoint(endpoint_id),
             class,
+            services: Vec::new(),
             limit,
             now: self.now,
             until: self.now.plus(std::time::Duration::from_secs(20)),

@@ -22,7 +22,7 @@ use waymark_core::port::{
 
 use super::close::{Closing, close_of};
 use super::endpoints::{Answered, Endpoints, Turned};
-use super::open::{Bytes, open_of};
+use super::open::{Bytes, changed_hands, open_of};
 use super::render::{attachments, render_caught, source_of};
 use super::{AdapterFor, SYSTEM_IDENTITY};
 use crate::clock::{Random, jitter};
@@ -197,6 +197,7 @@ impl Driver {
                 worker: inner.worker,
                 endpoint: id.clone(),
                 class,
+                services: Vec::new(),
                 limit,
                 now,
                 until,
@@ -536,12 +537,8 @@ async fn send(adapter: &dyn Adapter, outbound: &Outbound<'_>, leased: &Leased) -
 
 /// Why a delivery must not be attempted at all, if it must not.
 fn not_to_be_attempted(leased: &Leased, endpoint: &Endpoint) -> Option<Outcome> {
-    if endpoint.agency != leased.recipient {
-        let text = "the endpoint belongs to another agency now: redirect this delivery";
-        return Some(Outcome::Park {
-            reason: ParkReason::WrongRecipient,
-            why: Why::new("directory.moved", text),
-        });
+    if let Some(outcome) = changed_hands(leased, endpoint) {
+        return Some(outcome);
     }
     if leased.unfinished >= endpoint.retry.panics_max {
         let text = format!(

@@ -1,6 +1,8 @@
-//! From a leased delivery to the one store call that opens an attempt of it.
+//! From a leased delivery to the one store call that opens an attempt of it, if its endpoint is still its recipient's.
 
 use waymark_core::audit::{CommitmentTag, EntryKind};
+use waymark_core::delivery::{Outcome, ParkReason, Why};
+use waymark_core::directory::Endpoint;
 use waymark_core::id::AgencyId;
 use waymark_core::port::{Leased, OpenAttempt, Rendered};
 use waymark_core::time::Timestamp;
@@ -14,6 +16,18 @@ pub enum Bytes {
     Fresh,
     /// They are those of the first attempt.
     Stored,
+}
+
+/// Why a delivery is not for an endpoint any more: it goes to the agency bound at accept, and to nobody else.
+pub fn changed_hands(leased: &Leased, endpoint: &Endpoint) -> Option<Outcome> {
+    if endpoint.agency == leased.recipient {
+        return None;
+    }
+    let text = "the endpoint belongs to another agency now: redirect this delivery";
+    Some(Outcome::Park {
+        reason: ParkReason::WrongRecipient,
+        why: Why::new("directory.moved", text),
+    })
 }
 
 /// Drafts the store call that opens the next attempt, which commits to the bytes that it sends.

@@ -393,8 +393,8 @@ impl Referrals {
                 limit: page.size,
             };
             let found = self.face.service.list(principal, &ask).await?;
-            let whole = found.len() >= page.len();
-            let mut unread = found.into_iter().peekable();
+            let more = found.more;
+            let mut unread = found.referrals.into_iter().peekable();
             while referrals.len() < page.len() {
                 let Some(view) = unread.next() else { break };
                 before = Some(view.id);
@@ -402,11 +402,11 @@ impl Referrals {
                     referrals.push(write::record(&view, &[]));
                 }
             }
-            if !whole && unread.peek().is_none() {
-                return Ok(v1::ListReferralsResponse {
-                    referrals,
-                    next_page_token: String::new(),
-                });
+            if unread.peek().is_none() {
+                before = more;
+                if more.is_none() {
+                    break;
+                }
             }
             if referrals.len() == page.len() {
                 break;

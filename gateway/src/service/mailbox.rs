@@ -6,14 +6,14 @@ use waymark_core::access::{Action, Principal, Relationship, permit};
 use waymark_core::delivery::{Evidence, Outcome, Repeat, RetryPolicy, Standing, Why, next};
 use waymark_core::directory::{AdapterKind, Endpoint};
 use waymark_core::error::{ErrorKind, Fault};
-use waymark_core::id::{DeliveryId, ServiceId, WorkerId};
+use waymark_core::id::{AgencyId, DeliveryId, ServiceId, WorkerId};
 use waymark_core::personal::Payload;
 use waymark_core::port::{DeliveryView, LeaseAsk, Leased, Rendered, WorkClass};
 use waymark_core::time::Timestamp;
 
 use super::{InForce, Service, ServiceError};
 use crate::clock::{jitter, random_16};
-use crate::delivery::{Bytes, Closing, close_of, open_of, render, source_of};
+use crate::delivery::{Bytes, Closing, changed_hands, close_of, open_of, render, source_of};
 
 /// Items under lease at a time, for one call.
 pub const MAILBOX_CREDIT_MAX: u32 = 100;
@@ -35,6 +35,15 @@ pub struct MailboxItem {
     pub until: Timestamp,
 }
 
+/// What one look into the mailboxes gave.
+#[derive(Clone, Debug, Default)]
+pub struct Lent {
+    /// What was lent.
+    pub items: Vec<MailboxItem>,
+    /// Whether some that was due was closed in place of being lent: more may wait behind it.
+    pub some_closed: bool,
+}
+
 impl Service {
     /// Leases what waits in the caller's own mailboxes, for some services or for all.
     ///
@@ -46,7 +55,7 @@ impl Service {
         services: &[ServiceId],
         credit: u32,
         lease: Duration,
-    ) -> Result<Vec<MailboxItem>, ServiceError> {
+    ) -> Result<Lent, ServiceError> {
         permit(caller, Action::Mailbox, Relationship::None)?;
         if credit > MAILBOX_CREDIT_MAX {
             return Err(ServiceError::field(
@@ -66,42 +75,36 @@ impl Service {
                 && e.validity.holds_on(today)
                 && self.owns(caller, &e.agency)
         });
-        let mut items = Vec::new();
+        let mut lent = Lent::default();
         for endpoint in mine {
             for class in [WorkClass::Fresh, WorkClass::Retry] {
-                let room = credit.saturating_sub(u32::try_from(items.len()).unwrap_or(u32::MAX));
+                let taken = u32::try_from(lent.items.len()).unwrap_or(u32::MAX);
+                let room = credit.saturating_sub(taken);
                 if room == 0 {
-                    return Ok(items);
+                    return Ok(lent);
                 }
                 let until = now.plus(lease);
                 let ask = LeaseAsk {
                     worker,
                     endpoint: endpoint.id.clone(),
                     class,
+                    services: services.to_vec(),
                     limit: room,
                     now,
                     until,
                 };
                 for leased in self.parts.store.lease(&ask).await? {
-                    let wanted = services.is_empty()
-                        || leased
-                            .service
-                            .as_ref()
-                            .is_some_and(|s| services.contains(s));
-                    if !wanted {
-                        self.parts.store.release(&leased.token, now).await?;
-                        continue;
-                    }
-                    if let Some(item) = self
+                    match self
                         .open_item(caller, leased, endpoint, until, &in_force)
                         .await?
                     {
-                        items.push(item);
+                        Some(item) => lent.items.push(item),
+                        None => lent.some_closed = true,
                     }
                 }
             }
         }
-        Ok(items)
+        Ok(lent)
     }
 
     async fn open_item(
@@ -113,6 +116,13 @@ impl Service {
         in_force: &InForce,
     ) -> Result<Option<MailboxItem>, ServiceError> {
         let now = self.now();
+        if let Some(outcome) = changed_hands(&leased, endpoint) {
+            // Not the act of whoever asked: the post is not its own.
+            let system = Closing::system(&leased);
+            self.close_item(system, &leased, 0, outcome, endpoint, in_force)
+                .await?;
+            return Ok(None);
+        }
         let content = self.parts.store.content(&leased).await?;
         let (body, bytes) = match content.rendered.clone() {
             Some(rendered) => (rendered, Bytes::Stored),
@@ -122,7 +132,8 @@ impl Service {
                 match rendered {
                     Ok(rendered) => (rendered, Bytes::Fresh),
                     Err(outcome) => {
-                        self.close_item(caller, &leased, 0, outcome, endpoint, in_force)
+                        let who = (caller.actor, caller.agency.clone());
+                        self.close_item(who, &leased, 0, outcome, endpoint, in_force)
                             .await?;
                         return Ok(None);
                     }
@@ -208,7 +219,7 @@ impl Service {
         }
         let leased = view.leased(fence);
         self.close_item(
-            caller,
+            (caller.actor, caller.agency.clone()),
             &leased,
             view.attempts_opened,
             outcome,
@@ -221,7 +232,7 @@ impl Service {
 
     async fn close_item(
         &self,
-        caller: &Principal,
+        actor: ([u8; 16], AgencyId),
         leased: &Leased,
         number: u32,
         outcome: Outcome,
@@ -257,7 +268,7 @@ impl Service {
             endpoint: Some(endpoint),
             directory: &in_force.directory,
             at: now,
-            actor: (caller.actor, caller.agency.clone()),
+            actor,
         };
         Ok(self
             .parts

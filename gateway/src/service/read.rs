@@ -36,6 +36,15 @@ pub struct ListAsk {
     pub limit: u32,
 }
 
+/// Part of a list.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// What the caller may see of it, newest first.
+    pub referrals: Vec<ReferralView>,
+    /// Where the list goes on, when it does.
+    pub more: Option<ReferralId>,
+}
+
 impl Service {
     /// A referral's state, legs and deliveries.
     ///
@@ -139,11 +148,7 @@ impl Service {
     ///
     /// # Errors
     /// `Denied` for an identity that may read none.
-    pub async fn list(
-        &self,
-        caller: &Principal,
-        ask: &ListAsk,
-    ) -> Result<Vec<ReferralView>, ServiceError> {
+    pub async fn list(&self, caller: &Principal, ask: &ListAsk) -> Result<Listed, ServiceError> {
         let area_wide = permit(caller, Action::ReadReferral, Relationship::None).is_ok();
         if !area_wide {
             permit(caller, Action::ReadReferral, Relationship::Sender)?;
@@ -165,7 +170,19 @@ impl Service {
             before: ask.before,
             limit: page(ask.limit),
         };
-        Ok(self.parts.store.list(&query).await?)
+        let mut referrals = self.parts.store.list(&query).await?;
+        let full = u32::try_from(referrals.len()).unwrap_or(u32::MAX) >= query.limit;
+        let more = referrals.last().map(|view| view.id).filter(|_| full);
+        // Who may not read one by its key is not shown it here either.
+        referrals.retain(|view| {
+            permit(
+                caller,
+                Action::ReadReferral,
+                self.relationship(caller, view),
+            )
+            .is_ok()
+        });
+        Ok(Listed { referrals, more })
     }
 
     /// One window of the caller's feed, from a log index on.

@@ -8,6 +8,7 @@ use waymark_tests::gateway::{Area, Child, Client, Gateway, reason_of, referral_k
 waymark_tests::both_engines! {
     a_withdrawal_in_part_stops_whom_it_covered_and_no_other,
     whoever_had_it_is_told_what_was_withdrawn_and_by_whom,
+    whoever_was_sent_nothing_reads_nothing_once_consent_is_withdrawn,
 }
 
 /// Withdraws some scopes; answers what it did to each service's leg.
@@ -173,5 +174,97 @@ async fn whoever_had_it_is_told_what_was_withdrawn_and_by_whom(
     admin.admin().resend(resend(second)).await?;
     let again = team.fetch_one(id).await?;
     assert_eq!(again.dispatch.kind(), MessageKind::Withdrawal);
+    Ok(())
+}
+
+/// What a caller learns of a referral: whether it is listed, and what its key and its document answer.
+async fn learns(
+    client: &Client,
+    referral: &str,
+    document: &str,
+) -> anyhow::Result<(bool, [tonic::Code; 3])> {
+    let list = v1::ListReferralsRequest::default();
+    let listed = client.referrals().list_referrals(list).await?.into_inner();
+    let listed = listed.referrals.iter().any(|r| r.referral_id == referral);
+    let get = |include_content| v1::GetReferralRequest {
+        key: Some(referral_key(referral)),
+        include_content,
+        purpose: v1::AccessPurpose::DirectCare.into(),
+    };
+    let record = client.referrals().get_referral(get(false)).await;
+    let content = client.referrals().get_referral(get(true)).await;
+    let content = content.map(|answer| answer.into_inner().referral);
+    if let Ok(record) = &content {
+        assert!(record.as_ref().is_some_and(|r| r.content.is_some()));
+    }
+    let document = client.download(document).await;
+    let code = |refused: Option<tonic::Status>| refused.map_or(tonic::Code::Ok, |s| s.code());
+    Ok((
+        listed,
+        [
+            code(record.err()),
+            code(content.err()),
+            code(document.err()),
+        ],
+    ))
+}
+
+async fn whoever_was_sent_nothing_reads_nothing_once_consent_is_withdrawn(
+    engine: Engine,
+) -> anyhow::Result<()> {
+    use tonic::Code::{NotFound, Ok as Read};
+    let gateway = Gateway::start(engine, &Area::default()).await?;
+    let [school, team, care] = gateway.clients(["EE123456", "SPEC1", "SC882"]).await?;
+    let report = b"a report";
+    let sha256 = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, report);
+    let uploaded = school
+        .upload("report", "application/pdf", report, sha256.as_ref())
+        .await?;
+    let document = uploaded.document.expect("a document");
+    let mut advice = Child(48).referral("ehc-advice");
+    if let Some(advice) = advice.as_object_mut() {
+        advice.insert("documents".to_owned(), serde_json::json!([document]));
+    }
+    let id = school.submit("read-on", &advice).await?.referral_id;
+    let document = document.document_id;
+    let post = care.fetch_one(&id).await?;
+    care.acknowledge(&post).await?;
+    for receiver in [&team, &care] {
+        let whole = learns(receiver, &id, &document).await?;
+        assert_eq!(whole, (true, [Read; 3]), "consent stands");
+    }
+
+    withdraw(&school, &id, &[]).await?;
+    let nothing = (false, [NotFound; 3]);
+    assert_eq!(learns(&team, &id, &document).await?, nothing);
+    let refused = team.status(&id, 1, LegState::Accepted).await;
+    assert_eq!(refused.expect_err("a stranger").code(), NotFound);
+
+    // What arrived is history, and the sender's own stays its own.
+    for party in [&school, &care] {
+        assert_eq!(learns(party, &id, &document).await?, (true, [Read; 3]));
+    }
+
+    // A page that is emptied by what may not be shown is not the last one for that.
+    let later = Child(49).referral("specialist-teaching");
+    let old = school.submit("older", &later).await?.referral_id;
+    let later = Child(50).referral("specialist-teaching");
+    let hidden = school.submit("hidden", &later).await?.referral_id;
+    withdraw(&school, &hidden, &[ConsentScope::ShareEducation]).await?;
+    let mut list = v1::ListReferralsRequest {
+        page_size: 1,
+        ..v1::ListReferralsRequest::default()
+    };
+    let mut seen = Vec::new();
+    loop {
+        let page = team.referrals().list_referrals(list.clone()).await?;
+        let page = page.into_inner();
+        seen.extend(page.referrals.into_iter().map(|r| r.referral_id));
+        list.page_token = page.next_page_token;
+        if list.page_token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(seen, [old]);
     Ok(())
 }

@@ -15,6 +15,7 @@ waymark_tests::both_engines! {
     a_directory_with_an_error_is_refused_with_its_place,
     a_merged_agency_s_post_is_sent_on_and_its_old_name_still_answers,
     an_endpoint_that_was_removed_parks_its_work,
+    a_mailbox_that_changed_hands_keeps_its_post_from_the_new_hands,
     a_row_deleted_by_hand_trips_the_conservation_check,
 }
 
@@ -287,6 +288,65 @@ async fn an_endpoint_that_was_removed_parks_its_work(engine: Engine) -> anyhow::
     );
     hospital.up()?;
     assert!(hospital.frames().is_empty());
+    Ok(())
+}
+
+async fn a_mailbox_that_changed_hands_keeps_its_post_from_the_new_hands(
+    engine: Engine,
+) -> anyhow::Result<()> {
+    let gateway = Gateway::start(engine, &Area::default()).await?;
+    let [school, admin, team, care] = gateway
+        .clients(["EE123456", "admin-LA882", "SPEC1", "SC882"])
+        .await?;
+    let child = Child(225).referral("specialist-teaching");
+    let receipt = school.submit("waits", &child).await?;
+    let delivery = admin.deliveries(&receipt.referral_id).await?.remove(0);
+    // More than a stream takes out of the store at a time.
+    for n in 226..234 {
+        let child = Child(n).referral("specialist-teaching");
+        school.submit(&format!("waits-{n}"), &child).await?;
+    }
+
+    // The mailbox and its service are another agency's from now on, and nothing says that it took over the first one's cases.
+    let mut files = Area::default().files();
+    for file in &mut files {
+        let own = "agency = \"SPEC1\"\n";
+        if file.path == "services.toml" {
+            file.text = file.text.replace(own, "agency = \"SC882\"\n");
+        }
+    }
+    gateway.apply(&files).await?;
+    let next = Child(234).referral("specialist-teaching");
+    let next = school.submit("next", &next).await?;
+    let mut post = care.fetch().await?;
+    let about: Vec<&str> = post
+        .iter()
+        .map(|p| p.dispatch.referral_id.as_str())
+        .collect();
+    assert_eq!(
+        about,
+        [next.referral_id.as_str()],
+        "what is bound to another agency is not handed over, and hides nothing behind it"
+    );
+    care.acknowledge(&post.remove(0)).await?;
+    let (parked, attempts) = admin.delivery(&delivery.delivery_id).await?;
+    assert_eq!(
+        (
+            parked.state(),
+            parked.park.map(|p| p.reason_code).as_deref()
+        ),
+        (DeliveryState::Parked, Some("wrong_recipient"))
+    );
+    assert!(attempts.is_empty(), "nobody was handed it");
+    assert_eq!(admin.alarms("wrong_recipient").await?.len(), 1);
+    assert!(team.fetch().await?.is_empty(), "a person decides");
+    assert!(admin.conservation().await?.balanced);
+
+    let stream = gateway.stream(&receipt.stream_id).await?;
+    let closed = stream
+        .iter()
+        .find(|e| e.fact("why") == Some("directory.moved"));
+    assert!(closed.is_some(), "the log says why");
     Ok(())
 }
 

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use waymark_core::delivery::{DeliveryState, Evidence, Kind};
 use waymark_core::personal::{Payload, Personal};
 use waymark_core::port::{
-    Accept, Accepted, ConflictKey, Leased, ReferralKey, Store, StoreError, SubjectKey, WorkClass,
+    Accept, Accepted, ConflictKey, LeaseAsk, Leased, ReferralKey, Store, StoreError, SubjectKey,
+    WorkClass,
 };
 use waymark_tlog::note::SigningKey;
 
@@ -208,6 +209,36 @@ pub async fn a_lane_gives_its_head_alone(store: Subject) {
     deliver(&store, &mut make, head, DeliveryState::Done).await;
     let next = lease_one(&store, &mut make, "e1", WorkClass::Fresh).await;
     assert_eq!(next.token.delivery, second);
+}
+
+/// Whoever asks for a service's work is given it, however much older work of others waits at the endpoint.
+pub async fn a_service_s_work_is_found_behind_that_of_others(store: Subject) {
+    let mut make = Maker::default();
+    let mut wanted = None;
+    for (key, service) in [("1", "a"), ("2", "a"), ("3", "a"), ("4", "b"), ("5", "c")] {
+        let mut accept = make.accept(key, key, &["e1"]);
+        for delivery in &mut accept.deliveries {
+            delivery.service = service.parse().ok();
+            if service == "b" {
+                wanted = Some(delivery.id);
+            }
+        }
+        store.accept(accept).await.expect("accept");
+        make.later(1);
+    }
+    let mut of = |services: &[&str]| LeaseAsk {
+        services: services.iter().map(|s| s.parse().expect("id")).collect(),
+        ..make.ask("e1", WorkClass::Fresh, 2)
+    };
+    let (asks, rest) = ([of(&["b", "none"]), of(&["b"])], [of(&["a", "c"]), of(&[])]);
+    let [first, again] = asks;
+    let leased = store.lease(&first).await.expect("lease");
+    let ids: Vec<_> = leased.iter().map(|one| one.token.delivery).collect();
+    assert_eq!(ids, wanted.into_iter().collect::<Vec<_>>());
+    assert!(store.lease(&again).await.expect("lease").is_empty());
+    for ask in &rest {
+        assert_eq!(store.lease(ask).await.expect("lease").len(), 2);
+    }
 }
 
 /// An expired lease is given to another worker, and the first one's fence is refused.

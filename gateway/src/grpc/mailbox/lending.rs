@@ -89,8 +89,8 @@ impl Lending {
             }
             let looked = Instant::now();
             if self.credit.left() > 0 {
-                self.look().await.map_err(|e| refusal(&e))?;
-                if !self.ready.is_empty() {
+                let some_closed = self.look().await.map_err(|e| refusal(&e))?;
+                if some_closed || !self.ready.is_empty() {
                     continue;
                 }
                 if self.ask.drain == Drain::Yes {
@@ -103,16 +103,16 @@ impl Lending {
         }
     }
 
-    /// Takes what is due, if anything is. Whether the caller may still receive is asked each time.
-    async fn look(&mut self) -> Result<(), ServiceError> {
+    /// Takes what is due, if anything is; answers as [`Self::lend`]. Whether the caller may still receive is asked each time.
+    async fn look(&mut self) -> Result<bool, ServiceError> {
         self.face
             .loans
             .expire(&self.credit, self.face.service.now());
         let principal = self.face.principal(&self.caller.peer)?;
-        if self.is_due(&principal).await? {
-            self.lend(&principal).await?;
+        if !self.is_due(&principal).await? {
+            return Ok(false);
         }
-        Ok(())
+        self.lend(&principal).await
     }
 
     /// Whether a mailbox of the caller's has due work: a read, where leasing writes, as there are many idle streams.
@@ -138,15 +138,15 @@ impl Lending {
         Ok(false)
     }
 
-    /// Takes what is due, as far as the credit goes.
-    async fn lend(&mut self, principal: &Principal) -> Result<(), ServiceError> {
+    /// Takes what is due, as far as the credit goes; answers whether some was closed in place of being lent.
+    async fn lend(&mut self, principal: &Principal) -> Result<bool, ServiceError> {
         let room = self.credit.left().min(BATCH_MAX);
-        let items = self
+        let lent = self
             .face
             .service
             .receive(principal, &self.ask.services, room, self.ask.lease)
             .await?;
-        for item in items {
+        for item in lent.items {
             let loan = &item.leased.token;
             if self
                 .face
@@ -156,7 +156,7 @@ impl Lending {
                 self.ready.push_back(item);
             }
         }
-        Ok(())
+        Ok(lent.some_closed)
     }
 
     async fn until_work(&self, looked: Instant) {

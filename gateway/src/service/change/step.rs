@@ -37,13 +37,8 @@ impl LegStep<'_> {
                 outcome: LegOutcome::AlreadyEnded,
             });
         }
-        let own: Vec<&DeliveryHead> = self
-            .view
-            .deliveries
-            .iter()
-            .filter(|d| d.leg == Some(leg))
-            .collect();
-        let attempted = own.iter().any(|d| d.attempts > 0);
+        let own: Vec<&DeliveryHead> = self.view.deliveries_of(leg).collect();
+        let attempted = self.view.was_sent(leg);
         let outcome = match self.act {
             // Nothing more is shared with whom consent no longer covers.
             SenderAct::Amend { .. } if !self.covered(&self.view.withdrawn) => {

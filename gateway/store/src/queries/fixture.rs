@@ -321,6 +321,7 @@ impl Bench {
             worker: WorkerId::from_bytes(self.bytes()),
             endpoint: endpoint.parse().unwrap(),
             class,
+            services: Vec::new(),
             limit,
             now: ms(now),
             until: ms(until),

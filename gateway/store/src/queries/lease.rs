@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use sqlx::QueryBuilder;
 use tracing::error;
 use waymark_core::delivery::{DeliveryState, Evidence, Kind};
 use waymark_core::id::{DeliveryId, EndpointId, LegId, ReferralId, StreamId};
 use waymark_core::port::{LeaseAsk, LeaseToken, Leased, StoreError, WorkClass};
 use waymark_core::time::Timestamp;
 
-use super::Backend;
 use super::insert::select_in;
 use super::row::{Fields, Row};
 use super::write::{CLASS_FRESH, CLASS_RETRY, Write};
+use super::{Backend, Db};
 use crate::error::sql;
 
 /// Lanes leased by one call, at most.
@@ -35,15 +36,43 @@ const DUE_ENDPOINTS: &str = "WITH RECURSIVE e (endpoint_id) AS (
         ORDER BY l.due_ms LIMIT 1) <= $2
     ORDER BY e.endpoint_id LIMIT $3";
 
-const LEASE: &str = concat!(
-    skip_locked!(
-        "WITH c AS MATERIALIZED (SELECT endpoint_id, subject_id FROM lane
-         WHERE class = $1 AND endpoint_id = $2 AND due_ms <= $3 ORDER BY due_ms LIMIT $4"
-    ),
-    ") UPDATE lane SET due_ms = $5, fence = fence + 1, worker = $6
-     WHERE (endpoint_id, subject_id) IN (SELECT endpoint_id, subject_id FROM c)
-     RETURNING head_id, fence"
-);
+/// Takes due lanes of an endpoint, longest due first: all of them, or those whose head is one of some services'.
+fn lease_query(ask: &LeaseAsk) -> QueryBuilder<Db> {
+    let mut lease = QueryBuilder::new(
+        "WITH c AS MATERIALIZED (SELECT endpoint_id, subject_id FROM lane WHERE class = ",
+    );
+    lease.push_bind(class(ask.class));
+    lease
+        .push(" AND endpoint_id = ")
+        .push_bind(ask.endpoint.as_str().to_owned());
+    lease.push(" AND due_ms <= ").push_bind(ask.now.as_ms());
+    if !ask.services.is_empty() {
+        lease.push(
+            " AND EXISTS (SELECT 1 FROM delivery d WHERE d.id = lane.head_id AND d.service IN (",
+        );
+        let mut named = lease.separated(", ");
+        for service in &ask.services {
+            named.push_bind(service.as_str().to_owned());
+        }
+        lease.push("))");
+    }
+    lease
+        .push(" ORDER BY due_ms LIMIT ")
+        .push_bind(i64::from(ask.limit.min(LEASE_MAX)))
+        .push(skip_locked!(""));
+    lease
+        .push(") UPDATE lane SET due_ms = ")
+        .push_bind(ask.until.as_ms());
+    lease
+        .push(", fence = fence + 1, worker = ")
+        .push_bind(ask.worker.as_bytes().to_vec());
+    lease.push(
+        " WHERE (endpoint_id, subject_id) IN (SELECT endpoint_id, subject_id FROM c)
+         RETURNING head_id, fence",
+    );
+    lease
+}
+
 const HEADS: (&str, &str) = (
     "SELECT d.id, d.referral_id, r.reference, r.stream_id, r.sender, d.leg_id, d.kind, d.endpoint_id, d.recipient,
      d.service, d.wire_id, d.version, d.state, d.attempts, d.failures, d.soft_rejects, d.unfinished, d.evidence, d.deadline_ms,
@@ -90,13 +119,8 @@ pub(super) async fn due_endpoints(
 /// Leases heads of due lanes, longest due first.
 pub(super) async fn lease(store: &Backend, ask: &LeaseAsk) -> Result<Vec<Leased>, StoreError> {
     let mut w = store.begin().await?;
-    let rows = sqlx::query(LEASE)
-        .bind(class(ask.class))
-        .bind(ask.endpoint.as_str())
-        .bind(ask.now.as_ms())
-        .bind(i64::from(ask.limit.min(LEASE_MAX)))
-        .bind(ask.until.as_ms())
-        .bind(ask.worker.as_bytes().as_slice())
+    let rows = lease_query(ask)
+        .build()
         .fetch_all(w.conn())
         .await
         .map_err(sql)?;

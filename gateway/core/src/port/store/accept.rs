@@ -453,6 +453,18 @@ pub struct ReferralView {
     pub deliveries: Vec<DeliveryHead>,
 }
 
+impl ReferralView {
+    /// A leg's deliveries, in the order of queueing.
+    pub fn deliveries_of(&self, leg: LegId) -> impl Iterator<Item = &DeliveryHead> {
+        self.deliveries.iter().filter(move |d| d.leg == Some(leg))
+    }
+
+    /// Whether an attempt of a leg's deliveries was ever opened: its receiver may have the referral (ruling 3).
+    pub fn was_sent(&self, leg: LegId) -> bool {
+        self.deliveries_of(leg).any(|d| d.attempts > 0)
+    }
+}
+
 /// A leg as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LegView {

@@ -29,6 +29,8 @@ pub struct LeaseAsk {
     pub endpoint: EndpointId,
     /// Fresh or retried.
     pub class: WorkClass,
+    /// Of these services; of all where none is named.
+    pub services: Vec<ServiceId>,
     /// At most.
     pub limit: u32,
     /// Now.
