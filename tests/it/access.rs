@@ -181,9 +181,12 @@ impl World {
             .submit(&format!("case-{}", self.made), &content)
             .await?;
         let mut delivery = self.admin.deliveries(&receipt.referral_id).await?.remove(0);
+        // Whoever was sent nothing is a stranger once consent is withdrawn; here it was sent something.
         let lends = matches!(
             method,
-            "MailboxService/Acknowledge" | "MailboxService/Reject"
+            "MailboxService/Acknowledge"
+                | "MailboxService/Reject"
+                | "ReferralService/WithdrawConsent"
         );
         let lent = if lends {
             Some(self.receiver.fetch_one(&receipt.referral_id).await?)
