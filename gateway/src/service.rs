@@ -187,9 +187,14 @@ impl Service {
         })
     }
 
-    /// How a caller stands to a referral. Where consent no longer covers a receiver, what it was sent makes it one; where
-    /// nothing was, it is a stranger.
-    fn relationship(&self, caller: &Principal, referral: &ReferralView) -> Relationship {
+    /// How a caller stands to a referral for an act. Where consent no longer covers a receiver, what it was sent makes it
+    /// one, but reads no content here any more; where nothing was, it is a stranger.
+    fn relationship(
+        &self,
+        caller: &Principal,
+        referral: &ReferralView,
+        action: Action,
+    ) -> Relationship {
         let directory = &self.in_force().directory;
         let today = self.now().london_date();
         let is = |agency| {
@@ -199,8 +204,8 @@ impl Service {
             Relationship::Sender
         } else if referral.legs.iter().any(|l| {
             is(&l.leg.agency)
-                && (referral.was_sent(l.leg.id)
-                    || self.consent_covers(&referral.withdrawn, &l.leg.agency))
+                && (self.consent_covers(&referral.withdrawn, &l.leg.agency)
+                    || (action != Action::ReadBody && referral.was_sent(l.leg.id)))
         }) {
             Relationship::Receiver
         } else {
@@ -254,7 +259,7 @@ impl Service {
             permit(caller, action, Relationship::None)?;
             return Err(ServiceError::new(ErrorKind::NotFound, "NO_SUCH_REFERRAL"));
         };
-        let allowed = permit(caller, action, self.relationship(caller, &view))?;
+        let allowed = permit(caller, action, self.relationship(caller, &view, action))?;
         Ok((view, allowed))
     }
 

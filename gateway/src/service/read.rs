@@ -175,12 +175,8 @@ impl Service {
         let more = referrals.last().map(|view| view.id).filter(|_| full);
         // Who may not read one by its key is not shown it here either.
         referrals.retain(|view| {
-            permit(
-                caller,
-                Action::ReadReferral,
-                self.relationship(caller, view),
-            )
-            .is_ok()
+            let read = Action::ReadReferral;
+            permit(caller, read, self.relationship(caller, view, read)).is_ok()
         });
         Ok(Listed { referrals, more })
     }

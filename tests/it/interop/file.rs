@@ -191,7 +191,7 @@ async fn a_probe_names_the_stage_at_which_sftp_fails() -> anyhow::Result<()> {
         (
             &adapter,
             good.replace("private_network = true", "private_network = false"),
-            None,
+            Some("name"),
         ),
         (&strangers, good.clone(), Some("application")),
     ] {

@@ -140,15 +140,21 @@ impl LegStep<'_> {
                 self.note,
             ));
         }
-        if asks {
-            return Ok(LegOutcome::Requested);
-        }
-        // What is parked must not be resumed once its receiver was told to stop.
-        for parked in own.iter().filter(|d| d.state == DeliveryState::Parked) {
-            change.supersede.push(parked.id);
+        // What is parked must not be resumed once its receiver was told to stop, and of what consent no longer covers
+        // nothing more is sent.
+        let withdrawn = matches!(stop, StopNotice::Withdrawn(_));
+        let stops = |d: &&&DeliveryHead| {
+            let shares = withdrawn && d.kind == Kind::Amend && d.attempts == 0;
+            (shares && !d.state.is_terminal()) || (!asks && d.state == DeliveryState::Parked)
+        };
+        for stopped in own.iter().filter(stops) {
+            change.supersede.push(stopped.id);
             change
                 .resolve
-                .push((AlarmKind::Parked, parked.id.to_string()));
+                .push((AlarmKind::Parked, stopped.id.to_string()));
+        }
+        if asks {
+            return Ok(LegOutcome::Requested);
         }
         if matches!(stop, StopNotice::Cancelled { .. }) {
             self.move_leg(ends_as(stop), change)?;
