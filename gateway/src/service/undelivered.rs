@@ -192,13 +192,14 @@ impl Service {
     }
 }
 
-/// What tells the same news of a delivery that comes again. Other words are other news.
+/// What tells the same news of a delivery that comes again: the same code, in whatever words, as a report and the answer to
+/// our own question have words of their own.
 fn key_of(view: &DeliveryView, undelivered: &Undelivered) -> MessageKey {
-    let (wire, why) = (&view.delivery.wire_id, &undelivered.why);
+    let (wire, code) = (&view.delivery.wire_id, &undelivered.why.code);
     MessageKey {
         sender: view.delivery.recipient.clone(),
-        key: format!("undelivered:{wire}:{}:{}", why.code, why.text).into(),
-        content: Payload::new(why.text.clone().into_bytes()),
+        key: format!("undelivered:{wire}:{code}").into(),
+        content: Payload::new(code.clone().into_bytes()),
     }
 }
 
