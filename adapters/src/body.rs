@@ -104,12 +104,14 @@ struct Ending {
     sender_reference: SenderReference,
     #[serde(default)]
     reason: Option<Personal<String>>,
+    #[serde(default)]
+    code: Option<CancelCode>,
 }
 
-/// A cancel: `{"sender_reference": {"value": "...", "namespace": "..."}, "reason": "..."}`.
+/// A cancel: `{"sender_reference": {"value": "...", "namespace": "..."}, "reason": "...", "code": "entered_in_error"}`.
 pub(crate) fn ending(value: Value) -> Result<InboundBody, Violation> {
     let ending: Ending = typed(value)?;
-    let code = CancelCode::CancelledBySender;
+    let code = ending.code.unwrap_or(CancelCode::CancelledBySender);
     Ok(InboundBody::Cancel(
         ending.sender_reference,
         code,

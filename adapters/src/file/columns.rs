@@ -176,6 +176,7 @@ pub(super) const ENDING: &[Column] = &[
     ("sender_reference.value", Text),
     ("sender_reference.namespace", Text),
     ("reason", Text),
+    ("code", Text),
 ];
 
 /// Columns of a status that we read: the fields of a webhook's callback.

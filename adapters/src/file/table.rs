@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 use waymark_core::delivery::Kind;
 use waymark_core::error::Violation;
-use waymark_core::port::{RenderError, Source};
+use waymark_core::port::{RenderError, Source, StopNotice};
 use waymark_core::referral::Referral;
 
 use super::cell;
@@ -420,6 +420,10 @@ fn ending_cells(source: &Source) -> Written {
             .as_ref()
             .map(|r| r.expose().clone())
             .unwrap_or_default(),
+        match &source.stop {
+            Some(StopNotice::Cancelled { code, .. }) => code.as_str().to_owned(),
+            Some(StopNotice::Withdrawn(_)) | None => String::new(),
+        },
     ];
     ENDING
         .iter()

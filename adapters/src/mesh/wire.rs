@@ -57,6 +57,8 @@ struct Data {
     #[serde(default)]
     reason: Option<Value>,
     #[serde(default)]
+    code: Option<Value>,
+    #[serde(default)]
     withdrawal: Option<Value>,
     #[serde(default)]
     sender: Option<String>,
@@ -213,6 +215,7 @@ fn canonical(event: Event, endpoint: &Endpoint) -> Result<Said, Violation> {
             let named = [
                 ("sender_reference", data.sender_reference),
                 ("reason", data.reason),
+                ("code", data.code),
             ];
             within_data(named, body::ending)?
         }
@@ -234,8 +237,8 @@ fn canonical(event: Event, endpoint: &Endpoint) -> Result<Said, Violation> {
 }
 
 /// Reads what ends a referral from its fields within `data`, whose faults are named so.
-fn within_data(
-    fields: [(&str, Option<Value>); 2],
+fn within_data<const N: usize>(
+    fields: [(&str, Option<Value>); N],
     read: impl FnOnce(Value) -> Result<InboundBody, Violation>,
 ) -> Result<InboundBody, Violation> {
     let filled = fields.into_iter().filter_map(|(key, value)| {

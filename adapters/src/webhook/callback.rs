@@ -8,7 +8,7 @@
 //! ```
 //! `type`, `environment`, `referral` (our reference or id) and `state` are required. `answers` is the wire id of the
 //! delivery that this is evidence for. `accepted_by` names the person who accepted: it makes the evidence a human's.
-//! `webhook-id` is the sender's message key: the same id again is the same message.
+//! A repeat is known by `source_version`; where that is not given, by `webhook-id` and the body.
 
 use http::HeaderMap;
 use serde::Deserialize;

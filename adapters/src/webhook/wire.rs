@@ -4,11 +4,12 @@
 //! {"type": "referral.new", "id": "WM...", "timestamp": "2026-03-02T10:00:00.000Z", "environment": "test",
 //!  "data": {"referral_id": "...", "reference": "WM-...", "sender": "EE123456", "recipient": "R1L",
 //!           "service": "r1l-paeds", "sender_reference": {"value": "...", "namespace": "..."},
-//!           "referral": {...}, "status": {...}, "reason": "..."}}
+//!           "referral": {...}, "status": {...}, "reason": "...", "code": "entered_in_error", "withdrawal": {...}}}
 //! ```
 //! `type` is `referral.` and `new`, `amended`, `cancelled`, `consent_withdrawn` or `status`. `id` is the wire id, the
 //! same on every attempt. `referral` is the canonical referral (`waymark_core::referral::Referral`); `status` has
-//! `from`, `service`, `state`, `code`, `text`, `at` (milliseconds since 1970). What does not apply is `null`.
+//! `from`, `service`, `state`, `code`, `text`, `at` (milliseconds since 1970). `code` is why a sender cancels, `withdrawal`
+//! has `scopes`, `by`, `role`, `date`, `evidence`; `reason` says either in words. What does not apply is `null`.
 
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use waymark_core::directory::Environment;
 use waymark_core::error::{Fault, Violation};
 use waymark_core::id::ServiceId;
 use waymark_core::personal::{Payload, Personal};
-use waymark_core::port::{RenderError, Rendered, Source, StatusNotice};
+use waymark_core::port::{RenderError, Rendered, Source, StatusNotice, StopNotice, Withdrawal};
 use waymark_core::referral::{Referral, SenderReference};
 use waymark_core::time::Timestamp;
 
@@ -49,6 +50,8 @@ struct Data<'a> {
     referral: Option<&'a Referral>,
     status: Option<&'a StatusNotice>,
     reason: Option<&'a Personal<String>>,
+    code: Option<&'static str>,
+    withdrawal: Option<&'a Withdrawal>,
 }
 
 const fn event_type(kind: Kind) -> &'static str {
@@ -82,6 +85,11 @@ pub(crate) fn render(source: &Source, environment: Environment) -> Result<Render
         return Err(cannot(what, "is missing".to_owned()));
     }
     let shares_content = matches!(source.kind, Kind::New | Kind::Amend);
+    let (code, withdrawal) = match &source.stop {
+        Some(StopNotice::Cancelled { code, .. }) => (Some(code.as_str()), None),
+        Some(StopNotice::Withdrawn(withdrawal)) => (None, Some(withdrawal)),
+        None => (None, None),
+    };
     let event = Event {
         r#type: event_type(source.kind),
         id: source.wire_id.as_str(),
@@ -97,6 +105,8 @@ pub(crate) fn render(source: &Source, environment: Environment) -> Result<Render
             referral: source.content.as_ref().filter(|_| shares_content),
             status: source.status.as_ref(),
             reason: source.reason.as_ref(),
+            code,
+            withdrawal,
         },
     };
     let bytes = serde_json::to_vec(&event)
@@ -241,6 +251,12 @@ mod tests {
             assert_eq!(!body["data"]["reason"].is_null(), reason, "{kind}");
         }
         assert_eq!(body(Kind::Status)["data"]["status"]["state"], "declined");
+        let (cancel, withdraw) = (body(Kind::Cancel), body(Kind::Withdraw));
+        assert_eq!(cancel["data"]["code"], "family_request");
+        assert!(cancel["data"]["withdrawal"].is_null());
+        assert!(withdraw["data"]["code"].is_null());
+        let scopes = &withdraw["data"]["withdrawal"]["scopes"];
+        assert_eq!(scopes, &serde_json::json!(["share_health"]));
     }
 
     #[test]

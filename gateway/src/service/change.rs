@@ -19,7 +19,9 @@ use waymark_core::referral::{ConsentScope, Referral};
 use waymark_core::time::Timestamp;
 
 use super::draft::{CANONICAL, NOTE, VERSION_FACT};
-use super::submit::{canonical, check_request_id, documents_of, request_key, subject_of};
+use super::submit::{
+    canonical, check_content, check_request_id, documents_of, request_key, subject_of,
+};
 use super::{Key, STALE_RETRIES_MAX, Service, ServiceError};
 
 mod step;
@@ -495,10 +497,5 @@ fn check_amend(
             "cannot change: cancel this referral and submit another",
         );
     }
-    let violations = referral.violations(now.london_date());
-    if violations.is_empty() {
-        Ok(())
-    } else {
-        Err(ServiceError::invalid(violations))
-    }
+    check_content(referral, now.london_date())
 }

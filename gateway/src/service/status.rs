@@ -75,6 +75,12 @@ impl Service {
                 format!("at most {REASON_CODE_MAX} characters"),
             ));
         }
+        if i64::try_from(update.source_version).is_err() {
+            return Err(ServiceError::field(
+                "source_version",
+                format!("is at most {}", i64::MAX),
+            ));
+        }
         for _ in 0..STALE_RETRIES_MAX {
             let (view, _permit) = self.find(caller, &update.key, Action::UpdateStatus).await?;
             let leg = self.leg_of(caller, &view, update.leg)?;

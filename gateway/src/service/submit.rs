@@ -5,7 +5,7 @@ use waymark_core::alarm::{AlarmKind, NewAlarm};
 use waymark_core::audit::{CommitmentTag, EntryDraft, EntryKind};
 use waymark_core::delivery::Kind;
 use waymark_core::directory::Directory;
-use waymark_core::error::ErrorKind;
+use waymark_core::error::{ErrorKind, Violation};
 use waymark_core::id::{BodyId, DeliveryId, DocumentId, LegId, Reference, ReferralId, WireId};
 use waymark_core::leg::{Duty, LegState, Owner, Side};
 use waymark_core::personal::{Payload, Personal};
@@ -133,6 +133,19 @@ fn likeness_of(referral: &Referral, id: ReferralId, directory: &Directory) -> Op
     })
 }
 
+/// Whether a referral's content is what it must be; the faults are named beneath `referral`.
+pub(super) fn check_content(
+    referral: &Referral,
+    today: jiff::civil::Date,
+) -> Result<(), ServiceError> {
+    let below = |v: Violation| Violation::new(format!("referral.{}", v.field), v.why);
+    let violations: Vec<Violation> = referral.violations(today).into_iter().map(below).collect();
+    if violations.is_empty() {
+        return Ok(());
+    }
+    Err(ServiceError::invalid(violations))
+}
+
 impl Service {
     /// Accepts a referral from an agency's own system.
     ///
@@ -183,14 +196,7 @@ impl Service {
         permit(caller, Action::Submit, Relationship::Sender)?;
         let now = self.now();
         let today = now.london_date();
-        let violations = referral.violations(today);
-        if !violations.is_empty() {
-            let prefixed = violations.into_iter().map(|mut v| {
-                v.field = format!("referral.{}", v.field);
-                v
-            });
-            return Err(ServiceError::invalid(prefixed.collect()));
-        }
+        check_content(referral, today)?;
         let in_force = self.in_force();
         let facts = Facts::of(referral, &caller.agency, today);
         let decision =

@@ -164,6 +164,7 @@ async fn a_lane_is_parked_and_resumed_as_a_whole_and_no_other(
     let resumed = resume(&admin, resume_lane_request::Target::LaneId(lane)).await?;
     assert_eq!(resumed, 2);
     assert_eq!(emptied(&team).await?.len(), 2);
+    gateway.sequenced().await?;
     let acts = gateway.entries().await?;
     let acts = acts
         .iter()

@@ -38,6 +38,14 @@ async fn an_acceptance_after_the_assessment_is_kept_and_moves_nothing(
         let answer = provider.status(id, version, state).await?;
         assert_eq!(answer.effect(), UpdateEffect::Applied, "{state:?}");
     }
+    let refused = provider.status(id, u64::MAX, LegState::Booked).await;
+    let refused = refused.expect_err("no such version");
+    assert_eq!(field_violations(&refused), ["source_version"]);
+    let mut unborn = Child(21).referral("adhd-assessment");
+    unborn["child"]["dateOfBirth"] = "2999-01-01".into();
+    let refused = school.amend("unborn", id, &unborn).await;
+    let refused: tonic::Status = refused.expect_err("a day to come").downcast()?;
+    assert_eq!(field_violations(&refused), ["referral.child.date_of_birth"]);
 
     // The hospital's own system sends its acceptance late, by MLLP.
     let listener = *gateway

@@ -5,7 +5,7 @@ use waymark_core::directory::AdapterKind;
 use waymark_core::id::DocumentId;
 use waymark_core::leg::LegState;
 use waymark_core::personal::Payload as Bytes;
-use waymark_core::port::Attachment;
+use waymark_core::port::{Attachment, CancelCode, StopNotice};
 
 use super::*;
 use crate::context::EgressPolicy;
@@ -97,17 +97,25 @@ fn what_canonical_json_carries_comes_back_whole() {
         &settings(&endpoint),
     );
     let Ok(Said {
-        body: InboundBody::Cancel(reference, _, reason),
+        body: InboundBody::Cancel(reference, code, reason),
         ..
     }) = said
     else {
         panic!("no cancel");
     };
+    assert_eq!(code, CancelCode::FamilyRequest);
     assert_eq!(
         Some(reference),
         sample::source(Kind::Cancel).sender_reference
     );
     assert_eq!(reason, sample::source(Kind::Cancel).reason);
+    let bytes = sent(Kind::Withdraw, &endpoint);
+    let said = read(&bytes, &endpoint, &settings(&endpoint)).unwrap();
+    let InboundBody::Withdraw(_, withdrawal) = said.body else {
+        panic!("no withdrawal");
+    };
+    let stop = sample::source(Kind::Withdraw).stop;
+    assert_eq!(Some(StopNotice::Withdrawn(withdrawal)), stop);
 }
 
 #[test]

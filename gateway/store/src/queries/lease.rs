@@ -36,7 +36,8 @@ const DUE_ENDPOINTS: &str = "WITH RECURSIVE e (endpoint_id) AS (
         ORDER BY l.due_ms LIMIT 1) <= $2
     ORDER BY e.endpoint_id LIMIT $3";
 
-/// Takes due lanes of an endpoint, longest due first: all of them, or those whose head is one of some services'.
+/// Takes due lanes of an endpoint, longest due first: all of them, or those whose head is one of some services', or of
+/// none: what a sender is told is its agency's, and would hold the child's lane.
 fn lease_query(ask: &LeaseAsk) -> QueryBuilder<Db> {
     let mut lease = QueryBuilder::new(
         "WITH c AS MATERIALIZED (SELECT endpoint_id, subject_id FROM lane WHERE class = ",
@@ -48,13 +49,13 @@ fn lease_query(ask: &LeaseAsk) -> QueryBuilder<Db> {
     lease.push(" AND due_ms <= ").push_bind(ask.now.as_ms());
     if !ask.services.is_empty() {
         lease.push(
-            " AND EXISTS (SELECT 1 FROM delivery d WHERE d.id = lane.head_id AND d.service IN (",
+            " AND EXISTS (SELECT 1 FROM delivery d WHERE d.id = lane.head_id AND (d.service IS NULL OR d.service IN (",
         );
         let mut named = lease.separated(", ");
         for service in &ask.services {
             named.push_bind(service.as_str().to_owned());
         }
-        lease.push("))");
+        lease.push(")))");
     }
     lease
         .push(" ORDER BY due_ms LIMIT ")

@@ -29,7 +29,7 @@ pub struct LeaseAsk {
     pub endpoint: EndpointId,
     /// Fresh or retried.
     pub class: WorkClass,
-    /// Of these services; of all where none is named.
+    /// Of these services, and what is of no service; of all where none is named.
     pub services: Vec<ServiceId>,
     /// At most.
     pub limit: u32,
