@@ -42,7 +42,8 @@ async fn an_acceptance_after_the_assessment_is_kept_and_moves_nothing(
     let refused = refused.expect_err("no such version");
     assert_eq!(field_violations(&refused), ["source_version"]);
     let mut unborn = Child(21).referral("adhd-assessment");
-    unborn["child"]["dateOfBirth"] = "2999-01-01".into();
+    let born = unborn.pointer_mut("/child/dateOfBirth");
+    *born.expect("a day of birth") = "2999-01-01".into();
     let refused = school.amend("unborn", id, &unborn).await;
     let refused: tonic::Status = refused.expect_err("a day to come").downcast()?;
     assert_eq!(field_violations(&refused), ["referral.child.date_of_birth"]);
